@@ -1,0 +1,1 @@
+//! The hands: runs pods on a node.

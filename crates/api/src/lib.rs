@@ -1,0 +1,18 @@
+//! The nouns: kinds, objects, snapshots, plans, and the rules every object obeys.
+//!
+//! Pure: nothing here does IO, reads a clock or draws a random number. No other room is known here.
+
+pub mod kinds;
+pub mod limits;
+pub mod node_load;
+pub mod object;
+pub mod plan;
+pub mod pod_resources;
+pub mod snapshot;
+pub mod status;
+
+pub use kinds::{Body, Kind, Typed};
+pub use object::{Change, Key, Object};
+pub use plan::{Context, EventNote, EventType, Plan, Propagation, Write};
+pub use snapshot::Snapshot;
+pub use status::{Cause, Refusal};

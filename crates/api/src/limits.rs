@@ -1,0 +1,31 @@
+//! Every bound of the API in one place. A loop, queue, buffer or object without a bound is a bug.
+
+/// Bytes of a request body (upstream: `MaxRequestBodyBytes`).
+pub const REQUEST_BODY_BYTES: usize = 3 * 1024 * 1024;
+/// Bytes of one stored object (etcd's default request limit, which Kubernetes users know).
+pub const OBJECT_BYTES: usize = 1536 * 1024;
+/// Levels of nesting in a JSON document.
+pub const JSON_DEPTH: usize = 128;
+/// Operations of a JSON patch (upstream: `maxJSONPatchOperations`).
+pub const JSON_PATCH_OPERATIONS: usize = 10_000;
+/// Requests taken into one turn.
+pub const TURN_REQUESTS: usize = 512;
+/// Decisions run in one turn; what is left waits for the next.
+pub const TURN_DECISIONS: usize = 4_096;
+/// Writes of one turn after which no further request or decision is taken in.
+pub const TURN_WRITES: usize = 8_192;
+/// Requests waiting for the writer; more get 429.
+pub const WAITING_REQUESTS: usize = 8_192;
+/// Turns computed but not yet durable.
+pub const TURNS_IN_FLIGHT: usize = 4;
+/// Changes kept for watchers that resume; older resource versions get 410.
+pub const WATCH_HISTORY_CHANGES: usize = 100_000;
+
+/// Seconds an event is kept.
+pub const EVENT_TTL_SECONDS: i64 = 3_600;
+/// Events kept; the oldest go first.
+pub const EVENTS: usize = 10_000;
+/// Attempts to find a free generated name (upstream: KEP-4420).
+pub const GENERATE_NAME_ATTEMPTS: usize = 8;
+/// Pods one ReplicaSet decision makes or deletes (upstream: `BurstReplicas`).
+pub const BURST_REPLICAS: usize = 500;

@@ -1,0 +1,1 @@
+//! The voice: commands a person types.

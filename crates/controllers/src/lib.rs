@@ -1,0 +1,1 @@
+//! The decisions: one file or folder per controller.

@@ -1,0 +1,2 @@
+//! One binary: wiring only.
+fn main() {}

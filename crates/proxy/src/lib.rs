@@ -1,0 +1,1 @@
+//! The roads: service addresses to pods.

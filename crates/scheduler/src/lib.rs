@@ -1,0 +1,1 @@
+//! The placement: which node a pod goes to, and why not.

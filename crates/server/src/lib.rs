@@ -1,0 +1,1 @@
+//! The door: HTTP, authorisation, admission, the turn.

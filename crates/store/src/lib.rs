@@ -1,0 +1,1 @@
+//! The memory: durable batches, recovery, compaction.

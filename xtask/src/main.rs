@@ -1,0 +1,2 @@
+//! The chores: `cargo xtask test|bench|images`.
+fn main() {}
