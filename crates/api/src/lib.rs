@@ -2,14 +2,20 @@
 //!
 //! Pure: nothing here does IO, reads a clock or draws a random number. No other room is known here.
 
+pub mod defaults;
+pub mod int_or_string;
 pub mod kinds;
 pub mod limits;
+pub mod names;
 pub mod node_load;
 pub mod object;
 pub mod plan;
 pub mod pod_resources;
+pub mod quantity;
+pub mod selector;
 pub mod snapshot;
 pub mod status;
+pub mod template_hash;
 
 pub use kinds::{Body, Kind, Typed};
 pub use object::{Change, Key, Object};

@@ -29,3 +29,7 @@ pub const EVENTS: usize = 10_000;
 pub const GENERATE_NAME_ATTEMPTS: usize = 8;
 /// Pods one ReplicaSet decision makes or deletes (upstream: `BurstReplicas`).
 pub const BURST_REPLICAS: usize = 500;
+/// Bytes of all annotations of an object (upstream: `TotalAnnotationSizeLimitB`).
+pub const ANNOTATIONS_BYTES: usize = 256 * 1024;
+/// Bytes of all values of a ConfigMap or a Secret (upstream: `MaxSecretSize`).
+pub const CONFIG_BYTES: usize = 1024 * 1024;

@@ -1,0 +1,13 @@
+//! Defaults of EndpointSlices.
+//!
+//! Mirrors `pkg/apis/discovery/v1/defaults.go`.
+
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+
+/// An EndpointSlice: its ports have a name, empty if need be, and a protocol.
+pub fn endpoint_slice(slice: &mut EndpointSlice) {
+    for port in slice.ports.iter_mut().flatten() {
+        port.name.get_or_insert_default();
+        port.protocol.get_or_insert_with(|| "TCP".to_owned());
+    }
+}

@@ -1,0 +1,54 @@
+//! Defaults: what an object means where it says nothing. Every value is written out when an object comes in, so that
+//! what is stored, compared and hashed is complete.
+//!
+//! One file a group; mirrors `pkg/apis/*/v1/defaults.go` and the generated defaulters of upstream. Defaulting twice
+//! changes nothing. Never judges: what is wrong stays wrong, for `validate` to say so.
+
+pub mod apps;
+pub mod autoscaling;
+pub mod batch;
+pub mod core;
+pub mod discovery;
+pub mod networking;
+pub mod pod;
+pub mod rbac;
+pub mod scheduling;
+
+use crate::kinds::Body;
+
+/// Fills in the defaults of an object. Exhaustive on purpose: a new kind has to say what its defaults are.
+pub fn apply(body: &mut Body) {
+    match body {
+        Body::Namespace(namespace) => core::namespace(namespace),
+        Body::Node(node) => core::node(node),
+        Body::Pod(pod) => pod::pod(pod),
+        Body::Service(service) => core::service(service),
+        Body::Endpoints(endpoints) => core::endpoints(endpoints),
+        Body::Secret(secret) => core::secret(secret),
+        Body::Deployment(deployment) => apps::deployment(deployment),
+        Body::ReplicaSet(replica_set) => apps::replica_set(replica_set),
+        Body::EndpointSlice(slice) => discovery::endpoint_slice(slice),
+        Body::ClusterRoleBinding(binding) => rbac::cluster_role_binding(binding),
+        Body::RoleBinding(binding) => rbac::role_binding(binding),
+        Body::ConfigMap(_)
+        | Body::ServiceAccount(_)
+        | Body::Event(_)
+        | Body::Lease(_)
+        | Body::ClusterRole(_)
+        | Body::Role(_) => {}
+    }
+}
+
+/// Sets a text that is missing or empty: the API does not tell the two apart.
+fn fill(field: &mut Option<String>, default: &str) {
+    if field.as_deref().is_none_or(str::is_empty) {
+        *field = Some(default.to_owned());
+    }
+}
+
+/// Sets a number that is missing or zero.
+fn fill_number(field: &mut Option<i32>, default: i32) {
+    if field.unwrap_or(0) == 0 {
+        *field = Some(default);
+    }
+}
