@@ -1,0 +1,73 @@
+//! What Kubernetes' built-in types look like, and what follows from it: strict decoding, OpenAPI documents, protobuf bodies.
+//!
+//! Everything is driven by one table ([`table::Table`]) that `xtask/schema` writes from Kubernetes' Go types. Nothing here knows a
+//! kind by name, and nothing here validates meaning.
+
+pub mod check;
+mod leaf;
+pub mod parse;
+pub mod table;
+
+#[cfg(test)]
+mod tests;
+
+pub use check::{FieldProblem, Mode, Wording, check, check_worded};
+pub use parse::{ParseError, parse_json};
+pub use table::{TypeId, table};
+
+use serde_json::Value;
+
+use crate::kinds::Kind;
+use crate::limits;
+use crate::status::Refusal;
+
+/// The type behind a served kind.
+pub fn type_of(kind: Kind) -> TypeId {
+    let info = kind.info();
+    table().kind(&info.api_version(), info.kind).expect("the table has every served kind")
+}
+
+/// Reads the body of a POST or PUT: JSON to a checked, normalised value of `kind`, with the warnings to send.
+///
+/// Mirrors `endpoints/handlers/create.go` and `rest.go` (`transformDecodeError`).
+pub fn read(kind: Kind, body: &[u8], mode: Mode) -> Result<(Value, Vec<String>), Refusal> {
+    let (mut value, duplicates) =
+        parse_json(body, limits::JSON_DEPTH).map_err(|error| unrecognized(kind, &error, body))?;
+    let cannot = |what: String| {
+        let info = kind.info();
+        let (name, version) = (info.kind, info.version);
+        Refusal::bad_request(format!("{name} in version \"{version}\" cannot be handled as a {name}: {what}"))
+    };
+    let warnings = strict(check(type_of(kind), &mut value, mode), duplicates, mode).map_err(cannot)?;
+    Ok((value, warnings))
+}
+
+fn unrecognized(kind: Kind, error: &ParseError, body: &[u8]) -> Refusal {
+    const SHOWN_BYTES: usize = 30;
+    let shown: String = body.iter().take(SHOWN_BYTES).map(|byte| format!("{byte:02x}")).collect();
+    let more = if body.len() > SHOWN_BYTES { " ..." } else { "" };
+    let name = kind.info().kind;
+    Refusal::bad_request(format!(
+        "the object provided is unrecognized (must be of type {name}): couldn't get version/kind; json parse error: {error} ({shown}{more})"
+    ))
+}
+
+/// Joins what checking and parsing found: warnings, or the text of the error.
+pub(crate) fn strict(
+    checked: Result<Vec<String>, Vec<FieldProblem>>,
+    duplicates: Vec<String>,
+    mode: Mode,
+) -> Result<Vec<String>, String> {
+    let mut problems = duplicates;
+    match checked {
+        Err(found) if matches!(found[..], [FieldProblem::WrongType(_)]) => return Err(found[0].to_string()),
+        Err(found) => problems.extend(found.iter().map(ToString::to_string)),
+        Ok(warnings) => problems.extend(warnings),
+    }
+    match mode {
+        Mode::Ignore => Ok(Vec::new()),
+        Mode::Warn => Ok(problems),
+        Mode::Strict if problems.is_empty() => Ok(problems),
+        Mode::Strict => Err(format!("strict decoding error: {}", problems.join(", "))),
+    }
+}

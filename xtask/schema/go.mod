@@ -1,0 +1,3 @@
+module kapstan.dev/xtask/schema
+
+go 1.24
