@@ -166,7 +166,7 @@ fn cpu_time() -> Result<Duration> {
     Ok(Duration::from_nanos(text.split(' ').next().ok_or("schedstat is empty")?.parse()?))
 }
 
-/// Bytes that this process caused to be sent to the disk.
+/// Bytes that this process caused to be sent to the disk, by whole pages, as the kernel accounts them.
 fn process_writes() -> Result<u64> {
     let text = fs::read_to_string("/proc/self/io")?;
     let line =

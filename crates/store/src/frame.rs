@@ -18,8 +18,8 @@ const HEADER: usize = 32;
 const SECTOR: usize = 512;
 const HEADER_MARK: u8 = 0xA5;
 const BODY_MARK: u8 = 0x5A;
-/// How far back a body may refer; larger costs more per append than it saves (`docs/decisions/0001-store.md`).
-const WINDOW: usize = 16 << 10;
+/// How far back a body may refer, LZ4's own limit; what it costs and saves is in `docs/decisions/0001-store.md`.
+const WINDOW: usize = 64 << 10;
 /// A header that claims a larger body than this is not believed.
 const MAX_RAW: u32 = 1 << 30;
 

@@ -11,6 +11,11 @@
 //! lock                            held while a server has the folder open
 //! ```
 //!
+//! How a server compacts without stopping: when [`Store::should_compact`] says so, it hands [`Store::snapshotter`] and a
+//! cheap copy of its state as of *some time ago* (the state it had when it compacted last, say) to another thread, goes on
+//! appending, and gives the finished [`Snapshot`] to [`Store::adopt`]. History after a restart reaches back to the snapshot's
+//! revision: a snapshot of the newest state leaves watches nothing to resume from.
+//!
 //! The store never interprets keys or values, never reads a clock, and never repairs silently: a torn tail (the trace of a
 //! write that a crash interrupted, which nobody was told about) is cut off, any other damage is refused with the file and
 //! the offset. It does for kapstan what etcd's `server/storage/wal` and `server/storage/mvcc` do for Kubernetes.
@@ -90,10 +95,10 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Limits {
-            segment_bytes: 4 << 20,
+            segment_bytes: 1 << 20,
             log_bytes: 32 << 20,
             log_per_snapshot: 2,
-            segments: 256,
+            segments: 1024,
             history_bytes: 64 << 20,
             append_bytes: 256 << 20,
         }

@@ -180,6 +180,7 @@ fn the_disk_stays_bounded_under_a_long_run_of_overwrites() {
     }
     let stats = store.stats();
     assert!(compactions > 10, "{compactions}");
+    assert_eq!((stats.fsyncs, stats.appends), (3000, 3000));
     assert!(stats.bytes_written > 10 << 20, "{stats:?}");
     assert!(largest < 1 << 20, "{largest} bytes on disk, {stats:?}");
     drop(store);

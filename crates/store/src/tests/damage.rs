@@ -117,6 +117,22 @@ proptest! {
         prop_assert_eq!(written.open_with(&torn).unwrap().history, expected);
     }
 
+    /// A folder full of nonsense, behind a header that is right.
+    #[test]
+    fn no_file_makes_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..3000), headers in any::<bool>()) {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("lock"), "").unwrap();
+        for (name, magic) in [("log", *b"kapsLOG\n"), ("snapshot", *b"kapsSNP\n")] {
+            let header = crate::segment::FileHeader { magic, number: 1, base: 0 }.write();
+            let file = [if headers { &header[..] } else { &[] }, &bytes].concat();
+            fs::write(crate::folder::file(dir.path(), 1, name), file).unwrap();
+            if let Err(error) = Store::open(dir.path(), small()) {
+                prop_assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
+            }
+            let _ = fs::remove_file(crate::folder::file(dir.path(), 1, name));
+        }
+    }
+
     /// Every cut of random logs, as above, but few points of each.
     #[test]
     fn a_random_cut_keeps_the_complete_appends(
