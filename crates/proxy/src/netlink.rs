@@ -161,6 +161,10 @@ impl Netlink {
         self.limit
     }
 
+    pub(crate) fn lower_limit(&mut self, bytes: usize) {
+        self.limit = self.limit.min(bytes);
+    }
+
     /// Sends all messages as one datagram and waits for the acknowledgement of those that asked for one.
     /// The first refusal is the result.
     pub(crate) fn transact(&mut self, messages: &[Message]) -> Result<(), ProxyError> {

@@ -102,6 +102,12 @@ impl Proxy {
         Ok(there)
     }
 
+    /// Bounds batches below what the socket allows, to see in a test what happens where that is little.
+    #[doc(hidden)]
+    pub fn limit_batches(&mut self, bytes: usize) {
+        self.netfilter.lower_limit(bytes);
+    }
+
     /// Removes table and route: for a throw-away cluster. A proxy that stops normally leaves both, so that services go on.
     pub fn remove(mut self) -> Result<(), ProxyError> {
         nftables::remove(&mut self.netfilter)?;

@@ -6,7 +6,7 @@ mod node;
 use std::{
     collections::BTreeMap,
     io::{ErrorKind, Read, Write},
-    net::{SocketAddrV4, UdpSocket},
+    net::{SocketAddrV4, TcpListener, TcpStream, UdpSocket},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -58,12 +58,10 @@ fn everything_is_reachable(layout: Layout) {
     assert_eq!(connection.local_addr().unwrap().ip(), GATEWAY);
 
     // A pod that is itself the only backend.
-    if layout != Layout::RoutedWithBridgeFilter && layout != Layout::OnLinkWithBridgeFilter {
-        apply(&mut proxy, &[web()], &slices("web", "TCP", &backends[..1]));
-        let (mut connection, name) = pods[0].space.run(|| call(WEB)).unwrap();
-        echo(&mut connection).unwrap();
-        assert_eq!(name, b'a');
-    }
+    apply(&mut proxy, &[web()], &slices("web", "TCP", &backends[..1]));
+    let (mut connection, name) = pods[0].space.run(|| call(WEB)).unwrap();
+    echo(&mut connection).unwrap();
+    assert_eq!(name, b'a');
     proxy.remove().unwrap();
 }
 
@@ -242,6 +240,51 @@ fn rules_that_somebody_flushed_come_back() {
     // The route went with the table.
     drop(node.proxy());
     assert_eq!(spread(&client, WEB, 20), BTreeMap::from([(b'a', 20)]));
+}
+
+#[test]
+fn the_world_outside_sees_the_nodes_address() {
+    let Some(node) = Node::new(Layout::Routed) else { return };
+    let (pod, outside) = (node.pod(2), node.neighbour());
+    let server = pod.serve(8080, b'a');
+    let mut open = web();
+    let spec = open.spec.as_mut().unwrap();
+    spec.ports.as_mut().unwrap()[0].node_port = Some(30080);
+    let mut proxy = node.proxy();
+    apply(&mut proxy, &[open], &slices("web", "TCP", &[server.address]));
+
+    let listener = outside.space.run(|| TcpListener::bind((outside.address, 80))).unwrap();
+    let _connection = pod.space.run(|| TcpStream::connect((outside.address, 80))).unwrap();
+    let (_, seen) = listener.accept().unwrap();
+    assert_eq!(seen.ip(), std::net::Ipv4Addr::new(192, 0, 2, 1));
+
+    let (mut connection, _) = outside.space.run(|| call("192.0.2.1:30080".parse().unwrap())).unwrap();
+    echo(&mut connection).unwrap();
+}
+
+/// A user namespace's root cannot raise the socket's bound, so a large change goes in several batches.
+#[test]
+fn a_change_too_large_for_one_batch_is_split() {
+    let Some(node) = Node::new(Layout::Routed) else { return };
+    let (pod, client) = (node.pod(2), node.pod(5));
+    let server = pod.serve(8080, b'a');
+    let many = |backends: u8| {
+        let services: Vec<_> = (0..200).map(|n| service(&format!("web{n}"), [10, 96, 1, n], "TCP", 80)).collect();
+        let mut all = vec![server.address];
+        all.extend((1..backends).map(|n| SocketAddrV4::new(std::net::Ipv4Addr::new(10, 244, 9, n), 80)));
+        let slices: Vec<_> = (0..200).flat_map(|n| slices(&format!("web{n}"), "TCP", &all)).collect();
+        (services, slices)
+    };
+    let mut proxy = node.proxy();
+    proxy.limit_batches(50_000);
+    for backends in [5, 1, 9, 3, 1] {
+        let (services, slices) = many(backends);
+        assert_eq!(apply(&mut proxy, &services, &slices).changed, 200);
+    }
+    for n in [0, 1, 100, 199] {
+        let to = SocketAddrV4::new([10, 96, 1, n].into(), 80);
+        assert_eq!(spread(&client, to, 5), BTreeMap::from([(b'a', 5)]));
+    }
 }
 
 /// Backends are swapped as fast as it goes; each stops as soon as the proxy says that nothing new goes there.

@@ -23,7 +23,8 @@ use k8s_openapi::{
 };
 use proxy::{Options, Proxy};
 use rtnetlink::{
-    Handle, LinkBridge, LinkUnspec, LinkVeth, RouteMessageBuilder, new_connection, packet_route::route::RouteScope,
+    Handle, LinkBridge, LinkBridgePort, LinkUnspec, LinkVeth, RouteMessageBuilder, new_connection,
+    packet_route::route::RouteScope,
 };
 
 pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 244, 0, 1);
@@ -143,6 +144,7 @@ impl Node {
             links.link().set(LinkUnspec::new_with_index(peer).setns_by_fd(target).build()).execute().await.unwrap();
             let (port, bridge) = (index(&links, &port_name).await, index(&links, "bridge").await);
             links.link().set(LinkUnspec::new_with_index(port).controller(bridge).up().build()).execute().await.unwrap();
+            links.link().set_port(LinkBridgePort::new(port).hairpin(true).build()).execute().await.unwrap();
         });
         let routed = self.layout != Layout::OnLinkWithBridgeFilter;
         space.netlink(async move |links: Handle| {
@@ -157,6 +159,27 @@ impl Node {
                 links.route().add(gateway).execute().await.unwrap();
             }
             links.route().add(RouteMessageBuilder::<Ipv4Addr>::new().gateway(GATEWAY).build()).execute().await.unwrap();
+        });
+        Pod { space, address }
+    }
+
+    /// A machine beside the node, at 192.0.2.2; the node is 192.0.2.1 there. It knows no way to pods.
+    pub fn neighbour(&self) -> Pod {
+        let space = Space::new().expect("one was made before");
+        let target = space.0.as_raw_fd();
+        self.space.netlink(async move |links: Handle| {
+            links.link().add(LinkVeth::new("outside", "eth0").build()).execute().await.unwrap();
+            let peer = index(&links, "eth0").await;
+            links.link().set(LinkUnspec::new_with_index(peer).setns_by_fd(target).build()).execute().await.unwrap();
+            let here = index(&links, "outside").await;
+            links.address().add(here, Ipv4Addr::new(192, 0, 2, 1).into(), 24).execute().await.unwrap();
+            up(&links, "outside").await;
+        });
+        let address = Ipv4Addr::new(192, 0, 2, 2);
+        space.netlink(async move |links: Handle| {
+            let device = index(&links, "eth0").await;
+            links.address().add(device, address.into(), 24).execute().await.unwrap();
+            up(&links, "eth0").await;
         });
         Pod { space, address }
     }
