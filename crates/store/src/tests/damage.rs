@@ -197,15 +197,15 @@ fn a_hole_before_later_frames_is_damage() {
     }
 }
 
+/// A misdirected write: revisions still grow, and every checksum of the contents alone is right.
 #[test]
 fn a_frame_in_the_wrong_place_is_not_believed() {
     let written = write(&[vec![40], vec![40], vec![40]]);
     let ends = written.ends();
     let (second, third) = (ends[0].next_multiple_of(32), ends[1].next_multiple_of(32));
     let mut bytes = written.last().to_vec();
-    let length = third - second;
-    bytes.copy_within(second..third, third);
-    bytes[third + length..].fill(0);
+    bytes.copy_within(third..third + (third - second), second);
+    bytes[third..].fill(0);
     assert!(matches!(written.open_with(&bytes), Err(StoreError::Damaged { .. })));
 }
 
