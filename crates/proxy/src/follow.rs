@@ -41,6 +41,8 @@ pub const APPLIED_REVISION: &str = "kapstan.dev/applied-revision";
 pub const LEASE_NAMESPACE: &str = "kube-node-lease";
 /// How often the Lease is renewed when nothing changes.
 pub const RENEW_EVERY: Duration = Duration::from_secs(10);
+/// How often it is looked whether another program flushed the table.
+const CHECK_EVERY: Duration = Duration::from_secs(10);
 /// For how long a renewed Lease says that its proxy lives.
 pub const LEASE_SECONDS: i32 = 40;
 
@@ -247,30 +249,29 @@ async fn apply(
     mut on_applied: impl FnMut(&Applied, u64),
 ) -> Result<(), ProxyError> {
     let mut state = Some((proxy, Known::<Service>::new(), Known::<EndpointSlice>::new()));
-    let mut check_at = Instant::now() + RENEW_EVERY;
+    let mut check_at = Instant::now() + CHECK_EVERY;
     let mut retry = FIRST_RETRY;
     loop {
         let Some((mut proxy, mut services, mut slices)) = state.take() else { return Ok(()) };
-        tokio::select! {
+        let occasion = tokio::select! {
             news = service_news.recv() => match news {
-                Some(news) => services.learn(news),
+                Some(news) => { services.learn(news); Occasion::News }
                 None => return Ok(()),
             },
             news = slice_news.recv() => match news {
-                Some(news) => slices.learn(news),
+                Some(news) => { slices.learn(news); Occasion::News }
                 None => return Ok(()),
             },
-            () = sleep_until(check_at) => {}
-        }
+            () = sleep_until(check_at) => Occasion::Check,
+        };
         services.learn_waiting(&mut service_news);
         slices.learn_waiting(&mut slice_news);
         let (Some(_), Some(revision)) = (services.revision, slices.revision) else {
             state = Some((proxy, services, slices));
             continue;
         };
-        let check = Instant::now() >= check_at;
         let work = tokio::task::spawn_blocking(move || {
-            let result = apply_known(&mut proxy, &services, &slices, check);
+            let result = apply_known(&mut proxy, &services, &slices, occasion);
             (result, proxy, services, slices)
         });
         let Ok((result, proxy, services, slices)) = work.await else {
@@ -280,9 +281,11 @@ async fn apply(
         match result {
             Ok(done) => {
                 retry = FIRST_RETRY;
-                check_at = Instant::now() + RENEW_EVERY;
+                check_at = Instant::now() + CHECK_EVERY;
                 applied.send_if_modified(|last| std::mem::replace(last, revision) != revision);
-                on_applied(&done, revision);
+                if let Some(done) = done {
+                    on_applied(&done, revision);
+                }
             }
             Err(error) => {
                 tracing::error!(%error, again_in = ?retry, "cannot put the rules of services in force");
@@ -293,18 +296,28 @@ async fn apply(
     }
 }
 
+/// Why something is done.
+enum Occasion {
+    News,
+    Check,
+}
+
+/// `None`: a look that found everything in place.
 fn apply_known(
     proxy: &mut Proxy,
     services: &Known<Service>,
     slices: &Known<EndpointSlice>,
-    check: bool,
-) -> Result<Applied, ProxyError> {
-    if check && !proxy.verify()? {
-        tracing::warn!("the table of services was gone; writing it anew");
+    occasion: Occasion,
+) -> Result<Option<Applied>, ProxyError> {
+    if matches!(occasion, Occasion::Check) {
+        if proxy.verify()? {
+            return Ok(None);
+        }
+        tracing::warn!("the table of services is not in the kernel; writing it anew");
     }
     let services: Vec<&Service> = services.objects.values().collect();
     let slices: Vec<&EndpointSlice> = slices.objects.values().collect();
-    proxy.apply(&services, &slices)
+    proxy.apply(&services, &slices).map(Some)
 }
 
 // ---- acknowledging ----

@@ -81,11 +81,14 @@ impl Proxy {
         let wanted = rules(services, slices, &self.options.node_name);
         self.report(&wanted);
         let delta = self.put_in_force(&wanted)?;
-        let forgotten_flows = conntrack::forget(&mut self.netfilter, &delta.present(Protocol::Udp))?;
-        let unanswered = conntrack::settle(&mut self.netfilter, &delta.present(Protocol::Tcp))?;
-        if unanswered > 0 {
-            tracing::debug!(unanswered, "connections to former backends got no answer");
-        }
+        let forgotten_flows = match self.see_off(&delta) {
+            Ok(forgotten) => forgotten,
+            Err(error) => {
+                // Doing it all again is the way to repeat only this.
+                self.kernel = None;
+                return Err(error);
+            }
+        };
         Ok(Applied { changed: delta.changed.len(), forgotten_flows, took: start.elapsed() })
     }
 
@@ -137,6 +140,16 @@ impl Proxy {
         nftables::replace(&mut self.netfilter, ranges, &all)?;
         self.kernel = Some(all.next.clone());
         Ok(all)
+    }
+
+    /// Takes care of flows to backends that left. Returns how many UDP flows were forgotten.
+    fn see_off(&mut self, delta: &Delta) -> Result<usize, ProxyError> {
+        let forgotten = conntrack::forget(&mut self.netfilter, &delta.present(Protocol::Udp))?;
+        let unanswered = conntrack::settle(&mut self.netfilter, &delta.present(Protocol::Tcp))?;
+        if unanswered > 0 {
+            tracing::debug!(unanswered, "connections to former backends got no answer");
+        }
+        Ok(forgotten)
     }
 
     fn report(&mut self, wanted: &RuleSet) {

@@ -14,8 +14,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use expect_test::expect;
 use k8s_openapi::api::core::v1::Service;
 use node::{GATEWAY, Layout, Node, PATIENCE, Pod, apply, call, echo, service, slices};
+use proxy::{Options, Proxy};
 
 const WEB: SocketAddrV4 = SocketAddrV4::new(std::net::Ipv4Addr::new(10, 96, 0, 10), 80);
 
@@ -262,29 +264,65 @@ fn the_world_outside_sees_the_nodes_address() {
     echo(&mut connection).unwrap();
 }
 
-/// A user namespace's root cannot raise the socket's bound, so a large change goes in several batches.
+/// A user namespace's root cannot raise the socket's bound, so a large change goes in several batches: in between, every
+/// service is whole.
 #[test]
 fn a_change_too_large_for_one_batch_is_split() {
     let Some(node) = Node::new(Layout::Routed) else { return };
+    const SERVICES: u8 = 200;
     let (pod, client) = (node.pod(2), node.pod(5));
-    let server = pod.serve(8080, b'a');
-    let many = |backends: u8| {
-        let services: Vec<_> = (0..200).map(|n| service(&format!("web{n}"), [10, 96, 1, n], "TCP", 80)).collect();
-        let mut all = vec![server.address];
-        all.extend((1..backends).map(|n| SocketAddrV4::new(std::net::Ipv4Addr::new(10, 244, 9, n), 80)));
-        let slices: Vec<_> = (0..200).flat_map(|n| slices(&format!("web{n}"), "TCP", &all)).collect();
+    let servers: Vec<_> = (9001..9010).map(|port| pod.serve(port, b'a')).collect();
+    let addresses: Vec<_> = servers.iter().map(|server| server.address).collect();
+    let with = |from: usize, to: usize| {
+        let services: Vec<_> = (0..SERVICES).map(|n| service(&format!("web{n}"), [10, 96, 1, n], "TCP", 80)).collect();
+        let slices: Vec<_> =
+            (0..SERVICES).flat_map(|n| slices(&format!("web{n}"), "TCP", &addresses[from..to])).collect();
         (services, slices)
     };
     let mut proxy = node.proxy();
-    proxy.limit_batches(50_000);
-    for backends in [5, 1, 9, 3, 1] {
-        let (services, slices) = many(backends);
-        assert_eq!(apply(&mut proxy, &services, &slices).changed, 200);
+    proxy.limit_batches(20_000);
+    let (services, slices) = with(0, 3);
+    apply(&mut proxy, &services, &slices);
+    let done = Arc::new(AtomicBool::new(false));
+    let calling = client.space.spawn({
+        let done = done.clone();
+        move || {
+            let mut calls = 0usize;
+            while !done.load(Ordering::Relaxed) {
+                let n = (calls * 7 % usize::from(SERVICES)) as u8;
+                call(SocketAddrV4::new([10, 96, 1, n].into(), 80))
+                    .unwrap_or_else(|error| panic!("call {calls}: {error}"));
+                calls += 1;
+            }
+            calls
+        }
+    });
+    for (from, to) in [(0, 5), (0, 1), (1, 9), (4, 7), (3, 4), (0, 9), (0, 2)].into_iter().cycle().take(70) {
+        let (services, slices) = with(from, to);
+        assert_eq!(apply(&mut proxy, &services, &slices).changed, usize::from(SERVICES));
     }
-    for n in [0, 1, 100, 199] {
-        let to = SocketAddrV4::new([10, 96, 1, n].into(), 80);
-        assert_eq!(spread(&client, to, 5), BTreeMap::from([(b'a', 5)]));
-    }
+    done.store(true, Ordering::Relaxed);
+    let calls = calling.join().expect("no call failed");
+    assert!(calls > 100, "only {calls} calls");
+}
+
+#[test]
+fn without_rights_it_says_what_is_missing() {
+    let Some(node) = Node::new(Layout::Routed) else { return };
+    let error = node.space.run(|| {
+        let none = rustix::thread::CapabilitySet::empty();
+        let sets = rustix::thread::CapabilitySets { effective: none, permitted: none, inheritable: none };
+        rustix::thread::set_capabilities(None, sets).unwrap();
+        Proxy::open(Options {
+            node_name: "here".into(),
+            pod_cidr: "10.244.0.0/16".parse().unwrap(),
+            service_cidr: "10.96.0.0/16".parse().unwrap(),
+        })
+        .err()
+    });
+    expect![[r#"
+        the kernel refused the loopback device: Operation not permitted (os error 1); run as root, or in a network namespace of your own user namespace (CAP_NET_ADMIN)"#]]
+    .assert_eq(&error.expect("no rights").to_string());
 }
 
 /// Backends are swapped as fast as it goes; each stops as soon as the proxy says that nothing new goes there.
