@@ -11,7 +11,8 @@ pub struct Plan {
     /// Carried out in order; at the first refused write the rest is dropped and the key is decided again later,
     /// with the refusal in [`Context::refused`].
     pub writes: Vec<Write>,
-    /// Told to the user as `Event` objects.
+    /// Told to the user as `Event` objects, whatever becomes of the writes. What tells of a write is a
+    /// [`Write::Event`] behind it.
     pub events: Vec<EventNote>,
     /// Why the plan is as it is, above all what it waits for: `rollout why` prints these.
     pub why: Vec<String>,
@@ -40,7 +41,11 @@ pub struct Context<'a> {
     pub refused: Option<&'a Refusal>,
 }
 
-/// One write. All pass the door: defaulted, admitted and validated like a client's request.
+/// In the message of a [`Write::Event`]: the name of the object last created by the same plan.
+pub const CREATED: &str = "{created}";
+
+/// One write. A plan writes an object at most once, because the second write would be based on an outdated version.
+/// All pass the door: defaulted, admitted and validated like a client's request.
 #[derive(Clone, Debug)]
 pub enum Write {
     /// Makes an object; without a name one is made from `generateName`.
@@ -57,6 +62,16 @@ pub enum Write {
         uid: String,
         /// Name of the node.
         node: String,
+    },
+    /// Tells the user of the write before it, and only if that was carried out. [`CREATED`] in the message stands for
+    /// the name of the object last created by this plan, which may be a generated one.
+    Event(EventNote),
+    /// Takes an object out at once, without grace: its node is gone and nobody is left to stop it.
+    Remove {
+        /// The object.
+        key: Key,
+        /// Its uid: another object of the same name is not meant.
+        uid: String,
     },
     /// Asks for an object's end.
     Delete {
@@ -81,7 +96,7 @@ pub enum Propagation {
 }
 
 /// Severity of an event.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum EventType {
     /// Things go as they should.
     Normal,
@@ -90,7 +105,7 @@ pub enum EventType {
 }
 
 /// An event to be recorded; equal ones are counted rather than repeated.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct EventNote {
     /// The object it is about.
     pub regarding: Key,

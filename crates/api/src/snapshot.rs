@@ -21,8 +21,10 @@ pub struct Snapshot {
     kinds: [OrdMap<Path, Arc<Object>>; Kind::COUNT],
     /// Dependents by owner uid. Objects without a controller are also under the empty uid.
     owned: OrdMap<(Arc<str>, Kind, Path), Arc<Object>>,
-    /// Pods by node name.
+    /// Pods by node name; those that no node has yet are under the empty name.
     on_node: OrdMap<(Arc<str>, Path), Arc<Object>>,
+    /// Pods that keep others away from where they are (required anti-affinity): few, but each pod placed has to mind them.
+    keeping_away: OrdMap<Path, Arc<Object>>,
     /// What the pods of each node ask for.
     load: OrdMap<Arc<str>, Arc<NodeLoad>>,
 }
@@ -34,6 +36,7 @@ impl Default for Snapshot {
             kinds: std::array::from_fn(|_| OrdMap::new()),
             owned: OrdMap::new(),
             on_node: OrdMap::new(),
+            keeping_away: OrdMap::new(),
             load: OrdMap::new(),
         }
     }
@@ -140,6 +143,16 @@ impl Snapshot {
             .filter_map(|(_, object)| object.get())
     }
 
+    /// Pods that no node has yet, in order of namespace and name.
+    pub fn unbound_pods<'a>(&'a self) -> impl Iterator<Item = &'a Pod> + use<'a> {
+        self.pods_on("")
+    }
+
+    /// Pods with required anti-affinity, in order of namespace and name.
+    pub fn pods_keeping_away(&self) -> impl Iterator<Item = &Pod> {
+        self.keeping_away.iter().filter_map(|(_, object)| object.get())
+    }
+
     /// What the pods bound to a node ask for; `None` when no pod is bound to it.
     pub fn load(&self, node: &str) -> Option<&NodeLoad> {
         self.load.get(node).map(|load| &**load)
@@ -172,7 +185,10 @@ impl Snapshot {
         }
         let Some(node) = node_of(object) else { return };
         self.on_node.insert((node.clone(), path.clone()), object.clone());
-        if let Some(pod) = object.get::<Pod>() {
+        if keeps_away(object) {
+            self.keeping_away.insert(path.clone(), object.clone());
+        }
+        if let (false, Some(pod)) = (node.is_empty(), object.get::<Pod>()) {
             let mut load = self.load.get(&node).cloned().unwrap_or_default();
             Arc::make_mut(&mut load).add(pod);
             self.load.insert(node, load);
@@ -185,6 +201,9 @@ impl Snapshot {
         }
         let Some(node) = node_of(object) else { return };
         self.on_node.remove(&(node.clone(), path.clone()));
+        if keeps_away(object) {
+            self.keeping_away.remove(path);
+        }
         if let (Some(pod), Some(load)) = (object.get::<Pod>(), self.load.get(&node)) {
             let mut load = load.clone();
             Arc::make_mut(&mut load).subtract(pod);
@@ -204,7 +223,15 @@ fn owners(object: &Object) -> impl Iterator<Item = Arc<str>> {
     meta.owner_references.iter().flatten().map(|owner| Arc::from(owner.uid.as_str())).chain(orphan)
 }
 
+/// The node a pod is bound to, empty while it is bound to none; `None` for what is no pod.
 fn node_of(object: &Object) -> Option<Arc<str>> {
-    let node = object.get::<Pod>()?.spec.as_ref()?.node_name.as_deref()?;
-    (!node.is_empty()).then(|| node.into())
+    let spec = object.get::<Pod>()?.spec.as_ref();
+    Some(spec.and_then(|spec| spec.node_name.as_deref()).unwrap_or_default().into())
+}
+
+/// True for a pod with required anti-affinity.
+fn keeps_away(object: &Object) -> bool {
+    let affinity = object.get::<Pod>().and_then(|pod| pod.spec.as_ref()?.affinity.as_ref()?.pod_anti_affinity.as_ref());
+    let terms = affinity.and_then(|it| it.required_during_scheduling_ignored_during_execution.as_ref());
+    terms.is_some_and(|terms| !terms.is_empty())
 }

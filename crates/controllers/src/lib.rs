@@ -1,1 +1,53 @@
-//! The decisions: one file or folder per controller.
+//! The decisions: one file or folder per controller. Each is a pure function from a snapshot to a plan.
+//!
+//! A decision looks at the world as it is, never at what it did before, so that it can be run at any time, any number
+//! of times, by the server, against another cluster or in a test. It does no IO and reads no clock.
+
+mod claim;
+mod deployment;
+mod endpoints;
+mod garbage_collector;
+mod namespace;
+mod obstacle;
+mod pod_garbage_collector;
+mod pods;
+mod replica_set;
+mod specs;
+mod wakes;
+
+#[cfg(test)]
+mod testing;
+
+use api::{Context, Key, Plan, Snapshot};
+
+pub use wakes::{wake_all, wakes};
+
+/// Who decides. The order is the order in which the decisions of one round are best run: those whose results others
+/// count come first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Controller {
+    /// Pods of a ReplicaSet. The key is the ReplicaSet's.
+    ReplicaSet,
+    /// ReplicaSets of a Deployment. The key is the Deployment's.
+    Deployment,
+    /// Endpoints and EndpointSlices of a Service. The key is the Service's.
+    Endpoints,
+    /// A pod whose node is gone. The key is the pod's.
+    PodGarbageCollector,
+    /// An object with owners, or one that is being deleted with its dependents. The key is the object's.
+    GarbageCollector,
+    /// A namespace that is being deleted. The key is the Namespace's.
+    Namespace,
+}
+
+/// Decides what `who` does about the object at `key`.
+pub fn reconcile(who: Controller, key: &Key, world: &Snapshot, context: &Context) -> Plan {
+    match who {
+        Controller::ReplicaSet => replica_set::reconcile(key, world, context),
+        Controller::Deployment => deployment::reconcile(key, world, context),
+        Controller::Endpoints => endpoints::reconcile(key, world),
+        Controller::PodGarbageCollector => pod_garbage_collector::reconcile(key, world),
+        Controller::GarbageCollector => garbage_collector::reconcile(key, world),
+        Controller::Namespace => namespace::reconcile(key, world, context),
+    }
+}

@@ -1,0 +1,69 @@
+//! Why the rollout is where it is: what it waits for and what it may not do, in sentences for a person.
+
+use super::Rollout;
+use super::sets::Set;
+use crate::{obstacle, pods};
+
+/// Pods that are named; of others only the number is told.
+const PODS_NAMED: usize = 3;
+
+impl Rollout<'_> {
+    pub(super) fn tell_paused(&mut self) {
+        let behind = self.new.is_none();
+        self.plan.why.push(if behind {
+            "is paused: the changed template is not rolled out before it is resumed".into()
+        } else {
+            "is paused: only a change of replicas has an effect".into()
+        });
+    }
+
+    pub(super) fn tell_rolling(&mut self) {
+        self.tell_waiting_for_new();
+        let Some(new) = &self.new else { return };
+        let old_pods: i32 = self.old.iter().map(Set::replicas).sum();
+        let mut sentences = Vec::new();
+        if old_pods > 0 {
+            let available: i32 = self.sets().map(Set::available).sum();
+            let needed = self.terms.min_available();
+            sentences.push(format!(
+                "may not stop another of {old_pods} old pods: {available} available, at least {needed} needed"
+            ));
+        }
+        if new.replicas() < self.terms.replicas {
+            let there: i32 = self.sets().map(Set::occupied).sum();
+            let allowed = self.terms.max_pods();
+            sentences.push(format!("may not start another new pod: {there} pods are there, at most {allowed} allowed"));
+        }
+        self.plan.why.append(&mut sentences);
+    }
+
+    /// Names the new pods that are not available, and what keeps them.
+    pub(super) fn tell_waiting_for_new(&mut self) {
+        let Some(new) = &self.new else { return };
+        let wait = self.terms.min_ready_seconds;
+        let blocked: Vec<_> =
+            new.pods().filter(|pod| pods::is_active(pod) && !pods::is_available(pod, wait, self.now)).collect();
+        if blocked.is_empty() {
+            return;
+        }
+        let mut named: Vec<String> =
+            blocked.iter().take(PODS_NAMED).map(|pod| obstacle::describe(pod, wait, self.now)).collect();
+        if blocked.len() > PODS_NAMED {
+            named.push(format!("and {} more", blocked.len() - PODS_NAMED));
+        }
+        let state = if wait > 0 { "available" } else { "ready" };
+        self.plan.why.push(format!(
+            "waits for {} of {} new pods to become {state}: {}",
+            blocked.len(),
+            new.replicas(),
+            named.join("; ")
+        ));
+    }
+
+    pub(super) fn tell_ending(&mut self, alive: i32) {
+        let ending = self.old.iter().flat_map(Set::pods).filter(|pod| !pods::has_ended(pod));
+        let named: Vec<&str> = ending.map(pods::name).take(PODS_NAMED).collect();
+        let more = if alive as usize > named.len() { ", …" } else { "" };
+        self.plan.why.push(format!("waits for {alive} old pods to end: {}{more}", named.join(", ")));
+    }
+}

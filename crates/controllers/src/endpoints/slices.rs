@@ -1,0 +1,284 @@
+//! The EndpointSlices of a Service, changed with as few writes as possible.
+//!
+//! Mirrors upstream's staging module `k8s.io/endpointslice` (reconciler.go, utils.go): a slice holds endpoints of one
+//! address family that have the same ports. An endpoint stays in the slice it is in; new ones fill slices that are
+//! written anyhow, then the fullest slice that has room for all of them, then new slices.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+
+use api::object::controller_of;
+use api::{Body, Key, Kind, Propagation, Snapshot, Typed, Write};
+use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+use super::{
+    HEADLESS, SERVICE_NAME, hostname, is_headless, pod_reference, protocol, publishes_not_ready, service_ports,
+    target_port, zone,
+};
+use crate::{claim, pods};
+
+const MANAGED_BY: (&str, &str) = ("endpointslice.kubernetes.io/managed-by", "endpointslice-controller.k8s.io");
+/// Endpoints in one slice (upstream: `--max-endpoints-per-slice`).
+const ENDPOINTS: usize = 100;
+
+/// The Service of a slice that this controller keeps.
+pub fn service_name(meta: &ObjectMeta) -> Option<&str> {
+    let labels = meta.labels.as_ref()?;
+    labels.get(MANAGED_BY.0).filter(|by| *by == MANAGED_BY.1)?;
+    labels.get(SERVICE_NAME).map(String::as_str)
+}
+
+/// The writes that bring the slices up to date.
+pub fn reconcile(key: &Key, service: &Service, candidates: &[&Pod], world: &Snapshot) -> Vec<Write> {
+    let labels = labels(key, service);
+    let existing: Vec<&EndpointSlice> = world
+        .list::<EndpointSlice>(Some(&key.namespace))
+        .filter(|slice| service_name(&slice.metadata) == Some(&key.name))
+        .filter(|slice| slice.metadata.deletion_timestamp.is_none())
+        .collect();
+    let mut groups = wanted(service, candidates, world);
+    let mut writes = Vec::new();
+    let families = families(service);
+    // Slices of another owner or of a group that is no longer wanted cannot be changed into what is wanted.
+    let mut by_group: BTreeMap<Group, Vec<&EndpointSlice>> = BTreeMap::new();
+    for slice in existing {
+        let group = Group::of(slice);
+        let ours =
+            controller_of(&slice.metadata).is_some_and(|owner| Some(&owner.uid) == service.metadata.uid.as_ref());
+        if ours && families.contains(&group.family) {
+            by_group.entry(group).or_default().push(slice);
+        } else {
+            writes.push(delete(slice));
+        }
+    }
+    for family in families {
+        if !groups.keys().any(|group| group.family == family) {
+            // Without endpoints one empty slice remains, so that clients see that the Service was looked at.
+            groups.insert(Group { family, ports: Vec::new() }, Vec::new());
+        }
+    }
+    for (group, slices) in &by_group {
+        if !groups.contains_key(group) {
+            writes.extend(slices.iter().map(|slice| delete(slice)));
+        }
+    }
+    for (group, endpoints) in groups {
+        let slices = by_group.remove(&group).unwrap_or_default();
+        writes.extend(fill(&group, endpoints, &slices, service, &labels));
+    }
+    writes
+}
+
+/// What all endpoints of a slice have in common.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Group {
+    family: &'static str,
+    ports: Vec<(String, i32, String, Option<String>)>,
+}
+
+impl Group {
+    fn of(slice: &EndpointSlice) -> Group {
+        let mut ports: Vec<_> = slice
+            .ports
+            .iter()
+            .flatten()
+            .map(|port| {
+                let name = port.name.clone().unwrap_or_default();
+                let protocol = port.protocol.clone().unwrap_or_default();
+                (name, port.port.unwrap_or(0), protocol, port.app_protocol.clone())
+            })
+            .collect();
+        ports.sort_unstable();
+        let family = if slice.address_type == "IPv6" { "IPv6" } else { "IPv4" };
+        Group { family, ports }
+    }
+
+    fn ports(&self) -> Option<Vec<EndpointPort>> {
+        let port = |(name, number, protocol, application): &(String, i32, String, Option<String>)| EndpointPort {
+            name: Some(name.clone()),
+            port: Some(*number),
+            protocol: Some(protocol.clone()),
+            app_protocol: application.clone(),
+        };
+        Some(self.ports.iter().map(port).collect()).filter(|ports: &Vec<_>| !ports.is_empty())
+    }
+}
+
+fn families(service: &Service) -> Vec<&'static str> {
+    let families = service.spec.as_ref().and_then(|spec| spec.ip_families.as_deref()).unwrap_or_default();
+    let mut known: Vec<&'static str> =
+        ["IPv4", "IPv6"].into_iter().filter(|it| families.iter().any(|f| f == it)).collect();
+    if known.is_empty() {
+        known.push("IPv4");
+    }
+    known
+}
+
+fn wanted(service: &Service, candidates: &[&Pod], world: &Snapshot) -> BTreeMap<Group, Vec<Endpoint>> {
+    let families = families(service);
+    let mut groups: BTreeMap<Group, Vec<Endpoint>> = BTreeMap::new();
+    for pod in candidates {
+        let mut ports: Vec<_> = service_ports(service)
+            .iter()
+            .filter_map(|port| {
+                let number = target_port(pod, port)?;
+                let name = port.name.clone().unwrap_or_default();
+                Some((name, number, protocol(port).to_owned(), port.app_protocol.clone()))
+            })
+            .collect();
+        ports.sort_unstable();
+        for family in &families {
+            let addresses = addresses(pod, family);
+            if !addresses.is_empty() {
+                let group = Group { family, ports: ports.clone() };
+                groups.entry(group).or_default().push(endpoint(pod, service, addresses, world));
+            }
+        }
+    }
+    groups
+}
+
+fn addresses(pod: &Pod, family: &str) -> Vec<String> {
+    let status = pod.status.as_ref();
+    let list = status.and_then(|status| status.pod_ips.as_ref()).filter(|list| !list.is_empty());
+    let all: Vec<&str> = match list {
+        Some(list) => list.iter().map(|address| address.ip.as_str()).collect(),
+        None => vec![pods::address(pod)],
+    };
+    let fits = |text: &&str| text.parse::<IpAddr>().is_ok_and(|address| address.is_ipv6() == (family == "IPv6"));
+    all.into_iter().filter(fits).map(str::to_owned).collect()
+}
+
+fn endpoint(pod: &Pod, service: &Service, addresses: Vec<String>, world: &Snapshot) -> Endpoint {
+    let serving = pods::is_ready(pod);
+    let terminating = pods::is_deleted(pod);
+    Endpoint {
+        addresses,
+        conditions: Some(EndpointConditions {
+            ready: Some(publishes_not_ready(service) || (serving && !terminating)),
+            serving: Some(serving),
+            terminating: Some(terminating),
+        }),
+        hostname: hostname(pod, service),
+        node_name: Some(pods::node(pod).to_owned()).filter(|node| !node.is_empty()),
+        target_ref: Some(pod_reference(pod)),
+        zone: zone(pod, world),
+        ..Default::default()
+    }
+}
+
+fn labels(key: &Key, service: &Service) -> BTreeMap<String, String> {
+    let mut labels = service.metadata.labels.clone().unwrap_or_default();
+    labels.remove(HEADLESS);
+    if is_headless(service) {
+        labels.insert(HEADLESS.into(), String::new());
+    }
+    labels.insert(SERVICE_NAME.into(), key.name.clone());
+    labels.insert(MANAGED_BY.0.into(), MANAGED_BY.1.into());
+    labels
+}
+
+/// A slice being worked on.
+struct Draft<'a> {
+    slice: &'a EndpointSlice,
+    endpoints: Vec<Endpoint>,
+    changed: bool,
+}
+
+/// The writes that make `slices`, which are of one group, hold exactly `endpoints`.
+fn fill(
+    group: &Group,
+    endpoints: Vec<Endpoint>,
+    slices: &[&EndpointSlice],
+    service: &Service,
+    labels: &BTreeMap<String, String>,
+) -> Vec<Write> {
+    let order: Vec<String> = endpoints.iter().map(identity).collect();
+    let mut left: HashMap<String, Endpoint> = order.iter().cloned().zip(endpoints).collect();
+    let mut drafts: Vec<Draft> = slices.iter().map(|slice| keep(slice, &mut left, labels)).collect();
+    // In the order of the pods, so that the outcome does not depend on the map.
+    let mut new: Vec<Endpoint> = order.iter().filter_map(|identity| left.remove(identity)).collect();
+    for draft in drafts.iter_mut().filter(|draft| draft.changed) {
+        add(draft, &mut new);
+    }
+    let fits = |draft: &&mut Draft| !new.is_empty() && draft.endpoints.len() + new.len() <= ENDPOINTS;
+    if let Some(draft) = drafts.iter_mut().filter(fits).max_by_key(|draft| draft.endpoints.len()) {
+        add(draft, &mut new);
+    }
+    let mut writes = Vec::new();
+    let mut hold_one = order.is_empty();
+    for draft in drafts {
+        // One slice remains even if there is nothing to tell.
+        if draft.endpoints.is_empty() && !std::mem::take(&mut hold_one) {
+            writes.push(delete(draft.slice));
+        } else if draft.changed {
+            writes.push(Write::Update(body(draft.slice.clone(), draft.endpoints, labels)));
+        }
+    }
+    let mut rest = new.into_iter().peekable();
+    while hold_one || rest.peek().is_some() {
+        hold_one = false;
+        let chunk: Vec<Endpoint> = rest.by_ref().take(ENDPOINTS).collect();
+        writes.push(Write::Create(body(new_slice(group, service), chunk, labels)));
+    }
+    writes
+}
+
+/// Keeps in a slice what is still wanted, as it is wanted now; what is found is taken from `left`.
+fn keep<'a>(
+    slice: &'a EndpointSlice,
+    left: &mut HashMap<String, Endpoint>,
+    labels: &BTreeMap<String, String>,
+) -> Draft<'a> {
+    let before = slice.endpoints.as_deref().unwrap_or_default();
+    let endpoints: Vec<Endpoint> = before.iter().filter_map(|endpoint| left.remove(&identity(endpoint))).collect();
+    let changed = endpoints != before || slice.metadata.labels.as_ref() != Some(labels);
+    Draft { slice, endpoints, changed }
+}
+
+fn add(draft: &mut Draft, new: &mut Vec<Endpoint>) {
+    let room = ENDPOINTS.saturating_sub(draft.endpoints.len()).min(new.len());
+    draft.changed |= room > 0;
+    draft.endpoints.extend(new.drain(..room));
+}
+
+/// Tells endpoints apart: the pod and its addresses.
+fn identity(endpoint: &Endpoint) -> String {
+    let uid = endpoint.target_ref.as_ref().and_then(|target| target.uid.as_deref()).unwrap_or("");
+    format!("{uid} {}", endpoint.addresses.join(" "))
+}
+
+fn body(mut slice: EndpointSlice, endpoints: Vec<Endpoint>, labels: &BTreeMap<String, String>) -> Body {
+    slice.metadata.labels = Some(labels.clone());
+    slice.endpoints = Some(endpoints);
+    slice.into_body()
+}
+
+fn new_slice(group: &Group, service: &Service) -> EndpointSlice {
+    EndpointSlice {
+        address_type: group.family.to_owned(),
+        metadata: ObjectMeta {
+            generate_name: service.metadata.name.as_ref().map(|name| format!("{name}-")),
+            namespace: service.metadata.namespace.clone(),
+            owner_references: Some(vec![claim::controller_reference::<Service>(&service.metadata)]),
+            ..Default::default()
+        },
+        ports: group.ports(),
+        ..Default::default()
+    }
+}
+
+fn delete(slice: &EndpointSlice) -> Write {
+    let meta = &slice.metadata;
+    Write::Delete {
+        key: Key::new(
+            Kind::EndpointSlice,
+            meta.namespace.clone().unwrap_or_default(),
+            meta.name.clone().unwrap_or_default(),
+        ),
+        uid: meta.uid.clone().unwrap_or_default(),
+        propagation: Propagation::Background,
+    }
+}

@@ -1,0 +1,78 @@
+//! Facts about one pod that several controllers ask for.
+//!
+//! Mirrors upstream's `pkg/api/v1/pod/util.go` (IsPodReady, IsPodAvailable) and `pkg/controller/controller_utils.go`
+//! (IsPodActive).
+
+use std::collections::BTreeMap;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::{Pod, PodCondition};
+
+/// `status.phase`, empty if it has none.
+pub fn phase(pod: &Pod) -> &str {
+    pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or("")
+}
+
+/// True once every container has stopped for good.
+pub fn has_ended(pod: &Pod) -> bool {
+    matches!(phase(pod), "Succeeded" | "Failed")
+}
+
+/// True while somebody has asked for the pod's end.
+pub fn is_deleted(pod: &Pod) -> bool {
+    pod.metadata.deletion_timestamp.is_some()
+}
+
+/// True if the pod counts as a replica.
+pub fn is_active(pod: &Pod) -> bool {
+    !has_ended(pod) && !is_deleted(pod)
+}
+
+/// The node the pod is bound to, empty if it is bound to none.
+pub fn node(pod: &Pod) -> &str {
+    pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).unwrap_or("")
+}
+
+/// Name, empty if it has none.
+pub fn name(pod: &Pod) -> &str {
+    pod.metadata.name.as_deref().unwrap_or("")
+}
+
+/// The pod's address, empty as long as it has none.
+pub fn address(pod: &Pod) -> &str {
+    pod.status.as_ref().and_then(|status| status.pod_ip.as_deref()).unwrap_or("")
+}
+
+/// Labels of the pod.
+pub fn labels(pod: &Pod) -> Option<&BTreeMap<String, String>> {
+    pod.metadata.labels.as_ref()
+}
+
+/// The condition of this type.
+pub fn condition<'a>(pod: &'a Pod, type_: &str) -> Option<&'a PodCondition> {
+    pod.status.as_ref()?.conditions.iter().flatten().find(|condition| condition.type_ == type_)
+}
+
+/// True while the pod is ready.
+pub fn is_ready(pod: &Pod) -> bool {
+    condition(pod, "Ready").is_some_and(|ready| ready.status == "True")
+}
+
+/// Since when the pod is ready; `None` if it is not, or if nobody noted when.
+pub fn ready_since(pod: &Pod) -> Option<Timestamp> {
+    let ready = condition(pod, "Ready").filter(|ready| ready.status == "True")?;
+    ready.last_transition_time.as_ref().map(|time| time.0)
+}
+
+/// When a ready pod is (or was) first available: ready for `min_ready_seconds` without a break.
+pub fn available_at(pod: &Pod, min_ready_seconds: i32) -> Option<Timestamp> {
+    if min_ready_seconds <= 0 {
+        return is_ready(pod).then_some(Timestamp::MIN);
+    }
+    ready_since(pod)?.checked_add(SignedDuration::from_secs(min_ready_seconds.into())).ok()
+}
+
+/// True if the pod is available at `now`.
+pub fn is_available(pod: &Pod, min_ready_seconds: i32, now: Timestamp) -> bool {
+    available_at(pod, min_ready_seconds).is_some_and(|time| time <= now)
+}

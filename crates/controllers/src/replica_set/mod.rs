@@ -1,0 +1,178 @@
+//! Keeps the number of pods of a ReplicaSet: makes what is missing, ends what is too much, and reports.
+//!
+//! Mirrors upstream's `pkg/controller/replicaset/replica_set.go`. Differences: no expectations, because a decision sees
+//! its own last write; no slow start, because the first refused write already ends a plan, so that a quota that is
+//! full costs one refused request and not a wave of them. Never counts pods that ended, and never touches a pod that
+//! another controller manages.
+
+mod rank;
+mod status;
+
+use api::limits::BURST_REPLICAS;
+use api::plan::CREATED;
+use api::selector::Selector;
+use api::{Context, EventNote, EventType, Key, Kind, Plan, Propagation, Refusal, Snapshot, Typed, Write};
+use k8s_openapi::api::apps::v1::ReplicaSet;
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+use crate::claim::{self, Claim};
+use crate::{pods, specs};
+
+/// Decides about one ReplicaSet. Costs a walk over its own pods, and over those of its siblings when pods are ended.
+pub fn reconcile(key: &Key, world: &Snapshot, context: &Context) -> Plan {
+    let stored = world.get::<ReplicaSet>(&key.namespace, &key.name).filter(|set| set.spec.is_some());
+    let Some(set) = stored else { return Plan::nothing() };
+    // The door lets no selector in that cannot be understood; one that got in anyway selects nothing.
+    let selector =
+        Selector::from_label_selector(Some(&specs::of_set(set).selector)).unwrap_or_else(|_| Selector::nothing());
+    let members = Members::gather(set, &selector, world);
+    let mut plan = Plan::nothing();
+    if !members.claims.is_empty() {
+        plan.writes = members.claims;
+        return plan;
+    }
+    let missing = desired(set) - i32::try_from(members.active.len()).unwrap_or(i32::MAX);
+    let counts = |refusal: &&Refusal| missing != 0 && refusal.reason != "Conflict" && !namespace_is_ending(refusal);
+    let failure = context.refused.filter(counts);
+    let stopped = context.refused.is_some_and(namespace_is_ending);
+    if set.metadata.deletion_timestamp.is_none() && !stopped {
+        match missing {
+            1.. => create(&mut plan, key, set, missing.unsigned_abs() as usize),
+            ..=-1 => delete(&mut plan, key, set, &members.active, missing.unsigned_abs() as usize, world, context),
+            0 => {}
+        }
+    }
+    if let Some(refusal) = failure {
+        tell_failure(&mut plan, key, set, missing, refusal);
+    }
+    // What is written about pods brings the set back here, so the count waits until there is nothing left to do. Only
+    // a refusal is told at once, since it may last.
+    if plan.writes.is_empty() || failure.is_some() {
+        let failed = failure.map(|refusal| (missing, refusal.message.as_str()));
+        if let Some(write) = status::report(set, &members.active, members.terminating, failed, context.now) {
+            plan.writes.insert(0, write);
+        }
+    }
+    if let Some(time) = status::next_available(set, &members.active, context.now) {
+        plan.wake_by(time);
+    }
+    plan
+}
+
+/// `spec.replicas`; one if it is not said.
+fn desired(set: &ReplicaSet) -> i32 {
+    specs::of_set(set).replicas.unwrap_or(1)
+}
+
+fn uid(meta: &ObjectMeta) -> &str {
+    meta.uid.as_deref().unwrap_or("")
+}
+
+/// True if nothing can be made because the namespace is going: not a failure, and no reason to try again.
+fn namespace_is_ending(refusal: &Refusal) -> bool {
+    refusal.causes.iter().any(|cause| cause.reason == "NamespaceTerminating")
+}
+
+/// The pods of a set.
+struct Members<'a> {
+    /// Those that count as replicas.
+    active: Vec<&'a Pod>,
+    /// Number of those that are going.
+    terminating: i32,
+    /// Pods to adopt or release first.
+    claims: Vec<Write>,
+}
+
+impl<'a> Members<'a> {
+    fn gather(set: &ReplicaSet, selector: &Selector, world: &'a Snapshot) -> Members<'a> {
+        let mut members = Members { active: Vec::new(), terminating: 0, claims: Vec::new() };
+        let namespace = set.metadata.namespace.as_deref().unwrap_or("");
+        for pod in world.controlled_by::<Pod>(uid(&set.metadata)).chain(world.orphans::<Pod>(namespace)) {
+            members.take(pod, set, selector);
+        }
+        members
+    }
+
+    fn take(&mut self, pod: &'a Pod, set: &ReplicaSet, selector: &Selector) {
+        if pods::has_ended(pod) || pod.metadata.namespace != set.metadata.namespace {
+            return;
+        }
+        let claim = claim::judge(&pod.metadata, &set.metadata, selector.matches(pods::labels(pod)));
+        match claim {
+            Claim::Mine if pods::is_deleted(pod) => self.terminating += 1,
+            Claim::Mine => self.active.push(pod),
+            _ if self.claims.len() >= BURST_REPLICAS || pods::is_deleted(pod) => {}
+            Claim::Adopt => {
+                let reference = claim::controller_reference::<ReplicaSet>(&set.metadata);
+                self.claims.push(claim::adopt(pod, reference));
+            }
+            Claim::Release => self.claims.push(claim::release(pod, uid(&set.metadata))),
+            Claim::Other => {}
+        }
+    }
+}
+
+fn create(plan: &mut Plan, key: &Key, set: &ReplicaSet, missing: usize) {
+    let pod = pod_from_template(set);
+    for _ in 0..missing.min(BURST_REPLICAS) {
+        plan.writes.push(Write::Create(pod.clone().into_body()));
+        plan.writes.push(note(key, set, EventType::Normal, "SuccessfulCreate", format!("Created pod: {CREATED}")));
+    }
+}
+
+fn delete(
+    plan: &mut Plan,
+    key: &Key,
+    set: &ReplicaSet,
+    active: &[&Pod],
+    surplus: usize,
+    world: &Snapshot,
+    context: &Context,
+) {
+    let siblings = rank::pods_by_node(set, world);
+    for pod in rank::first_to_go(active, surplus.min(BURST_REPLICAS), &siblings, set, context.now) {
+        let name = pods::name(pod);
+        plan.writes.push(Write::Delete {
+            key: Key::new(Kind::Pod, key.namespace.clone(), name),
+            uid: uid(&pod.metadata).to_owned(),
+            propagation: Propagation::Background,
+        });
+        plan.writes.push(note(key, set, EventType::Normal, "SuccessfulDelete", format!("Deleted pod: {name}")));
+    }
+}
+
+fn tell_failure(plan: &mut Plan, key: &Key, set: &ReplicaSet, missing: i32, refusal: &Refusal) {
+    let (reason, verb) = if missing > 0 { ("FailedCreate", "creating") } else { ("FailedDelete", "deleting") };
+    let message = format!("Error {verb}: {}", refusal.message);
+    plan.why.push(format!("{verb} pods of {} is refused: {}", key.name, refusal.message));
+    plan.events.push(event(key, set, EventType::Warning, reason, message));
+}
+
+fn note(key: &Key, set: &ReplicaSet, kind: EventType, reason: &'static str, message: String) -> Write {
+    Write::Event(event(key, set, kind, reason, message))
+}
+
+fn event(key: &Key, set: &ReplicaSet, kind: EventType, reason: &'static str, message: String) -> EventNote {
+    let uid = uid(&set.metadata).to_owned();
+    EventNote { regarding: key.clone(), uid, kind, reason, message, source: "replicaset-controller" }
+}
+
+/// A pod as the template says (upstream: GetPodFromTemplate); the door makes up its name.
+fn pod_from_template(set: &ReplicaSet) -> Pod {
+    let template = specs::of_set(set).template.clone().unwrap_or_default();
+    let meta = template.metadata.unwrap_or_default();
+    Pod {
+        metadata: ObjectMeta {
+            generate_name: set.metadata.name.as_ref().map(|name| format!("{name}-")),
+            namespace: set.metadata.namespace.clone(),
+            labels: meta.labels,
+            annotations: meta.annotations,
+            finalizers: meta.finalizers,
+            owner_references: Some(vec![claim::controller_reference::<ReplicaSet>(&set.metadata)]),
+            ..Default::default()
+        },
+        spec: template.spec,
+        status: None,
+    }
+}

@@ -1,0 +1,1 @@
+//! Worlds and plans as text, for tests.

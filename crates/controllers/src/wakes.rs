@@ -1,0 +1,216 @@
+//! The one trigger table: which decisions a change calls for.
+//!
+//! A decision that is woken for nothing costs little, one that is not woken is a bug; but the most frequent changes
+//! (a pod that is bound, a node that reports) must not wake what they cannot concern. Work per change is bounded by
+//! the workloads and services of its namespace, or by the dependents of an object that goes.
+
+use std::collections::BTreeMap;
+
+use api::object::controller_of;
+use api::selector::Selector;
+use api::{Change, Key, Kind, Object, Snapshot};
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
+
+use crate::{Controller, endpoints, garbage_collector, pods, specs};
+
+/// What is called for every decision to be woken.
+type Wake<'a> = dyn FnMut(Controller, Key) + 'a;
+
+/// Wakes the decisions that `change` calls for. `world` is the world after it.
+pub fn wakes(change: &Change, world: &Snapshot, wake: &mut dyn FnMut(Controller, Key)) {
+    match change.kind() {
+        Kind::Pod => pod_changed(change, world, wake),
+        Kind::ReplicaSet => replica_set_changed(change, world, wake),
+        Kind::Deployment => deployment_changed(change, wake),
+        Kind::Service => wake(Controller::Endpoints, change.object().key()),
+        Kind::Endpoints | Kind::EndpointSlice => endpoints_changed(change, wake),
+        Kind::Node => node_changed(change, world, wake),
+        Kind::Namespace => wake(Controller::Namespace, change.object().key()),
+        _ => {}
+    }
+    garbage_collector::wakes(change, world, &mut |key| wake(Controller::GarbageCollector, key));
+    namespace_emptied(change, world, wake);
+}
+
+/// Wakes every decision, as at start.
+pub fn wake_all(world: &Snapshot, wake: &mut dyn FnMut(Controller, Key)) {
+    let mut all = |kind: Kind, who: Controller| {
+        world.objects(kind, None).for_each(|object| wake(who, object.key()));
+    };
+    all(Kind::ReplicaSet, Controller::ReplicaSet);
+    all(Kind::Deployment, Controller::Deployment);
+    all(Kind::Service, Controller::Endpoints);
+    all(Kind::Namespace, Controller::Namespace);
+    let nodes_gone = world.objects(Kind::Pod, None).filter(|object| {
+        object
+            .get::<Pod>()
+            .is_some_and(|pod| !pods::node(pod).is_empty() && world.object(Kind::Node, "", pods::node(pod)).is_none())
+    });
+    nodes_gone.for_each(|object| wake(Controller::PodGarbageCollector, object.key()));
+    for endpoints in world.objects(Kind::Endpoints, None).chain(world.objects(Kind::EndpointSlice, None)) {
+        if let Some(service) = endpoints::service_of(endpoints) {
+            wake(Controller::Endpoints, service);
+        }
+    }
+    for kind in Kind::ALL {
+        for object in world.objects(*kind, None) {
+            garbage_collector::wake_one(object, world, &mut |key| wake(Controller::GarbageCollector, key));
+        }
+    }
+}
+
+fn sides(change: &Change) -> impl Iterator<Item = &Object> {
+    change.before.iter().chain(&change.after).map(|object| &**object)
+}
+
+/// What a client may change of an object, its status aside.
+fn same_but_status(change: &Change) -> bool {
+    let (Some(before), Some(after)) = (&change.before, &change.after) else { return false };
+    let (before, after) = (before.meta(), after.meta());
+    before.generation == after.generation
+        && before.uid == after.uid
+        && before.deletion_timestamp == after.deletion_timestamp
+        && before.labels == after.labels
+        && before.annotations == after.annotations
+        && before.owner_references == after.owner_references
+}
+
+fn pod_changed(change: &Change, world: &Snapshot, wake: &mut Wake) {
+    if replica_digest(change.before.as_deref()) != replica_digest(change.after.as_deref()) {
+        for pod in sides(change) {
+            match controller_of(pod.meta()) {
+                Some(owner) if owner.kind == "ReplicaSet" => {
+                    wake(Controller::ReplicaSet, Key::new(Kind::ReplicaSet, pod.namespace(), owner.name.clone()));
+                }
+                Some(_) => {}
+                None => wake_selecting::<ReplicaSet>(pod, world, Controller::ReplicaSet, wake),
+            }
+        }
+    }
+    if endpoints::digest(change.before.as_deref()) != endpoints::digest(change.after.as_deref()) {
+        wake_services(change, world, wake);
+    }
+    let Some(pod) = change.after.as_ref() else { return };
+    let node = |object: &Object| object.get::<Pod>().map(|pod| pods::node(pod).to_owned()).unwrap_or_default();
+    let bound = node(pod);
+    let moved = change.before.as_ref().is_none_or(|before| node(before) != bound);
+    if moved && !bound.is_empty() && world.object(Kind::Node, "", &bound).is_none() {
+        wake(Controller::PodGarbageCollector, pod.key());
+    }
+}
+
+/// All that a ReplicaSet counts a pod by.
+#[derive(PartialEq)]
+struct ReplicaDigest<'a> {
+    meta: (&'a Option<BTreeMap<String, String>>, Option<&'a str>, bool),
+    ended: bool,
+    ready: bool,
+    ready_since: Option<jiff::Timestamp>,
+}
+
+fn replica_digest(object: Option<&Object>) -> Option<ReplicaDigest<'_>> {
+    let pod = object?.get::<Pod>()?;
+    let owner = controller_of(&pod.metadata).map(|owner| owner.uid.as_str());
+    Some(ReplicaDigest {
+        meta: (&pod.metadata.labels, owner, pods::is_deleted(pod)),
+        ended: pods::has_ended(pod),
+        ready: pods::is_ready(pod),
+        ready_since: pods::ready_since(pod),
+    })
+}
+
+/// A workload that selects what it manages.
+trait Selecting: api::Typed {
+    fn selector(&self) -> &LabelSelector;
+    fn meta(&self) -> &ObjectMeta;
+}
+
+impl Selecting for ReplicaSet {
+    fn selector(&self) -> &LabelSelector {
+        &specs::of_set(self).selector
+    }
+    fn meta(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+}
+
+impl Selecting for Deployment {
+    fn selector(&self) -> &LabelSelector {
+        &specs::of_deployment(self).selector
+    }
+    fn meta(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+}
+
+/// Wakes the workloads that might adopt an object which nobody manages.
+fn wake_selecting<T: Selecting>(orphan: &Object, world: &Snapshot, who: Controller, wake: &mut Wake) {
+    for workload in world.list::<T>(Some(orphan.namespace())) {
+        let selector = Selector::from_label_selector(Some(workload.selector()));
+        if selector.is_ok_and(|selector| selector.matches(orphan.meta().labels.as_ref())) {
+            wake(who, Key::new(T::KIND, orphan.namespace(), workload.meta().name.clone().unwrap_or_default()));
+        }
+    }
+}
+
+fn wake_services(change: &Change, world: &Snapshot, wake: &mut Wake) {
+    for service in world.list::<Service>(Some(change.object().namespace())) {
+        if sides(change).any(|pod| endpoints::selects(service, pod)) {
+            let name = service.metadata.name.clone().unwrap_or_default();
+            wake(Controller::Endpoints, Key::new(Kind::Service, change.object().namespace(), name));
+        }
+    }
+}
+
+fn replica_set_changed(change: &Change, world: &Snapshot, wake: &mut Wake) {
+    if !same_but_status(change) {
+        wake(Controller::ReplicaSet, change.object().key());
+    }
+    for set in sides(change) {
+        match controller_of(set.meta()) {
+            Some(owner) if owner.kind == "Deployment" => {
+                wake(Controller::Deployment, Key::new(Kind::Deployment, set.namespace(), owner.name.clone()));
+            }
+            Some(_) => {}
+            None if same_but_status(change) => {}
+            None => wake_selecting::<Deployment>(set, world, Controller::Deployment, wake),
+        }
+    }
+}
+
+fn deployment_changed(change: &Change, wake: &mut Wake) {
+    if !same_but_status(change) {
+        wake(Controller::Deployment, change.object().key());
+    }
+}
+
+/// Somebody else may have changed or deleted what a Service's endpoints are told by.
+fn endpoints_changed(change: &Change, wake: &mut Wake) {
+    for service in sides(change).filter_map(endpoints::service_of) {
+        wake(Controller::Endpoints, service);
+    }
+}
+
+fn node_changed(change: &Change, world: &Snapshot, wake: &mut Wake) {
+    if change.after.is_some() {
+        return;
+    }
+    for pod in world.pods_on(change.object().name()) {
+        let namespace = pod.metadata.namespace.clone().unwrap_or_default();
+        wake(Controller::PodGarbageCollector, Key::new(Kind::Pod, namespace, pods::name(pod)));
+    }
+}
+
+/// A namespace that is being deleted waits for its last object, and has to delete what still comes in.
+fn namespace_emptied(change: &Change, world: &Snapshot, wake: &mut Wake) {
+    let namespace = change.object().namespace();
+    if namespace.is_empty() || (change.before.is_some() && change.after.is_some()) {
+        return;
+    }
+    let ending = world.get::<Namespace>("", namespace).is_some_and(|it| it.metadata.deletion_timestamp.is_some());
+    if ending {
+        wake(Controller::Namespace, Key::new(Kind::Namespace, "", namespace));
+    }
+}
