@@ -196,8 +196,8 @@ impl Plan<'_> {
     }
 
     fn variable(&self, name: &str) -> String {
-        let known = self.config.env().iter().flatten().filter_map(|pair| pair.split_once('='));
-        known.filter(|(key, _)| *key == name).last().map_or_else(String::new, |(_, value)| value.to_owned())
+        let mut known = self.config.env().iter().flatten().filter_map(|pair| pair.split_once('='));
+        known.rfind(|(key, _)| *key == name).map_or_else(String::new, |(_, value)| value.to_owned())
     }
 
     fn single(&self, rest: &str) -> Result<String, String> {

@@ -17,7 +17,7 @@ use oci_spec::image::{Arch, Descriptor, ImageIndex, ImageManifest, MediaType, Os
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use serde::Deserialize;
 
-use super::{Error, Image, MAX_DOCUMENT_BYTES, Name, Store, digest_of, hex_of, tagged, unpack};
+use super::{Error, Image, MAX_DOCUMENT_BYTES, Name, Store, digest_of, hex_of, parse_config, tagged, unpack};
 
 /// Most entries of an archive, its images' layers counted as one each.
 const MAX_ARCHIVE_ENTRIES: usize = 100_000;
@@ -97,8 +97,7 @@ impl Store {
                 names.push(nameless(name)?);
             }
             let config = archive.required_document(&saved.config)?;
-            let expected = serde_json::from_slice::<oci_spec::image::ImageConfiguration>(&config)
-                .map_or(0, |c| c.rootfs().diff_ids().len());
+            let expected = parse_config(&config)?.rootfs().diff_ids().len();
             if expected != saved.layers.len() {
                 return Err(Error::Format(format!(
                     "{} names {expected} layers, the archive has {}",
@@ -192,7 +191,7 @@ fn blob_path(descriptor: &Descriptor) -> Result<String, Error> {
             descriptor.digest()
         )));
     }
-    Ok(format!("blobs/sha256/{}", hex_of(&descriptor.digest().to_string())?))
+    Ok(format!("blobs/sha256/{}", hex_of(descriptor.digest().as_ref())?))
 }
 
 /// Where an archive's files are.

@@ -5,7 +5,7 @@
 //! images/configs/<hex>        an image's configuration, by its own digest
 //! images/layers/<hex>/fs      a layer in overlayfs form, by the digest of its uncompressed archive
 //! images/layers/<hex>/layer.json   its size; written before the layer gets its name
-//! images/uses/<hex>           which container folder is mounted from which image
+//! images/uses/<hex>-<hex>     which container folder is mounted from which image
 //! images/tmp                  work in progress
 //! images/lock                 held shared while adding, exclusively while sweeping
 //! ```
@@ -120,9 +120,10 @@ struct LayerRecord {
     opaque_root: bool,
 }
 
-/// A file in `uses`.
-#[derive(Debug, Serialize, Deserialize)]
+/// A container folder that runs from an image.
+#[derive(Debug)]
 struct Use {
+    record: PathBuf,
     folder: PathBuf,
     config: String,
 }
@@ -196,23 +197,9 @@ impl Store {
             .inner
             .refs
             .change(|refs| refs.images.remove(&parsed.to_string()).ok_or_else(|| Error::NotFound(name.to_owned())))?;
-        let used_by = self
-            .uses()?
-            .into_iter()
-            .filter(|(_, used)| used.config == target.config)
-            .map(|(_, used)| used.folder)
-            .collect();
+        let used_by =
+            self.uses()?.into_iter().filter(|used| used.config == target.config).map(|used| used.folder).collect();
         Ok(Removed { name: parsed.familiar(), used_by, layers_deleted: self.sweep()? })
-    }
-
-    /// Gives an image that is here a further name.
-    pub fn tag(&self, from: &str, to: &str) -> Result<(), Error> {
-        let target = self.target(from)?.ok_or_else(|| Error::NotFound(from.to_owned()))?;
-        let to = tagged(to)?;
-        self.inner.refs.change(|refs| {
-            refs.images.insert(to.to_string(), Target { pulled: false, ..target });
-            Ok(())
-        })
     }
 
     /// Deletes layers and configurations that neither a name nor a mounted container needs, and work that was cut off.
@@ -221,11 +208,11 @@ impl Store {
         let Ok(_lock) = try_lock(&self.path("lock"), FlockOperation::NonBlockingLockExclusive) else { return Ok(0) };
         let mut configs: BTreeSet<String> =
             self.inner.refs.read()?.images.into_values().map(|target| target.config).collect();
-        for (record, used) in self.uses()? {
+        for used in self.uses()? {
             if used.folder.exists() {
                 configs.insert(used.config);
             } else {
-                fs::remove_file(&record).map_err(|e| Error::io("cannot remove", &record, e))?;
+                fs::remove_file(&used.record).map_err(|e| Error::io("cannot remove", &used.record, e))?;
             }
         }
         let mut layers = BTreeSet::new();
@@ -362,20 +349,19 @@ impl Store {
         serde_json::from_slice(&text).map_err(|e| Error::io("cannot understand", &path, io::Error::other(e)))
     }
 
-    /// Every record of a mounted container, with its file.
-    fn uses(&self) -> Result<Vec<(PathBuf, Use)>, Error> {
-        let folder = self.path("uses");
+    /// Every container folder that is mounted. A record is a symbolic link to the folder, named after the folder and the
+    /// image: made by one step of the file system, it is never half written and needs no sync.
+    fn uses(&self) -> Result<Vec<Use>, Error> {
+        let all = self.path("uses");
         let mut uses = Vec::new();
-        for record in names_in(&folder)? {
-            let path = folder.join(record);
-            match fs::read(&path) {
-                Ok(text) => {
-                    let used = serde_json::from_slice(&text)
-                        .map_err(|e| Error::io("cannot understand", &path, io::Error::other(e)))?;
-                    uses.push((path, used));
+        for name in names_in(&all)? {
+            let record = all.join(&name);
+            match (name.split_once('-'), fs::read_link(&record)) {
+                (Some((_, hex)), Ok(folder)) => uses.push(Use { record, folder, config: format!("sha256:{hex}") }),
+                (_, Err(e)) if e.kind() == io::ErrorKind::NotFound => {} // the container has just ended
+                (None, _) | (_, Err(_)) => {
+                    return Err(Error::Io(format!("{} is no record of kapstan's; remove it", record.display())));
                 }
-                Err(e) if e.kind() == io::ErrorKind::NotFound => {} // the container has just ended
-                Err(e) => return Err(Error::io("cannot read", &path, e)),
             }
         }
         Ok(uses)

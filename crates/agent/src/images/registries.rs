@@ -240,6 +240,14 @@ mod tests {
             seen += &format!("{}\n", read(text).unwrap_err());
         }
         seen += &format!("{}\n", Registries::default().add_mirror("http://127.0.0.1:5000").unwrap_err());
-        expect![[r#""#]].assert_eq(&seen);
+        expect![[r#"
+            /registries.yaml: registries.a.io: unknown field `mirors`, expected one of `mirrors`, `upstream`, `username`, `password` at line 3 column 5
+            /registries.yaml: registry mirror "http://10.0.0.1:5000": plain http is taken for loopback addresses only; use https
+            /registries.yaml: registry mirror "m.io": write http://HOST:PORT or https://HOST[:PORT]
+            /registries.yaml: registry mirror "https://m.io/path": only a host and a port are taken, no path and no user
+            /registries.yaml: a.io has no mirror and upstream: false, so there is nothing to ask
+            /registries.yaml: a.io needs both username and password, or neither
+            registry mirror "http://127.0.0.1:5000": write HOST=URL, for example docker.io=http://127.0.0.1:5000
+        "#]].assert_eq(&seen);
     }
 }

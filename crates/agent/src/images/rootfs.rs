@@ -27,7 +27,7 @@ use rustix::{
     },
 };
 
-use super::{Error, Store, Use, digest_of, hex_of, make_open_folder, write_durably};
+use super::{Error, Store, Use, digest_of, hex_of, make_open_folder};
 
 /// Most bytes of the options of `mount(2)`: one page, with its final zero.
 const MAX_MOUNT_OPTIONS: usize = 4095;
@@ -49,8 +49,8 @@ impl Store {
     /// Mounts a fresh root file system made of `image` in the folder `dir`. What an earlier, no longer mounted one left
     /// there is removed; one that is still mounted is an error.
     pub fn mount_rootfs(&self, image: &str, dir: &Path) -> Result<RootFs, Error> {
-        let target = self.target(image)?.ok_or_else(|| Error::NotFound(image.to_owned()))?;
         let _adding = self.adding()?;
+        let target = self.target(image)?.ok_or_else(|| Error::NotFound(image.to_owned()))?;
         let image = self.load(&target.config)?;
         fs::create_dir_all(dir).map_err(|e| Error::io("cannot make", dir, e))?;
         let dir = dir.canonicalize().map_err(|e| Error::io("cannot open", dir, e))?;
@@ -101,29 +101,30 @@ impl Store {
         Ok(lower)
     }
 
-    fn use_record(&self, dir: &Path) -> Result<PathBuf, Error> {
-        Ok(self.path("uses").join(hex_of(&digest_of(dir.as_os_str().as_bytes()))?))
-    }
-
     fn record_use(&self, dir: &Path, id: &str) -> Result<(), Error> {
-        let used = Use { folder: dir.to_owned(), config: id.to_owned() };
-        let text = serde_json::to_vec(&used).map_err(|e| Error::Io(e.to_string()))?;
-        write_durably(&self.use_record(dir)?, &text)
+        self.forget_use(dir)?;
+        let record = self.path("uses").join(format!("{}-{}", folder_key(dir)?, hex_of(id)?));
+        std::os::unix::fs::symlink(dir, &record).map_err(|e| Error::io("cannot make", &record, e))
     }
 
     /// The last container of an image without a name takes the image with it.
     fn forget_use(&self, dir: &Path) -> Result<(), Error> {
-        let record = self.use_record(dir)?;
-        let Ok(text) = fs::read(&record) else { return Ok(()) };
-        fs::remove_file(&record).map_err(|e| Error::io("cannot remove", &record, e))?;
-        let used: Use =
-            serde_json::from_slice(&text).map_err(|e| Error::io("cannot understand", &record, io::Error::other(e)))?;
-        let refs = self.inner.refs.read()?;
-        if !refs.images.values().any(|target| target.config == used.config) {
-            self.sweep()?;
+        let key = folder_key(dir)?;
+        let is_ours = |used: &Use| used.record.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&key));
+        for used in self.uses()?.into_iter().filter(is_ours) {
+            absent_is_fine(fs::remove_file(&used.record)).map_err(|e| Error::io("cannot remove", &used.record, e))?;
+            let named = self.inner.refs.read()?.images.into_values().any(|target| target.config == used.config);
+            if !named {
+                self.sweep()?;
+            }
         }
         Ok(())
     }
+}
+
+/// A name for a container folder that fits into a file name.
+fn folder_key(dir: &Path) -> Result<String, Error> {
+    hex_of(&digest_of(dir.as_os_str().as_bytes()))
 }
 
 struct Overlay {

@@ -86,9 +86,47 @@ fn a_containerfile() {
     let image = store.build_containerfile("web:v1", None, context.path()).unwrap();
     let mut config = serde_json::to_value(image.config.config()).unwrap();
     config.sort_all_objects();
-    expect![[r#""#]].assert_eq(&serde_json::to_string_pretty(&config).unwrap());
+    expect![[r#"
+        {
+          "Entrypoint": [
+            "/usr/local/bin/run"
+          ],
+          "Env": [
+            "PATH=/bin",
+            "A=1",
+            "B=two words",
+            "C=base",
+            "D=$A",
+            "OLD=form of it"
+          ],
+          "ExposedPorts": {
+            "53/udp": {},
+            "80/tcp": {}
+          },
+          "Labels": {
+            "note": "x",
+            "version": "1"
+          },
+          "StopSignal": "SIGQUIT",
+          "User": "33",
+          "WorkingDir": "/srv/app"
+        }"#]]
+    .assert_eq(&serde_json::to_string_pretty(&config).unwrap());
     let top = image.config.rootfs().diff_ids().last().unwrap().clone();
-    expect![[r#""#]].assert_eq(&listing(&store.layer(&top).unwrap().join("fs")));
+    expect![[r##"
+        srv/ 755
+        srv/app/ 755
+        srv/app/page.html 644 "page"
+        srv/old 644 "page"
+        srv/site/ 755
+        srv/site/css/ 755
+        srv/site/css/a.css 644 "css"
+        usr/ 755
+        usr/local/ 755
+        usr/local/bin/ 755
+        usr/local/bin/1run 755 "#!/bin/sh"
+    "##]]
+    .assert_eq(&listing(&store.layer(&top).unwrap().join("fs")));
 }
 
 #[test]
@@ -123,7 +161,30 @@ fn what_a_containerfile_cannot_ask_for() {
         std::os::unix::fs::symlink("/etc/passwd", context.path().join("link")).unwrap();
         seen += &format!("{}\n", store.build_containerfile("web:v1", None, context.path()).unwrap_err());
     }
-    expect![[r#""#]].assert_eq(&seen);
+    expect![[r#"
+        Dockerfile has no FROM; start it with FROM scratch or FROM an image of `kapstan image ls`
+        Dockerfile line 1: COPY before FROM; start with FROM scratch or FROM an image
+        Dockerfile line 3: RUN is not supported: kapstan starts no build containers; run the step beforehand and COPY its result, or import an image built elsewhere with `kapstan image import`
+        Dockerfile line 2: a second FROM (a multi-stage build) is not supported: build the other image by itself and FROM it
+        Dockerfile line 1: image "nothing:here" is not on this node; see `kapstan image ls`, or get it with `kapstan image import` or `build`
+        Dockerfile line 2: missing: No such file or directory (os error 2) (paths are relative to the build folder)
+        Dockerfile line 2: ../outside: No such file or directory (os error 2) (paths are relative to the build folder)
+        Dockerfile line 2: link lies outside of the build folder; copy it in there first
+        Dockerfile line 2: *.html: patterns are not supported; name the files, or COPY the folder
+        Dockerfile line 2: ADD of https://example.com/x is not supported: fetch it beforehand and COPY it
+        Dockerfile line 2: ADD would unpack a.tar.gz, which is not supported: unpack it beforehand and COPY the folder, or COPY the archive as it is
+        Dockerfile line 2: --from=other is not supported (--chmod and --chown are)
+        Dockerfile line 2: write A=VALUE
+        Dockerfile line 2: only $NAME and ${NAME} are expanded; write \$ for a dollar sign
+        Dockerfile line 2: has a quote that is not closed
+        Dockerfile line 2: "web" is not a port: write 80, 80/tcp or 53/udp
+        Dockerfile line 2: [one] is not a JSON list of texts (expected value at line 1 column 2); write ["one", "two"] with double quotes
+        Dockerfile line 2: ARG is not supported: write the value, or set it with ENV
+        Dockerfile line 2: FOO is not an instruction known here (FROM, COPY, ADD, ENV, WORKDIR, USER, EXPOSE, LABEL, STOPSIGNAL, ENTRYPOINT, CMD)
+        Dockerfile line 2: USER needs an argument
+        Dockerfile line 2: write COPY SOURCE… TARGET
+        Dockerfile line 1: write FROM IMAGE
+    "#]].assert_eq(&seen);
     let ignoring = context(&[("Dockerfile", "FROM scratch"), (".dockerignore", "*.o")]);
     assert!(
         store

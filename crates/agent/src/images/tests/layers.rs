@@ -112,7 +112,30 @@ fn evil_layers_reach_nothing_outside() {
         assert_eq!(left, ["layer", "secret"]);
         assert!(rustix::fs::lgetxattr(outside.path(), unpack::OPAQUE, &mut [0u8; 8]).is_err());
     }
-    expect![[r#""#]].assert_eq(&seen);
+    expect![[r#"
+        entry "../escaped" leads out of the image with '..'
+        entry "a/../../escaped" leads out of the image with '..'
+        entry "/../escaped" leads out of the image with '..'
+        taken, inside
+        taken, inside
+        entry "stolen" leads out of the image with '..'
+        entry "stolen" cannot be linked to its target in this layer: No such file or directory (os error 2)
+        taken, inside
+        entry ".wh..." is a whiteout of no file name
+        entry ".wh.." is a whiteout of no file name
+        entry ".wh." is a whiteout of no file name
+        taken, inside
+        taken, inside
+        entry "loop/x" passes through too many symbolic links
+        entry "a/x" passes through too many symbolic links
+        entry "x" has the attribute trusted.overlay.redirect, which belongs to overlayfs
+        entry "x" has the attribute user.overlay.redirect, which belongs to overlayfs
+        entry "file/below" passes through file, which is not a folder
+        entry "./" would replace the image's root
+        entry "self" is a link without a target
+        entry "root" is a hard link to the image's root
+    "#]]
+    .assert_eq(&seen);
 }
 
 #[test]

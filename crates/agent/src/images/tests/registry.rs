@@ -223,9 +223,14 @@ async fn a_registry_that_lies_is_found_out() {
             None => drop(registry.served.files.lock().unwrap().remove(&blob)),
         }
         let error = store.ensure(&format!("web:{tag}"), PullPolicy::IfNotPresent).await.unwrap_err();
-        seen += &format!("{}\n", message(error, &registry));
+        seen += &message(error, &registry).replace(&digest_of(&layer), "BLOB");
+        seen.push('\n');
     }
-    expect![[r#""#]].assert_eq(&seen);
+    expect![[r#"
+        failed to pull and unpack image "docker.io/library/web:missing": failed to copy blob BLOB: Registry error: url http://REGISTRY/v2/library/web/blobs/BLOB, envelope: OCI API errors: [OCI API error: unknown]
+        failed to pull and unpack image "docker.io/library/web:changed": failed to copy blob BLOB: Digest error: Invalid digest. Expected BLOB, got sha256:d37df6f5b7150e69fc713077a1c0e220862c5271667d6661e2b5c0f5b0752ffc
+        failed to pull and unpack image "docker.io/library/web:longer": failed to copy blob BLOB: the registry sent more bytes than the manifest says
+    "#]].assert_eq(&seen);
     assert!(store.list().unwrap().is_empty());
     store.sweep().unwrap();
     assert!(names_in(&store.path("tmp")).unwrap().is_empty());
@@ -245,22 +250,4 @@ async fn without_a_registry_a_pull_fails_at_once() {
     assert!(start.elapsed() < Duration::from_secs(1));
     expect![[r#"failed to pull and unpack image "docker.io/library/nginx:1.161": failed to resolve reference "docker.io/library/nginx:1.161": failed to do request: Head "http://REGISTRY/v2/library/nginx/manifests/1.161": dial tcp REGISTRY: connect: connection refused"#]]
         .assert_eq(&error.to_string().replace(&address.to_string(), "REGISTRY"));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_registry_that_falls_silent_is_given_up() {
-    // It takes connections and never answers: only the bound on the whole manifest helps.
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let held = tokio::spawn(async move {
-        let mut open = Vec::new();
-        while let Ok((stream, _)) = listener.accept().await {
-            open.push(stream);
-        }
-    });
-    let (_folder, store) = store();
-    let pull = tokio::time::timeout(Duration::from_millis(300), store.pull(&format!("{address}/web:v1"))).await;
-    assert!(pull.is_err(), "it cannot have failed yet");
-    assert!(RESOLVE_TIMEOUT <= Duration::from_secs(30) && CONNECT_TIMEOUT + LOOKUP_TIMEOUT < Duration::from_secs(10));
-    held.abort();
 }
