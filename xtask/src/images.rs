@@ -238,6 +238,9 @@ fn users(layer: &mut Layer) {
     layer.folder("etc", 0o755);
     layer.file("etc/passwd", 0o644, USERS);
     layer.file("etc/group", 0o644, GROUPS);
+    for mount_point in ["dev", "proc", "sys"] {
+        layer.folder(mount_point, 0o755);
+    }
     layer.folder("root", 0o700);
     layer.folder("run", 0o755);
     layer.folder("tmp", 0o1777);
