@@ -37,6 +37,11 @@ pub enum ProxyError {
         /// The system's error.
         source: io::Error,
     },
+    /// A mistake of ours.
+    #[error(
+        "deciding or writing the rules of services stopped, which is a bug: {0}; the rules in the kernel stay as they are"
+    )]
+    Panicked(tokio::task::JoinError),
     /// Bad options.
     #[error("{0}")]
     Options(String),
@@ -56,7 +61,7 @@ impl ProxyError {
         match self {
             ProxyError::Kernel { errno, .. } => Some(*errno),
             ProxyError::Socket { source, .. } | ProxyError::Exchange { source, .. } => source.raw_os_error(),
-            ProxyError::Options(_) => None,
+            ProxyError::Options(_) | ProxyError::Panicked(_) => None,
         }
     }
 }

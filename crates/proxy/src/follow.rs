@@ -225,10 +225,14 @@ impl<K: ResourceExt> Known<K> {
         self.revision = Some(self.revision.unwrap_or_default().max(revision));
     }
 
-    fn learn_waiting(&mut self, waiting: &mut mpsc::Receiver<News<K>>) {
+    /// Says whether there was anything.
+    fn learn_waiting(&mut self, waiting: &mut mpsc::Receiver<News<K>>) -> bool {
+        let mut any = false;
         while let Ok(next) = waiting.try_recv() {
             self.learn(next);
+            any = true;
         }
+        any
     }
 }
 
@@ -248,36 +252,33 @@ async fn apply(
     applied: watch::Sender<u64>,
     mut on_applied: impl FnMut(&Applied, u64),
 ) -> Result<(), ProxyError> {
-    let mut state = Some((proxy, Known::<Service>::new(), Known::<EndpointSlice>::new()));
+    let (mut proxy, mut services, mut slices) = (proxy, Known::new(), Known::new());
     let mut check_at = Instant::now() + CHECK_EVERY;
     let mut retry = FIRST_RETRY;
     loop {
-        let Some((mut proxy, mut services, mut slices)) = state.take() else { return Ok(()) };
-        let occasion = tokio::select! {
+        let mut changed = tokio::select! {
             news = service_news.recv() => match news {
-                Some(news) => { services.learn(news); Occasion::News }
+                Some(news) => { services.learn(news); true }
                 None => return Ok(()),
             },
             news = slice_news.recv() => match news {
-                Some(news) => { slices.learn(news); Occasion::News }
+                Some(news) => { slices.learn(news); true }
                 None => return Ok(()),
             },
-            () = sleep_until(check_at) => Occasion::Check,
+            () = sleep_until(check_at) => false,
         };
-        services.learn_waiting(&mut service_news);
-        slices.learn_waiting(&mut slice_news);
+        changed |= services.learn_waiting(&mut service_news);
+        changed |= slices.learn_waiting(&mut slice_news);
         let (Some(_), Some(revision)) = (services.revision, slices.revision) else {
-            state = Some((proxy, services, slices));
             continue;
         };
+        // Writing to the kernel blocks; the connection to the cluster is served meanwhile.
         let work = tokio::task::spawn_blocking(move || {
-            let result = apply_known(&mut proxy, &services, &slices, occasion);
+            let result = apply_known(&mut proxy, &services, &slices, changed);
             (result, proxy, services, slices)
         });
-        let Ok((result, proxy, services, slices)) = work.await else {
-            return Err(ProxyError::Options("deciding the rules of services failed; see the panic above".into()));
-        };
-        state = Some((proxy, services, slices));
+        let result;
+        (result, proxy, services, slices) = work.await.map_err(ProxyError::Panicked)?;
         match result {
             Ok(done) => {
                 retry = FIRST_RETRY;
@@ -296,20 +297,14 @@ async fn apply(
     }
 }
 
-/// Why something is done.
-enum Occasion {
-    News,
-    Check,
-}
-
-/// `None`: a look that found everything in place.
+/// `None`: nothing changed, and everything is in place.
 fn apply_known(
     proxy: &mut Proxy,
     services: &Known<Service>,
     slices: &Known<EndpointSlice>,
-    occasion: Occasion,
+    changed: bool,
 ) -> Result<Option<Applied>, ProxyError> {
-    if matches!(occasion, Occasion::Check) {
+    if !changed {
         if proxy.verify()? {
             return Ok(None);
         }
