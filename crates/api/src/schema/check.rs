@@ -372,15 +372,17 @@ fn zero(leaf: Leaf) -> Value {
     }
 }
 
-/// True if Go's `omitempty` leaves the value out. Structs, and types that encode themselves, are never empty.
+/// True if Go's `omitempty` leaves the value out. Structs are never empty. (Go prints an int-or-string of 0, but its defaulting takes
+/// it for absent where the field is not a pointer, and pointers have no `omitempty` here.)
 fn is_zero(field: &Field, value: &Value) -> bool {
     match value {
         Value::Array(items) => items.is_empty(),
         Value::Object(entries) => field.wrap != Wrap::One && entries.is_empty(),
-        Value::String(text) => text.is_empty() && matches!(field.leaf, Leaf::String | Leaf::Bytes),
+        Value::String(text) => text.is_empty() && matches!(field.leaf, Leaf::String | Leaf::Bytes | Leaf::IntOrString),
         Value::Bool(flag) => !flag && field.leaf == Leaf::Bool,
         Value::Number(number) => {
-            number.as_f64() == Some(0.0) && matches!(field.leaf, Leaf::Int32 | Leaf::Int64 | Leaf::Double)
+            let number_like = matches!(field.leaf, Leaf::Int32 | Leaf::Int64 | Leaf::Double | Leaf::IntOrString);
+            number_like && number.as_f64() == Some(0.0)
         }
         Value::Null => true,
     }

@@ -100,6 +100,11 @@ pub(super) fn bytes(value: &mut Value) -> Result<(), String> {
     }
 }
 
+/// Bytes as base64 text.
+pub(super) fn encode_bytes(bytes: &[u8]) -> String {
+    BASE64.encode(bytes)
+}
+
 /// A port number or text such as `25%`.
 pub(super) fn int_or_string(value: &Value) -> Result<(), String> {
     match value {

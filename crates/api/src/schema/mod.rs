@@ -5,14 +5,18 @@
 
 pub mod check;
 mod leaf;
+pub mod openapi;
 pub mod parse;
+pub mod protobuf;
 pub mod table;
+mod wire;
 
 #[cfg(test)]
 mod tests;
 
 pub use check::{FieldProblem, Mode, Wording, check, check_worded};
 pub use parse::{ParseError, parse_json};
+pub use protobuf::protobuf_to_json;
 pub use table::{TypeId, table};
 
 use serde_json::Value;
