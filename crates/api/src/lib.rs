@@ -12,12 +12,14 @@ pub mod object;
 pub mod patch;
 pub mod plan;
 pub mod pod_resources;
+pub mod prepare;
 pub mod quantity;
 pub mod schema;
 pub mod selector;
 pub mod snapshot;
 pub mod status;
 pub mod template_hash;
+pub mod validate;
 
 pub use kinds::{Body, Kind, Typed};
 pub use object::{Change, Key, Object};

@@ -1,0 +1,124 @@
+//! Validation: what is wrong with an object, said with upstream's words, every fault at once.
+//!
+//! Judges objects after defaulting (`defaults`) and preparation (`prepare`). One file a group; mirrors
+//! `pkg/apis/*/validation`. Never changes an object, and never looks at others: whether a name is taken or a namespace
+//! exists is the door's business.
+
+pub mod apps;
+pub mod core;
+pub mod discovery;
+pub mod field;
+pub mod meta;
+pub mod pod;
+pub mod rbac;
+pub mod service;
+pub mod unsupported;
+
+pub use field::{Errors, Fault, FieldError, Path};
+
+use crate::kinds::Body;
+use crate::names;
+use crate::status::{Cause, Refusal};
+
+impl Errors {
+    /// Fine if there are none; else the 422 that tells all of them.
+    pub fn refuse(self, body: &Body) -> Result<(), Refusal> {
+        if self.0.is_empty() {
+            return Ok(());
+        }
+        let causes: Vec<Cause> = self.0.into_iter().map(Cause::from).collect();
+        let name = body.meta().name.as_deref().unwrap_or_default();
+        Err(Refusal::invalid(body.kind(), name, causes))
+    }
+}
+
+/// Judges a new object.
+pub fn create(body: &Body) -> Errors {
+    let mut errors = match body {
+        Body::Namespace(namespace) => core::create_namespace(namespace),
+        Body::Node(node) => core::create_node(node),
+        Body::Pod(new) => pod::create(new),
+        Body::Service(new) => service::create(new),
+        Body::Endpoints(new) => core::endpoints(new, None),
+        Body::ConfigMap(new) => core::config_map(new, None),
+        Body::Secret(new) => core::secret(new, None),
+        Body::Event(new) => core::event(new, None),
+        Body::Deployment(new) => apps::create_deployment(new),
+        Body::ReplicaSet(new) => apps::create_replica_set(new),
+        Body::EndpointSlice(new) => discovery::endpoint_slice(new, None),
+        Body::ClusterRole(new) => rbac::cluster_role(new, None),
+        Body::ClusterRoleBinding(new) => rbac::cluster_role_binding(new, None),
+        Body::Role(new) => rbac::role(new, None),
+        Body::RoleBinding(new) => rbac::role_binding(new, None),
+        Body::ServiceAccount(_) | Body::Lease(_) => create_metadata(body),
+    };
+    refuse_unsupported(&mut errors, body);
+    errors
+}
+
+/// Judges a changed object. Both have to be of one kind.
+pub fn update(new: &Body, old: &Body) -> Errors {
+    let mut errors = match (new, old) {
+        (Body::Node(new), Body::Node(old)) => core::update_node(new, old),
+        (Body::Pod(new), Body::Pod(old)) => return pod::update(new, old),
+        (Body::Service(new), Body::Service(old)) => service::update(new, old),
+        (Body::Endpoints(new), Body::Endpoints(old)) => core::endpoints(new, Some(old)),
+        (Body::ConfigMap(new), Body::ConfigMap(old)) => core::config_map(new, Some(old)),
+        (Body::Secret(new), Body::Secret(old)) => core::secret(new, Some(old)),
+        (Body::Event(new), Body::Event(old)) => core::event(new, Some(old)),
+        (Body::Deployment(new), Body::Deployment(old)) => apps::update_deployment(new, old),
+        (Body::ReplicaSet(new), Body::ReplicaSet(old)) => apps::update_replica_set(new, old),
+        (Body::EndpointSlice(new), Body::EndpointSlice(old)) => discovery::endpoint_slice(new, Some(old)),
+        (Body::ClusterRole(new), Body::ClusterRole(old)) => rbac::cluster_role(new, Some(old)),
+        (Body::ClusterRoleBinding(new), Body::ClusterRoleBinding(old)) => rbac::cluster_role_binding(new, Some(old)),
+        (Body::Role(new), Body::Role(old)) => rbac::role(new, Some(old)),
+        (Body::RoleBinding(new), Body::RoleBinding(old)) => rbac::role_binding(new, Some(old)),
+        _ => update_metadata(new, old),
+    };
+    refuse_unsupported(&mut errors, new);
+    errors
+}
+
+/// Judges an object whose status was changed. Both have to be of one kind.
+pub fn update_status(new: &Body, old: &Body) -> Errors {
+    match (new, old) {
+        (Body::Namespace(new), Body::Namespace(old)) => core::update_namespace_status(new, old),
+        (Body::Node(new), Body::Node(old)) => core::update_node(new, old),
+        (Body::Pod(new), Body::Pod(old)) => pod::update_status(new, old),
+        (Body::Deployment(new), Body::Deployment(old)) => apps::update_deployment_status(new, old),
+        (Body::ReplicaSet(new), Body::ReplicaSet(old)) => apps::update_replica_set_status(new, old),
+        _ => update_metadata(new, old),
+    }
+}
+
+fn create_metadata(body: &Body) -> Errors {
+    let mut errors = Errors::default();
+    meta::create(&mut errors, body.meta(), body.kind().namespaced(), names::dns_subdomain);
+    errors
+}
+
+fn update_metadata(new: &Body, old: &Body) -> Errors {
+    let mut errors = Errors::default();
+    meta::update(&mut errors, new.meta(), old.meta());
+    errors
+}
+
+fn refuse_unsupported(errors: &mut Errors, body: &Body) {
+    const TEMPLATE: Path<'static> = Path::root("spec.template");
+    match body {
+        Body::Pod(pod) => unsupported::pod(errors, pod),
+        Body::Service(service) => unsupported::service(errors, service),
+        Body::Deployment(deployment) => {
+            let template = deployment.spec.as_ref().map(|spec| &spec.template);
+            template.into_iter().for_each(|template| unsupported::template(errors, &TEMPLATE, template));
+        }
+        Body::ReplicaSet(replica_set) => {
+            let template = replica_set.spec.as_ref().and_then(|spec| spec.template.as_ref());
+            template.into_iter().for_each(|template| unsupported::template(errors, &TEMPLATE, template));
+        }
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests;

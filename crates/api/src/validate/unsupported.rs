@@ -1,0 +1,140 @@
+//! What Kubernetes knows and kapstan does not do: refused at the door with a clear word, never silently ignored.
+//!
+//! This is kapstan's own list; upstream has no counterpart. To support a feature is to delete its line here.
+
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, PodTemplateSpec, Service};
+
+use super::field::{Errors, Path};
+use super::pod::source_names;
+
+/// Sources of volumes that the agent can mount.
+const VOLUMES: [&str; 6] = ["emptyDir", "hostPath", "secret", "configMap", "downwardAPI", "projected"];
+
+/// Notes everything in a pod that kapstan does not do.
+pub fn pod(errors: &mut Errors, pod: &Pod) {
+    if let Some(spec) = pod.spec.as_ref() {
+        pod_spec(errors, &Path::root("spec"), spec);
+    }
+}
+
+/// Notes everything in a template that kapstan does not do.
+pub fn template(errors: &mut Errors, path: &Path<'_>, template: &PodTemplateSpec) {
+    if let Some(spec) = template.spec.as_ref() {
+        pod_spec(errors, &path.child("spec"), spec);
+    }
+}
+
+/// Notes everything in a Service that kapstan does not do.
+pub fn service(errors: &mut Errors, service: &Service) {
+    let Some(spec) = service.spec.as_ref() else { return };
+    let families = spec.ip_families.iter().flatten().any(|family| family == "IPv6");
+    if families || spec.ip_family_policy.as_deref() == Some("RequireDualStack") {
+        refuse(errors, &Path::root("spec.ipFamilies"), "addresses are IPv4");
+    }
+}
+
+fn pod_spec(errors: &mut Errors, path: &Path<'_>, spec: &PodSpec) {
+    if spec.os.as_ref().is_some_and(|os| os.name == "windows") {
+        refuse(errors, &path.child("os.name"), "nodes run Linux");
+    }
+    let given = [
+        ("ephemeralContainers", is_given(&spec.ephemeral_containers), "ephemeral containers"),
+        ("resourceClaims", is_given(&spec.resource_claims), "dynamic resource allocation"),
+        ("runtimeClassName", spec.runtime_class_name.is_some(), "there is one container runtime"),
+        ("schedulingGroup", spec.scheduling_group.is_some(), "scheduling in groups"),
+        ("hostUsers", spec.host_users == Some(false), "user namespaces for pods"),
+        ("setHostnameAsFQDN", spec.set_hostname_as_fqdn == Some(true), "the host name is the pod's name"),
+    ];
+    for (field, _, why) in given.iter().filter(|(_, given, _)| *given) {
+        refuse(errors, &path.child(field), why);
+    }
+    if let Some(context) = spec.security_context.as_ref() {
+        let path = path.child("securityContext");
+        security(
+            errors,
+            &path,
+            context.windows_options.is_some(),
+            context.app_armor_profile.as_ref().is_some_and(|profile| profile.type_ == "Localhost"),
+            context.se_linux_options.is_some(),
+        );
+    }
+    let volumes = path.child("volumes");
+    for (i, volume) in spec.volumes.iter().flatten().enumerate() {
+        let at = volumes.index(i);
+        for source in source_names(volume).iter().filter(|name| !VOLUMES.contains(&name.as_str())) {
+            let why = if source == "persistentVolumeClaim" { "persistent volumes" } else { "this source of volumes" };
+            refuse(errors, &at.child(source), why);
+        }
+        for source in volume.projected.iter().flat_map(|projected| projected.sources.iter().flatten()) {
+            if source.cluster_trust_bundle.is_some() || source.pod_certificate.is_some() {
+                refuse(errors, &at.child("projected.sources"), "trust bundles and pod certificates");
+            }
+        }
+    }
+    let containers = path.child("containers");
+    for (i, given) in spec.containers.iter().enumerate() {
+        let at = containers.index(i);
+        container(errors, &at, given);
+        if given.restart_policy.is_some() {
+            refuse(errors, &at.child("restartPolicy"), "containers restart as their pod says");
+        }
+    }
+    let containers = path.child("initContainers");
+    for (i, given) in spec.init_containers.iter().flatten().enumerate() {
+        container(errors, &containers.index(i), given);
+    }
+}
+
+fn container(errors: &mut Errors, path: &Path<'_>, container: &Container) {
+    let claims = container.resources.as_ref().is_some_and(|resources| is_given(&resources.claims));
+    let given = [
+        ("volumeDevices", is_given(&container.volume_devices), "block devices"),
+        ("resources.claims", claims, "dynamic resource allocation"),
+        ("restartPolicyRules", is_given(&container.restart_policy_rules), "restart rules of containers"),
+        ("resizePolicy", is_given(&container.resize_policy), "resizing of running containers"),
+        ("stdin", container.stdin == Some(true), "interactive containers"),
+        ("tty", container.tty == Some(true), "interactive containers"),
+    ];
+    for (field, _, why) in given.iter().filter(|(_, given, _)| *given) {
+        refuse(errors, &path.child(field), why);
+    }
+    let variables = path.child("env");
+    for (i, variable) in container.env.iter().flatten().enumerate() {
+        if variable.value_from.as_ref().is_some_and(|source| source.file_key_ref.is_some()) {
+            let at = variables.index(i);
+            refuse(errors, &at.child("valueFrom.fileKeyRef"), "variables from files");
+        }
+    }
+    let lifecycle = container.lifecycle.as_ref();
+    if lifecycle.is_some_and(|lifecycle| lifecycle.stop_signal.is_some()) {
+        refuse(errors, &path.child("lifecycle.stopSignal"), "the image's STOPSIGNAL is sent");
+    }
+    if let Some(context) = container.security_context.as_ref() {
+        security(
+            errors,
+            &path.child("securityContext"),
+            context.windows_options.is_some(),
+            context.app_armor_profile.as_ref().is_some_and(|profile| profile.type_ == "Localhost"),
+            context.se_linux_options.is_some(),
+        );
+    }
+}
+
+fn security(errors: &mut Errors, path: &Path<'_>, windows: bool, app_armor: bool, se_linux: bool) {
+    let given = [
+        ("windowsOptions", windows, "nodes run Linux"),
+        ("appArmorProfile", app_armor, "AppArmor"),
+        ("seLinuxOptions", se_linux, "SELinux"),
+    ];
+    for (field, _, why) in given.iter().filter(|(_, given, _)| *given) {
+        refuse(errors, &path.child(field), why);
+    }
+}
+
+fn is_given<T>(list: &Option<Vec<T>>) -> bool {
+    list.as_ref().is_some_and(|list| !list.is_empty())
+}
+
+fn refuse(errors: &mut Errors, path: &Path<'_>, why: &str) {
+    errors.forbidden(path, format!("not supported by kapstan: {why}"));
+}
