@@ -3,10 +3,14 @@
 //! `native` runs real containers in a shim process per pod; `simulated` pretends, after delays and faults from a
 //! profile. The pod worker above speaks only these words, so both are driven by the very same code.
 
+use serde::{Deserialize, Serialize};
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
+
+pub mod native;
+
 /// What a pod's sandbox (network namespace, cgroup, shim) is made from.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct SandboxSpec {
     /// The pod's uid: names the sandbox.
     pub uid: String,
@@ -32,7 +36,7 @@ pub struct Sandbox {
 }
 
 /// A folder or file of the node shown inside a container.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Mount {
     /// Path on the node; exists when the container is started.
     pub source: PathBuf,
@@ -43,7 +47,7 @@ pub struct Mount {
 }
 
 /// Bounds of one container; `None`: unbounded.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Limits {
     /// Relative weight, from the cpu request (1 core = 1024).
     pub cpu_shares: Option<u64>,
@@ -116,7 +120,7 @@ pub struct ContainerSpec {
 }
 
 /// How a container ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Exit {
     /// Exit code; 128 + signal when killed by one.
     pub code: i32,
@@ -129,7 +133,7 @@ pub struct Exit {
 }
 
 /// One container instance as the runtime knows it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ContainerSeen {
     /// Name within the pod.
     pub name: String,

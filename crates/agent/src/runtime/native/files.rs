@@ -1,0 +1,84 @@
+//! The files that a pod's containers share: `hosts`, `hostname`, `resolv.conf`; contents as the kubelet writes them
+//! (`pkg/kubelet/kubelet_pods.go`, `managedHostsFileContent`).
+
+use crate::runtime::SandboxSpec;
+use std::{
+    fmt::Write,
+    fs, io,
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
+
+/// Name and place inside a container.
+pub const FILES: [(&str, &str); 3] =
+    [("hosts", "/etc/hosts"), ("hostname", "/etc/hostname"), ("resolv.conf", "/etc/resolv.conf")];
+
+/// Where the pod's own `name` is.
+pub fn path(pod: &Path, name: &str) -> PathBuf {
+    pod.join("etc").join(name)
+}
+
+/// Writes them all.
+pub fn write(pod: &Path, spec: &SandboxSpec, address: IpAddr) -> io::Result<()> {
+    fs::create_dir_all(pod.join("etc"))?;
+    let node = |file: &str| fs::read_to_string(file).unwrap_or_default();
+    let hosts = if spec.host_network { node("/etc/hosts") } else { own_hosts(&spec.hostname, address) };
+    let resolv_conf =
+        if spec.resolv_conf.is_empty() { node("/etc/resolv.conf") } else { spec.resolv_conf.join("\n") + "\n" };
+    fs::write(path(pod, "hosts"), hosts + &aliases(&spec.host_aliases))?;
+    fs::write(path(pod, "hostname"), format!("{}\n", spec.hostname))?;
+    fs::write(path(pod, "resolv.conf"), resolv_conf)
+}
+
+/// Removes them.
+pub fn remove(pod: &Path) {
+    for (name, _) in FILES {
+        let _ = fs::remove_file(path(pod, name));
+    }
+    let _ = fs::remove_dir(pod.join("etc"));
+    let _ = fs::remove_file(pod.join("shim.log"));
+}
+
+fn own_hosts(hostname: &str, address: IpAddr) -> String {
+    format!(
+        "# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n\
+         fe00::\tip6-localnet\nfe00::\tip6-mcastprefix\nfe00::1\tip6-allnodes\nfe00::2\tip6-allrouters\n{address}\t{hostname}\n"
+    )
+}
+
+fn aliases(aliases: &[(String, Vec<String>)]) -> String {
+    let mut text = String::new();
+    if !aliases.is_empty() {
+        text.push_str("\n# Entries added by HostAliases.\n");
+    }
+    for (address, names) in aliases {
+        let _ = writeln!(text, "{address}\t{}", names.join("\t"));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use expect_test::expect;
+
+    #[test]
+    fn hosts_name_the_pod_and_its_aliases() {
+        let text = own_hosts("web-0", "10.244.0.9".parse().unwrap())
+            + &aliases(&[("1.2.3.4".into(), vec!["a".into(), "b.c".into()])]);
+        expect![[r#"
+            # Kubernetes-managed hosts file.
+            127.0.0.1	localhost
+            ::1	localhost ip6-localhost ip6-loopback
+            fe00::	ip6-localnet
+            fe00::	ip6-mcastprefix
+            fe00::1	ip6-allnodes
+            fe00::2	ip6-allrouters
+            10.244.0.9	web-0
+
+            # Entries added by HostAliases.
+            1.2.3.4	a	b.c
+        "#]]
+        .assert_eq(&text);
+    }
+}

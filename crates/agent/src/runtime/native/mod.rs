@@ -1,0 +1,485 @@
+//! Real containers on this machine: images on overlayfs, a shim per pod, a network of bridge and veth.
+//!
+//! This is the agent's side. It resolves what a container is to be (image defaults, user, rights), mounts its root file
+//! system, and asks the pod's shim to run it. What must survive the agent is on disk: `pods/<uid>/sandbox.json`,
+//! `pods/<uid>/containers/<id>/container.json`, and the shim itself. It takes no decisions about pods: restarts, back-off
+//! and probes are the pod worker's. Plays the part of containerd's CRI server (`internal/cri/server`).
+
+mod client;
+mod files;
+mod open;
+mod plan;
+mod users;
+
+use crate::{
+    images::Store,
+    network::{Addresses, Cidr, Network},
+    runtime::{
+        ContainerSeen, ContainerSpec, ExecResult, Exit, Exited, ImageSeen, PodSeen, PullPolicy, RuntimeError, Sandbox,
+        SandboxSpec,
+    },
+    shim::{cgroup::Hierarchies, rootfs::read_only_view, wire::Answer, wire::Ask, wire::ShimConfig},
+};
+use client::Shim;
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    net::{IpAddr, Ipv4Addr},
+    os::fd::AsRawFd,
+    path::{Path, PathBuf},
+    process::Stdio,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use tokio::sync::{mpsc, watch};
+
+/// Exits that may wait for whoever holds the receiver.
+const EXITS_WAITING: usize = 4096;
+/// A killed process is gone at once, unless the kernel holds it in a system call.
+const KILL_WAIT: Duration = Duration::from_secs(30);
+/// How long a pod's processes may take to go when its sandbox is stopped.
+const STOP_WAIT: Duration = Duration::from_secs(60);
+/// A shim serves within milliseconds, on a busy machine within seconds.
+const SHIM_START_WAIT: Duration = Duration::from_secs(30);
+
+/// How a node runs its pods.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Images, pods and sockets are kept here.
+    pub data_dir: PathBuf,
+    /// This node's addresses for pods, such as `10.244.0.0/24`.
+    pub pod_cidr: String,
+    /// Name of the bridge.
+    pub bridge: String,
+    /// Address of pods that share the node's network; `None`: the bridge's.
+    pub node_address: Option<IpAddr>,
+    /// The program that is executed as `PROGRAM shim …`; it must call [`crate::shim::main`] for that, first thing.
+    pub program: PathBuf,
+}
+
+impl Options {
+    /// The defaults for a node that keeps its things in `data_dir`.
+    pub fn new(data_dir: impl Into<PathBuf>) -> Options {
+        Options {
+            data_dir: data_dir.into(),
+            pod_cidr: "10.244.0.0/24".into(),
+            bridge: "kapstan0".into(),
+            node_address: None,
+            program: "/proc/self/exe".into(),
+        }
+    }
+}
+
+/// The native runtime of a node; cheap to clone.
+#[derive(Clone)]
+pub struct Native {
+    node: Arc<Node>,
+}
+
+struct Node {
+    options: Options,
+    images: Store,
+    network: Network,
+    node_address: IpAddr,
+    addresses: Mutex<Addresses>,
+    pods: Mutex<BTreeMap<String, Arc<Pod>>>,
+    exited: mpsc::Sender<Exited>,
+}
+
+/// What is remembered of a sandbox on disk.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct SandboxRecord {
+    spec: SandboxSpec,
+    address: IpAddr,
+}
+
+/// One pod of this node.
+struct Pod {
+    folder: PathBuf,
+    record: SandboxRecord,
+    state: watch::Sender<PodState>,
+    /// `None`: the sandbox does not stand. Held while the sandbox is made or stopped.
+    shim: tokio::sync::Mutex<Option<Arc<Shim>>>,
+}
+
+/// What is known of a pod's containers, kept by the connection to its shim.
+#[derive(Clone, Debug, Default)]
+struct PodState {
+    /// The shim is connected.
+    stands: bool,
+    /// Oldest first.
+    containers: Vec<ContainerSeen>,
+}
+
+impl PodState {
+    fn find(&self, id: &str) -> Option<&ContainerSeen> {
+        self.containers.iter().find(|container| container.id == id)
+    }
+}
+
+impl Native {
+    /// Opens the node. Shims that still run are found and taken over, their containers untouched; what ended meanwhile is
+    /// in [`Native::list`]. Every later exit comes through the receiver.
+    pub async fn open(options: Options) -> Result<(Native, mpsc::Receiver<Exited>), RuntimeError> {
+        let (exited, receiver) = mpsc::channel(EXITS_WAITING);
+        let node = open::open(options, exited).await?;
+        Ok((Native { node: Arc::new(node) }, receiver))
+    }
+
+    /// The node's images, for import, listing and removal.
+    pub fn images(&self) -> &Store {
+        &self.node.images
+    }
+
+    /// Makes sure that an image is on the node.
+    pub async fn ensure_image(&self, image: &str, policy: PullPolicy) -> Result<ImageSeen, RuntimeError> {
+        self.node.images.ensure(image, policy).await
+    }
+
+    /// Makes a pod's sandbox, or returns the one that stands.
+    pub async fn start_sandbox(&self, spec: &SandboxSpec) -> Result<Sandbox, RuntimeError> {
+        let pod = self.node.admit(spec)?;
+        let mut shim = pod.shim.lock().await;
+        if shim.as_ref().is_none_or(|shim| shim.is_gone()) {
+            match self.node.make_sandbox(&pod).await {
+                Ok(fresh) => *shim = Some(fresh),
+                Err(error) => {
+                    *shim = None;
+                    return Err(error);
+                }
+            }
+        }
+        Ok(Sandbox { ip: pod.record.address })
+    }
+
+    /// Starts a container in a sandbox that stands.
+    pub async fn start_container(&self, spec: &ContainerSpec) -> Result<ContainerSeen, RuntimeError> {
+        let pod = self.node.pod(&spec.pod_uid)?;
+        let shim = pod.connected().await?;
+        let known = |c: &ContainerSeen| c.name == spec.name && c.attempt == spec.attempt && c.exit.is_none();
+        if let Some(running) = pod.state.borrow().containers.iter().find(|c| known(c)) {
+            return Ok(running.clone());
+        }
+        let id = hex::encode(rand::random::<[u8; 32]>());
+        let folder = pod.container_folder(&id);
+        let result = self.node.make_container(&pod, &shim, spec, id).await;
+        if result.is_err() {
+            self.node.drop_container_folder(folder).await?;
+        }
+        result
+    }
+
+    /// Asks a container to stop, kills it when `grace` is over, and returns when it is dead.
+    pub async fn stop_container(
+        &self,
+        pod_uid: &str,
+        container_id: &str,
+        grace: Duration,
+    ) -> Result<Exit, RuntimeError> {
+        let pod = self.node.pod(pod_uid)?;
+        let mut state = pod.state.subscribe();
+        if let Some(exit) = pod.exit_of(container_id)? {
+            return Ok(exit);
+        }
+        let shim = pod.connected().await?;
+        for (signal, wait) in [(None, grace), (Some(libc::SIGKILL), KILL_WAIT)] {
+            shim.ask(Ask::Signal { container: container_id.to_owned(), signal }).await?;
+            let ended =
+                state.wait_for(|state| state.find(container_id).is_none_or(|container| container.exit.is_some()));
+            if tokio::time::timeout(wait, ended).await.is_ok() {
+                return pod.exit_of(container_id)?.ok_or_else(|| not_found("container", container_id));
+            }
+        }
+        Err(RuntimeError::Io(format!(
+            "container {container_id} was killed but does not go: the kernel holds it, see /proc/*/stack"
+        )))
+    }
+
+    /// Forgets a container that has ended and deletes what it wrote; its log stays.
+    pub async fn remove_container(&self, pod_uid: &str, container_id: &str) -> Result<(), RuntimeError> {
+        let pod = self.node.pod(pod_uid)?;
+        if pod.state.borrow().find(container_id).is_none() {
+            return Ok(());
+        }
+        if pod.exit_of(container_id)?.is_none() {
+            return Err(RuntimeError::Io(format!("container {container_id} still runs: stop it first")));
+        }
+        if let Ok(shim) = pod.connected().await {
+            match shim.ask(Ask::Remove { container: container_id.to_owned() }).await {
+                Ok(_) | Err(RuntimeError::NotFound(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.node.drop_container_folder(pod.container_folder(container_id)).await?;
+        pod.state.send_modify(|state| state.containers.retain(|container| container.id != container_id));
+        Ok(())
+    }
+
+    /// Ends a pod on this node: kills what runs, unmounts, frees the address, removes namespaces, control groups and
+    /// records. The pod is no longer listed. Does nothing when there is none.
+    pub async fn stop_sandbox(&self, pod_uid: &str) -> Result<(), RuntimeError> {
+        let Ok(pod) = self.node.pod(pod_uid) else { return Ok(()) };
+        let mut shim = pod.shim.lock().await;
+        if let Some(shim) = shim.take() {
+            shim.stop(STOP_WAIT).await?;
+        }
+        self.node.clear(&pod).await?;
+        self.node.lock_pods().remove(pod_uid);
+        Ok(())
+    }
+
+    /// Runs a command inside a container.
+    pub async fn exec(
+        &self,
+        pod_uid: &str,
+        container_id: &str,
+        argv: &[String],
+        timeout: Duration,
+    ) -> Result<ExecResult, RuntimeError> {
+        let pod = self.node.pod(pod_uid)?;
+        let shim = pod.connected().await?;
+        let timeout_ms = timeout.as_millis().try_into().unwrap_or(u64::MAX);
+        match shim.ask(Ask::Exec { container: container_id.to_owned(), argv: argv.to_vec(), timeout_ms }).await {
+            Ok(Answer::Executed { code, output }) => Ok(ExecResult { code, output }),
+            Ok(other) => Err(unexpected(&other)),
+            Err(RuntimeError::ExecTimeout(_)) => Err(RuntimeError::ExecTimeout(timeout)),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Every pod on this node.
+    pub async fn list(&self) -> Result<Vec<PodSeen>, RuntimeError> {
+        let pods: Vec<Arc<Pod>> = self.node.lock_pods().values().cloned().collect();
+        Ok(pods.iter().map(|pod| pod.seen()).collect())
+    }
+}
+
+impl Pod {
+    fn new(folder: PathBuf, record: SandboxRecord) -> Pod {
+        Pod { folder, record, state: watch::Sender::default(), shim: tokio::sync::Mutex::new(None) }
+    }
+
+    fn uid(&self) -> &str {
+        &self.record.spec.uid
+    }
+
+    fn containers_folder(&self) -> PathBuf {
+        self.folder.join("containers")
+    }
+
+    fn container_folder(&self, id: &str) -> PathBuf {
+        self.containers_folder().join(id)
+    }
+
+    async fn connected(&self) -> Result<Arc<Shim>, RuntimeError> {
+        let shim = self.shim.lock().await.clone();
+        shim.filter(|shim| !shim.is_gone())
+            .ok_or_else(|| RuntimeError::Sandbox(format!("the sandbox of pod {} does not stand", self.uid())))
+    }
+
+    fn exit_of(&self, id: &str) -> Result<Option<Exit>, RuntimeError> {
+        let state = self.state.borrow();
+        state.find(id).map(|container| container.exit.clone()).ok_or_else(|| not_found("container", id))
+    }
+
+    fn seen(&self) -> PodSeen {
+        let state = self.state.borrow();
+        let spec = &self.record.spec;
+        PodSeen {
+            uid: spec.uid.clone(),
+            namespace: spec.namespace.clone(),
+            name: spec.name.clone(),
+            ip: state.stands.then_some(self.record.address),
+            containers: state.containers.clone(),
+        }
+    }
+}
+
+impl Node {
+    fn lock_pods(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Arc<Pod>>> {
+        self.pods.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_addresses(&self) -> std::sync::MutexGuard<'_, Addresses> {
+        self.addresses.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn pod(&self, uid: &str) -> Result<Arc<Pod>, RuntimeError> {
+        self.lock_pods().get(uid).cloned().ok_or_else(|| not_found("pod", uid))
+    }
+
+    fn run_dir(&self) -> PathBuf {
+        self.options.data_dir.join("run")
+    }
+
+    /// The pod, known from before or new: with an address, and on record.
+    fn admit(&self, spec: &SandboxSpec) -> Result<Arc<Pod>, RuntimeError> {
+        if spec.uid.is_empty() || spec.uid.contains(['/', '\0']) || spec.uid.starts_with('.') {
+            return Err(RuntimeError::Sandbox(format!("{:?} cannot be the uid of a pod", spec.uid)));
+        }
+        let mut pods = self.lock_pods();
+        if let Some(pod) = pods.get(&spec.uid) {
+            return Ok(pod.clone());
+        }
+        let address = if spec.host_network {
+            self.node_address
+        } else {
+            let full = || {
+                RuntimeError::Sandbox(format!(
+                    "no free address in {}: the node runs as many pods as it can",
+                    self.options.pod_cidr
+                ))
+            };
+            self.lock_addresses().allocate().ok_or_else(full)?.into()
+        };
+        let folder = self.options.data_dir.join("pods").join(&spec.uid);
+        let record = SandboxRecord { spec: spec.clone(), address };
+        let write = || {
+            fs::create_dir_all(&folder)?;
+            crate::shim::replace_file(&folder.join(open::SANDBOX), &serde_json::to_vec(&record)?)
+        };
+        if let Err(error) = write() {
+            self.free(address);
+            return Err(RuntimeError::Io(format!("cannot record the sandbox in {}: {error}", folder.display())));
+        }
+        let pod = Arc::new(Pod::new(folder, record));
+        pods.insert(spec.uid.clone(), pod.clone());
+        Ok(pod)
+    }
+
+    async fn make_sandbox(&self, pod: &Pod) -> Result<Arc<Shim>, RuntimeError> {
+        let spec = &pod.record.spec;
+        files::write(&pod.folder, spec, pod.record.address).map_err(|e| {
+            RuntimeError::Sandbox(format!("cannot write the pod's files in {}: {e}", pod.folder.display()))
+        })?;
+        self.execute_shim(pod).await?;
+        let shim = self.connect(pod).await?;
+        if let (false, IpAddr::V4(address)) = (spec.host_network, pod.record.address)
+            && let Err(error) = self.network.attach(&spec.uid, shim.pid, address).await
+        {
+            shim.stop(STOP_WAIT).await?;
+            return Err(error);
+        }
+        pod.state.send_modify(|state| state.stands = true);
+        Ok(shim)
+    }
+
+    async fn execute_shim(&self, pod: &Pod) -> Result<(), RuntimeError> {
+        let config = ShimConfig {
+            pod_uid: pod.uid().to_owned(),
+            hostname: pod.record.spec.hostname.clone(),
+            host_network: pod.record.spec.host_network,
+            pod_dir: pod.folder.clone(),
+            run_dir: self.run_dir(),
+            cgroup: group_of(pod.uid()),
+        };
+        let failed = |e: &dyn std::fmt::Display| {
+            RuntimeError::Sandbox(format!("cannot start the shim of pod {}: {e}", pod.uid()))
+        };
+        let config = serde_json::to_string(&config).map_err(|e| failed(&e))?;
+        let program = read_only_view(&self.options.program).map_err(|e| failed(&e))?;
+        let started = tokio::process::Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()))
+            .args(["shim", &config])
+            .env_clear()
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .output();
+        let output =
+            tokio::time::timeout(SHIM_START_WAIT, started).await.map_err(|e| failed(&e))?.map_err(|e| failed(&e))?;
+        if output.status.success() { Ok(()) } else { Err(failed(&String::from_utf8_lossy(&output.stderr).trim())) }
+    }
+
+    async fn connect(&self, pod: &Pod) -> Result<Arc<Shim>, RuntimeError> {
+        Shim::connect(&self.run_dir(), pod.uid(), pod.containers_folder(), pod.state.clone(), self.exited.clone())
+            .await
+            .map(Arc::new)
+    }
+
+    async fn make_container(
+        &self,
+        pod: &Pod,
+        shim: &Shim,
+        spec: &ContainerSpec,
+        id: String,
+    ) -> Result<ContainerSeen, RuntimeError> {
+        let (images, image, folder) = (self.images.clone(), spec.image.clone(), pod.container_folder(&id));
+        let root = blocking(move || images.mount_rootfs(&image, &folder)).await?;
+        let plan = plan::resolve(spec, id, &root, &pod.record.spec.hostname, &pod.folder)?;
+        match shim.ask(Ask::Start(Box::new(plan))).await? {
+            Answer::Started(seen) => Ok(seen),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    async fn drop_container_folder(&self, folder: PathBuf) -> Result<(), RuntimeError> {
+        let images = self.images.clone();
+        blocking(move || {
+            images.unmount_rootfs(&folder).map_err(RuntimeError::from).and_then(|()| remove_folder(&folder))
+        })
+        .await
+    }
+
+    /// Removes all that is left of a pod whose shim is gone.
+    async fn clear(&self, pod: &Pod) -> Result<(), RuntimeError> {
+        self.network.detach(pod.uid()).await;
+        let containers = fs::read_dir(pod.containers_folder())
+            .map(|entries| entries.filter_map(Result::ok).map(|e| e.path()).collect::<Vec<_>>());
+        for folder in containers.unwrap_or_default() {
+            self.drop_container_folder(folder).await?;
+        }
+        let group = group_of(pod.uid());
+        blocking(move || Hierarchies::discover().remove(&group))
+            .await
+            .map_err(|e| RuntimeError::Io(format!("control group stays: {e}")))?;
+        let _ = fs::remove_file(self.run_dir().join(ShimConfig::socket_name(pod.uid())));
+        files::remove(&pod.folder);
+        remove_folder(&pod.containers_folder())?;
+        fs::remove_file(pod.folder.join(open::SANDBOX))
+            .or_else(missing_is_fine)
+            .map_err(|e| RuntimeError::Io(e.to_string()))?;
+        let _ = fs::remove_dir(&pod.folder); // volumes, if any, are the worker's to remove
+        self.free(pod.record.address);
+        Ok(())
+    }
+
+    fn free(&self, address: IpAddr) {
+        if let IpAddr::V4(address) = address {
+            self.lock_addresses().free(address);
+        }
+    }
+}
+
+fn group_of(pod_uid: &str) -> PathBuf {
+    Path::new("/kapstan").join(pod_uid)
+}
+
+fn remove_folder(folder: &Path) -> Result<(), RuntimeError> {
+    fs::remove_dir_all(folder)
+        .or_else(missing_is_fine)
+        .map_err(|e| RuntimeError::Io(format!("cannot remove {}: {e}", folder.display())))
+}
+
+fn missing_is_fine(error: io::Error) -> io::Result<()> {
+    if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
+}
+
+fn not_found(what: &str, name: &str) -> RuntimeError {
+    RuntimeError::NotFound(format!("{what} {name:?}"))
+}
+
+fn unexpected(answer: &Answer) -> RuntimeError {
+    RuntimeError::Io(format!("the shim answered what was not asked: {answer:?}"))
+}
+
+/// Mounts and deep folders are no work for the threads that wait.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+}
+
+/// The bridge's address is the node's, as pods see it.
+fn node_address(options: &Options, cidr: Cidr) -> IpAddr {
+    options.node_address.unwrap_or(Ipv4Addr::into(cidr.gateway()))
+}

@@ -1,0 +1,91 @@
+//! Coming to a node that may already run pods: everything is learnt from the pods' records and from their shims.
+//!
+//! A shim that answers is taken over as it is. Where none answers, what it ran is dead too (containers die with their
+//! shim); containers without a recorded end get one, as the kubelet does for containers that vanished.
+
+use super::{Node, Options, Pod, PodState, SandboxRecord, client, node_address};
+use crate::{
+    images::Store,
+    network::{Addresses, Cidr, Network},
+    runtime::{ContainerSeen, Exited, RuntimeError},
+    shim::RECORD,
+};
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::IpAddr,
+    path::Path,
+    sync::{Arc, Mutex},
+};
+use tokio::sync::mpsc;
+
+/// Name of the sandbox's record within a pod's folder.
+pub const SANDBOX: &str = "sandbox.json";
+
+/// Opens the node's runtime.
+pub async fn open(mut options: Options, exited: mpsc::Sender<Exited>) -> Result<Node, RuntimeError> {
+    for folder in ["pods", "run"] {
+        let folder = options.data_dir.join(folder);
+        fs::create_dir_all(&folder).map_err(|e| RuntimeError::Io(format!("cannot make {}: {e}", folder.display())))?;
+    }
+    options.data_dir = fs::canonicalize(&options.data_dir)
+        .map_err(|e| RuntimeError::Io(format!("{}: {e}", options.data_dir.display())))?;
+    let cidr: Cidr = options.pod_cidr.parse().map_err(RuntimeError::Sandbox)?;
+    let node = Node {
+        images: Store::open(&options.data_dir)?,
+        network: Network::open(&options.bridge, cidr).await?,
+        node_address: node_address(&options, cidr),
+        addresses: Mutex::new(Addresses::new(cidr)),
+        pods: Mutex::new(BTreeMap::new()),
+        exited,
+        options,
+    };
+    let pods = read_pods(&node.options.data_dir.join("pods"))?;
+    futures::future::join_all(pods.into_iter().map(|pod| take_over(&node, pod))).await;
+    Ok(node)
+}
+
+async fn take_over(node: &Node, pod: Pod) {
+    if let IpAddr::V4(address) = pod.record.address {
+        node.lock_addresses().take(address);
+    }
+    match node.connect(&pod).await {
+        Ok(shim) => {
+            pod.state.send_modify(|state| state.stands = true);
+            *pod.shim.lock().await = Some(shim);
+        }
+        Err(error) => {
+            tracing::info!(pod_uid = pod.uid(), %error, "the pod's sandbox is gone");
+            client::bury(&pod.state, &pod.containers_folder());
+        }
+    }
+    node.lock_pods().insert(pod.uid().to_owned(), Arc::new(pod));
+}
+
+fn read_pods(folder: &Path) -> Result<Vec<Pod>, RuntimeError> {
+    let entries = fs::read_dir(folder).map_err(|e| RuntimeError::Io(format!("{}: {e}", folder.display())))?;
+    let folders = entries.filter_map(Result::ok).map(|entry| entry.path()).filter(|path| path.join(SANDBOX).exists());
+    folders
+        .map(|folder| {
+            let path = folder.join(SANDBOX);
+            let broken =
+                |e: &dyn std::fmt::Display| RuntimeError::Io(format!("{} cannot be read: {e}", path.display()));
+            let text = fs::read(&path).map_err(|e| broken(&e))?;
+            let record: SandboxRecord = serde_json::from_slice(&text).map_err(|e| broken(&e))?;
+            let pod = Pod::new(folder, record);
+            let containers = read_containers(&pod.containers_folder());
+            pod.state.send_modify(|state| *state = PodState { stands: false, containers });
+            Ok(pod)
+        })
+        .collect()
+}
+
+fn read_containers(folder: &Path) -> Vec<ContainerSeen> {
+    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+    let read = |path: &Path| serde_json::from_slice(&fs::read(path.join(RECORD)).ok()?).ok();
+    // A folder without a record is of a container that was never started.
+    let mut containers: Vec<ContainerSeen> =
+        entries.filter_map(Result::ok).filter_map(|entry| read(&entry.path())).collect();
+    containers.sort_by_key(|container| container.started_at_ms);
+    containers
+}

@@ -1,0 +1,246 @@
+//! Control groups: what bounds a container's cpu, memory and processes, on cgroup v1 and v2.
+//!
+//! One group per container, `/kapstan/<pod uid>/<container id>` in every hierarchy used. Values as the kubelet computes
+//! them (`pkg/kubelet/cm/helpers_linux.go`). Where the groups cannot be written (an ordinary user) a container without
+//! bounds runs without a group, and one with bounds is refused: a bound is never silently dropped.
+
+use super::wire::Failure;
+use crate::runtime::Limits;
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    thread,
+    time::Duration,
+};
+
+/// Length of the period that a cpu bound is measured in, in microseconds.
+const CPU_PERIOD: u64 = 100_000;
+/// Smallest share of a period the kernel takes, in microseconds.
+const CPU_QUOTA_MIN: u64 = 1_000;
+/// The kernel lets go of a group a moment after its last process was reaped.
+const REMOVE_TRIES: usize = 50;
+const REMOVE_PAUSE: Duration = Duration::from_millis(2);
+/// Controllers used on v1; `name=systemd` keeps containers out of the agent's unit, which systemd kills as a whole.
+const CONTROLLERS: [&str; 4] = ["cpu", "memory", "pids", "name=systemd"];
+
+/// The hierarchies of this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Hierarchies {
+    /// One per controller: its name and where it is mounted.
+    V1(Vec<(&'static str, PathBuf)>),
+    /// One for all.
+    V2(PathBuf),
+}
+
+impl Hierarchies {
+    /// Those of this process's mount namespace.
+    pub fn discover() -> Hierarchies {
+        Self::parse(&fs::read_to_string("/proc/self/mountinfo").unwrap_or_default())
+    }
+
+    fn parse(mountinfo: &str) -> Hierarchies {
+        let mut v1: Vec<(&'static str, PathBuf)> = Vec::new();
+        let mut v2 = PathBuf::from("/sys/fs/cgroup");
+        for line in mountinfo.lines() {
+            let Some((head, tail)) = line.split_once(" - ") else { continue };
+            let Some(mount_point) = head.split(' ').nth(4) else { continue };
+            let mut tail = tail.split(' ');
+            match (tail.next(), tail.nth(1)) {
+                (Some("cgroup"), Some(options)) => {
+                    let of = |controller: &&&str| options.split(',').any(|option| option == **controller);
+                    v1.extend(CONTROLLERS.iter().filter(of).map(|c| (*c, PathBuf::from(mount_point))));
+                }
+                (Some("cgroup2"), _) => v2 = mount_point.into(),
+                _ => {}
+            }
+        }
+        if v1.iter().any(|(controller, _)| *controller == "memory") { Hierarchies::V1(v1) } else { Hierarchies::V2(v2) }
+    }
+
+    fn roots(&self) -> Vec<&Path> {
+        match self {
+            Hierarchies::V1(all) => all.iter().map(|(_, path)| path.as_path()).collect(),
+            Hierarchies::V2(path) => vec![path],
+        }
+    }
+
+    /// Removes `group` and what is below it everywhere; missing is fine.
+    pub fn remove(&self, group: &Path) -> io::Result<()> {
+        self.roots().iter().try_for_each(|root| remove_tree(&below(root, group)))
+    }
+}
+
+/// A container's group.
+#[derive(Clone, Debug)]
+pub struct Cgroup {
+    hierarchies: Hierarchies,
+    group: PathBuf,
+}
+
+impl Cgroup {
+    /// Makes the group and sets its bounds. `None`: this process may not make groups, and none is needed.
+    pub fn create(hierarchies: &Hierarchies, group: &Path, limits: &Limits) -> Result<Option<Cgroup>, Failure> {
+        let cgroup = Cgroup { hierarchies: hierarchies.clone(), group: group.to_owned() };
+        let bounded = limits.cpu_milli.is_some() || limits.memory_bytes.is_some() || limits.pids.is_some();
+        match cgroup.make() {
+            Ok(()) => {}
+            Err(_) if !bounded => return Ok(None),
+            Err(error) => {
+                return Err(Failure::Config(format!(
+                    "the container has resource limits, but control groups cannot be written here ({error}): run the node as root, or remove the limits"
+                )));
+            }
+        }
+        cgroup.limit(limits).map_err(|error| {
+            Failure::Config(format!("cannot set resource limits of group {}: {error}", group.display()))
+        })?;
+        Ok(Some(cgroup))
+    }
+
+    /// Moves the calling process in.
+    pub fn join(&self) -> io::Result<()> {
+        self.hierarchies.roots().iter().try_for_each(|root| write(&below(root, &self.group).join("cgroup.procs"), "0"))
+    }
+
+    /// True when the kernel killed a process of the group because its memory bound was hit.
+    pub fn oom_killed(&self) -> bool {
+        let file = match &self.hierarchies {
+            Hierarchies::V1(_) => "memory.oom_control",
+            Hierarchies::V2(_) => "memory.events",
+        };
+        self.directory("memory")
+            .and_then(|directory| fs::read_to_string(directory.join(file)).ok())
+            .and_then(|text| text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse::<u64>().ok()))
+            .is_some_and(|kills| kills > 0)
+    }
+
+    /// Removes the group.
+    pub fn remove(&self) -> io::Result<()> {
+        self.hierarchies.remove(&self.group)
+    }
+
+    fn directory(&self, controller: &str) -> Option<PathBuf> {
+        match &self.hierarchies {
+            Hierarchies::V1(all) => {
+                all.iter().find(|(name, _)| *name == controller).map(|(_, root)| below(root, &self.group))
+            }
+            Hierarchies::V2(root) => Some(below(root, &self.group)),
+        }
+    }
+
+    fn make(&self) -> io::Result<()> {
+        for root in self.hierarchies.roots() {
+            fs::create_dir_all(below(root, &self.group))?;
+        }
+        if let Hierarchies::V2(root) = &self.hierarchies {
+            let between: Vec<&Path> = self.group.ancestors().skip(1).collect();
+            for group in between.into_iter().rev() {
+                let control = below(root, group).join("cgroup.subtree_control");
+                // A controller that the kernel lacks is noticed when a bound that needs it is set.
+                ["+cpu", "+memory", "+pids"].iter().for_each(|controller| drop(write(&control, controller)));
+            }
+        }
+        Ok(())
+    }
+
+    fn limit(&self, limits: &Limits) -> io::Result<()> {
+        let v2 = matches!(self.hierarchies, Hierarchies::V2(_));
+        let set = |controller: &str, file: &str, value: String| {
+            let missing = || io::Error::new(io::ErrorKind::NotFound, format!("no {controller} controller"));
+            write(&self.directory(controller).ok_or_else(missing)?.join(file), &value)
+        };
+        if let Some(shares) = limits.cpu_shares {
+            // A weight is a hint: a kernel without the controller schedules fairly.
+            let _ = if v2 {
+                set("cpu", "cpu.weight", weight(shares).to_string())
+            } else {
+                set("cpu", "cpu.shares", shares.max(2).to_string())
+            };
+        }
+        if let Some(milli) = limits.cpu_milli {
+            let quota = (milli * CPU_PERIOD / 1000).max(CPU_QUOTA_MIN);
+            if v2 {
+                set("cpu", "cpu.max", format!("{quota} {CPU_PERIOD}"))?;
+            } else {
+                set("cpu", "cpu.cfs_period_us", CPU_PERIOD.to_string())?;
+                set("cpu", "cpu.cfs_quota_us", quota.to_string())?;
+            }
+        }
+        if let Some(bytes) = limits.memory_bytes {
+            if v2 {
+                set("memory", "memory.max", bytes.to_string())?;
+                let _ = set("memory", "memory.swap.max", "0".into()); // absent without swap
+                let _ = set("memory", "memory.oom.group", "1".into()); // since Linux 4.19
+            } else {
+                set("memory", "memory.limit_in_bytes", bytes.to_string())?;
+                let _ = set("memory", "memory.memsw.limit_in_bytes", bytes.to_string()); // absent without swap accounting
+            }
+        }
+        if let Some(pids) = limits.pids {
+            set("pids", "pids.max", pids.to_string())?;
+        }
+        Ok(())
+    }
+}
+
+/// Weight of v2 (1..10000) for shares of v1 (2..262144).
+fn weight(shares: u64) -> u64 {
+    1 + (shares.clamp(2, 262_144) - 2) * 9_999 / 262_142
+}
+
+fn below(root: &Path, group: &Path) -> PathBuf {
+    root.join(group.strip_prefix("/").unwrap_or(group))
+}
+
+fn write(path: &Path, value: &str) -> io::Result<()> {
+    fs::write(path, value).map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
+}
+
+fn remove_tree(directory: &Path) -> io::Result<()> {
+    let Ok(entries) = fs::read_dir(directory) else { return Ok(()) };
+    for entry in entries.filter_map(Result::ok).filter(|entry| entry.path().is_dir()) {
+        remove_tree(&entry.path())?;
+    }
+    let mut result = Ok(());
+    for _ in 0..REMOVE_TRIES {
+        result = fs::remove_dir(directory);
+        match &result {
+            Ok(()) => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(_) => thread::sleep(REMOVE_PAUSE),
+        }
+    }
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hybrid_machines_count_as_v1() {
+        let text = "1 0 0:1 / /sys/fs/cgroup rw - tmpfs tmpfs rw\n\
+                    2 1 0:2 / /sys/fs/cgroup/cpu,cpuacct rw,relatime shared:9 - cgroup cgroup rw,cpu,cpuacct\n\
+                    3 1 0:3 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n\
+                    4 1 0:4 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n";
+        let expected = vec![("cpu", "/sys/fs/cgroup/cpu,cpuacct".into()), ("memory", "/sys/fs/cgroup/memory".into())];
+        assert_eq!(Hierarchies::parse(text), Hierarchies::V1(expected));
+        assert_eq!(Hierarchies::parse("4 1 0:4 / /cg rw - cgroup2 cgroup2 rw\n"), Hierarchies::V2("/cg".into()));
+    }
+
+    #[test]
+    fn shares_become_weights() {
+        assert_eq!([2, 1024, 262_144].map(weight), [1, 39, 10_000]);
+    }
+
+    #[test]
+    fn limits_need_groups_that_can_be_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        fs::write(&file, "").unwrap();
+        let nowhere = Hierarchies::V2(file);
+        assert!(Cgroup::create(&nowhere, Path::new("/kapstan/p/c"), &Limits::default()).unwrap().is_none());
+        let limits = Limits { memory_bytes: Some(1), ..Limits::default() };
+        assert!(matches!(Cgroup::create(&nowhere, Path::new("/kapstan/p/c"), &limits), Err(Failure::Config(_))));
+    }
+}

@@ -1,0 +1,295 @@
+//! From the shim to a running program: one fork, the namespaces, the rights, `execve`.
+//!
+//! The shim has one thread, so the child may do what it likes between fork and exec. The pod's network, IPC and host names
+//! are the shim's own and are inherited; the process namespace is entered around the fork, the mount namespace in the
+//! child. What fails before `execve` comes back through a pipe that `execve` closes, so a start is answered only when the
+//! program runs. Messages are those that users of the kubelet with runc know.
+
+use super::{cgroup::Cgroup, rootfs, seccomp, wire::ContainerPlan, wire::Failure, wire::Process};
+use nix::{
+    errno::Errno,
+    sched::{CloneFlags, setns, unshare},
+    sys::{
+        prctl,
+        resource::{Resource, setrlimit},
+        signal::{SigHandler, SigSet, SigmaskHow, Signal, signal, sigprocmask},
+        stat::{Mode, umask},
+        wait::waitpid,
+    },
+    unistd::{ForkResult, Gid, Pid, Uid, dup2, execve, fchown, fork, pipe2, setgroups, setresgid, setresuid, setsid},
+};
+use rustix::thread::{CapabilitySet, CapabilitySets};
+use std::{
+    ffi::CString,
+    fs::{self, File},
+    io::{Read, Write},
+    os::fd::{AsFd, AsRawFd, OwnedFd},
+    os::unix::fs::PermissionsExt,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
+};
+
+/// Where programs are looked up when the image says nothing.
+pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// Signals whose handling the shim changes for itself.
+pub const CHANGED_SIGNALS: [Signal; 4] = [Signal::SIGPIPE, Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP];
+
+/// A process's three first files.
+pub struct Stdio {
+    /// Standard input.
+    pub input: OwnedFd,
+    /// Standard output.
+    pub output: OwnedFd,
+    /// Standard error.
+    pub error: OwnedFd,
+    /// True: `input` is a terminal that becomes the controlling one.
+    pub terminal: bool,
+}
+
+/// Where a process goes.
+pub enum Place<'a> {
+    /// It is a container's first.
+    New(&'a ContainerPlan),
+    /// Beside a container's first process, whose pid this is.
+    Inside(Pid),
+}
+
+/// Starts `process`; returns when the program runs.
+pub fn spawn(
+    own_pids: &OwnedFd,
+    process: &Process,
+    place: Place,
+    cgroup: Option<&Cgroup>,
+    stdio: Stdio,
+) -> Result<Pid, Failure> {
+    let broken = |what: &str, e: Errno| Failure::Start(format!("{what}: {e}"));
+    let (report, reporter) = pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(|e| broken("cannot make a pipe", e))?;
+    let mounts = match place {
+        Place::New(_) => {
+            unshare(CloneFlags::CLONE_NEWPID).map_err(|e| broken("cannot make a process namespace", e))?;
+            None
+        }
+        Place::Inside(first) => {
+            let namespace = |kind: &str| {
+                File::open(format!("/proc/{first}/ns/{kind}"))
+                    .map_err(|e| Failure::Start(format!("the container has ended: {e}")))
+            };
+            let mounts = namespace("mnt")?;
+            setns(namespace("pid")?, CloneFlags::CLONE_NEWPID)
+                .map_err(|e| broken("cannot enter the process namespace", e))?;
+            Some(mounts)
+        }
+    };
+    match fork_process() {
+        Ok(ForkResult::Child) => {
+            let failure = catch_unwind(AssertUnwindSafe(|| become_program(process, &place, mounts, cgroup, &stdio)));
+            let failure = failure
+                .unwrap_or_else(|_| Failure::Start("the container's process panicked before it was executed".into()));
+            let _ = File::from(reporter).write_all(&serde_json::to_vec(&failure).unwrap_or_default());
+            exit_at_once();
+        }
+        forked => {
+            setns(own_pids, CloneFlags::CLONE_NEWPID)
+                .map_err(|e| broken("cannot come back from the process namespace", e))?;
+            drop((reporter, stdio));
+            let Ok(ForkResult::Parent { child }) = forked else {
+                return Err(Failure::Start("cannot fork: too many processes or too little memory".into()));
+            };
+            let mut text = Vec::new();
+            let _ = File::from(report).read_to_end(&mut text);
+            if text.is_empty() {
+                return Ok(child);
+            }
+            let _ = waitpid(child, None);
+            Err(serde_json::from_slice(&text)
+                .unwrap_or_else(|_| Failure::Start("the container's process failed before it was executed".into())))
+        }
+    }
+}
+
+#[expect(unsafe_code, reason = "fork(2): sound because the shim has one thread")]
+fn fork_process() -> nix::Result<ForkResult> {
+    // SAFETY: the shim starts no threads, so no lock can be held by one that the child lacks.
+    unsafe { fork() }
+}
+
+#[expect(unsafe_code, reason = "leaves without running the shim's exit handlers in the child")]
+fn exit_at_once() -> ! {
+    // SAFETY: ends the process; nothing runs after it.
+    unsafe { libc::_exit(127) }
+}
+
+fn become_program(
+    process: &Process,
+    place: &Place,
+    mounts: Option<File>,
+    cgroup: Option<&Cgroup>,
+    stdio: &Stdio,
+) -> Failure {
+    match prepare(process, place, mounts, cgroup, stdio) {
+        Ok(()) => execute(process),
+        Err(failure) => failure,
+    }
+}
+
+fn prepare(
+    process: &Process,
+    place: &Place,
+    mounts: Option<File>,
+    cgroup: Option<&Cgroup>,
+    stdio: &Stdio,
+) -> Result<(), Failure> {
+    let start = |what: &str, e: &dyn std::fmt::Display| Failure::Start(format!("{what}: {e}"));
+    // While it is still the shim's program, nobody in the container may trace it or open its files.
+    prctl::set_dumpable(false).map_err(|e| start("prctl", &e))?;
+    setsid().map_err(|e| start("setsid", &e))?;
+    if let Some(cgroup) = cgroup {
+        cgroup.join().map_err(|e| start("cannot join the control group", &e))?;
+    }
+    umask(Mode::empty());
+    match (place, mounts) {
+        (Place::New(plan), _) => rootfs::enter(plan).map_err(Failure::Start)?,
+        (Place::Inside(_), Some(mounts)) => {
+            setns(mounts, CloneFlags::CLONE_NEWNS).map_err(|e| start("cannot enter the mount namespace", &e))?
+        }
+        (Place::Inside(_), None) => return Err(Failure::Start("no mount namespace to enter".into())),
+    }
+    umask(Mode::from_bits_truncate(0o022));
+    open_stdio(process, stdio).map_err(|e| start("standard input and output", &e))?;
+    let (soft, hard) = process.open_files;
+    // Without the right to raise it, the bound stays what the node has.
+    let _ = setrlimit(Resource::RLIMIT_NOFILE, soft, hard);
+    rustix::process::chdir(&process.cwd)
+        .map_err(|e| start(&format!("cannot change to the working directory {}", process.cwd.display()), &e))?;
+    drop_rights(process)?;
+    reset_signals().map_err(|e| start("signals", &e))?;
+    // The container must not outlive the process that holds its output and its exit code.
+    prctl::set_pdeathsig(Signal::SIGKILL).map_err(|e| start("prctl", &e))?;
+    mark_close_on_exec().map_err(|e| start("close_range", &e))
+}
+
+fn open_stdio(process: &Process, stdio: &Stdio) -> nix::Result<()> {
+    for (file, number) in [(&stdio.input, 0), (&stdio.output, 1), (&stdio.error, 2)] {
+        dup2(file.as_raw_fd(), number)?;
+        // Programs open /dev/stdout by name; it must belong to whom they run as. Devices are left alone.
+        let own = rustix::fs::fstat(file.as_fd()).is_ok_and(|found| found.st_mode & libc::S_IFMT == libc::S_IFIFO);
+        if own && process.uid != 0 {
+            let _ = fchown(number, Some(Uid::from_raw(process.uid)), Some(Gid::from_raw(process.gid)));
+        }
+    }
+    if stdio.terminal { take_terminal() } else { Ok(()) }
+}
+
+#[expect(unsafe_code, reason = "TIOCSCTTY has no safe wrapper")]
+fn take_terminal() -> nix::Result<()> {
+    // SAFETY: the request takes an integer, no memory is touched.
+    Errno::result(unsafe { libc::ioctl(0, libc::TIOCSCTTY, 0) }).map(drop)
+}
+
+fn drop_rights(process: &Process) -> Result<(), Failure> {
+    let start = |what: &str, e: &dyn std::fmt::Display| Failure::Start(format!("{what}: {e}"));
+    let kept = CapabilitySet::from_bits_retain(process.capabilities);
+    for bit in 0..=last_capability() {
+        let capability = CapabilitySet::from_bits_retain(1 << bit);
+        if !kept.contains(capability) {
+            rustix::thread::remove_capability_from_bounding_set(capability)
+                .map_err(|e| start("cannot drop a capability", &e))?;
+        }
+    }
+    if process.no_new_privileges {
+        rustix::thread::set_no_new_privs(true).map_err(|e| start("no_new_privs", &e))?;
+    }
+    if process.seccomp {
+        seccomp::apply(process.capabilities).map_err(|e| start("cannot apply the seccomp profile", &e))?;
+    }
+    let groups: Vec<Gid> = process.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
+    match setgroups(&groups) {
+        // A user namespace of one user forbids it; there the groups mean nothing.
+        Err(Errno::EPERM) if groups.is_empty() => {}
+        Err(e) => {
+            return Err(Failure::Config(format!("supplementary groups {:?} cannot be set here: {e}", process.groups)));
+        }
+        Ok(()) => {}
+    }
+    let (uid, gid) = (Uid::from_raw(process.uid), Gid::from_raw(process.gid));
+    let denied = |what: &str, id: u32, e: Errno| {
+        Failure::Config(format!(
+            "cannot run as {what} {id}: {e} (in a user namespace, only mapped ids exist: run the node as root)"
+        ))
+    };
+    setresgid(gid, gid, gid).map_err(|e| denied("group", process.gid, e))?;
+    setresuid(uid, uid, uid).map_err(|e| denied("user", process.uid, e))?;
+    if process.uid == 0 {
+        let possible = rustix::thread::capabilities(None).map_err(|e| start("capabilities", &e))?.permitted;
+        let sets = CapabilitySets {
+            effective: kept & possible,
+            permitted: kept & possible,
+            inheritable: CapabilitySet::empty(),
+        };
+        rustix::thread::set_capabilities(None, sets).map_err(|e| start("cannot set capabilities", &e))?;
+    }
+    Ok(())
+}
+
+/// The highest capability this kernel knows.
+fn last_capability() -> u32 {
+    fs::read_to_string("/proc/sys/kernel/cap_last_cap").ok().and_then(|text| text.trim().parse().ok()).unwrap_or(40)
+}
+
+#[expect(unsafe_code, reason = "signal(2): only default handlers are set")]
+fn reset_signals() -> nix::Result<()> {
+    for changed in CHANGED_SIGNALS {
+        // SAFETY: the default action is no handler of ours.
+        unsafe { signal(changed, SigHandler::SigDfl) }?;
+    }
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)
+}
+
+#[expect(unsafe_code, reason = "close_range(2) has no safe wrapper")]
+fn mark_close_on_exec() -> nix::Result<()> {
+    // SAFETY: changes flags of file descriptors, which exec is about to close; no memory is touched.
+    Errno::result(unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) })
+        .map(drop)
+}
+
+fn execute(process: &Process) -> Failure {
+    let name = process.argv.first().cloned().unwrap_or_default();
+    let failed =
+        |why: String| Failure::Start(format!("unable to start container process: exec: {name:?}: {why}: unknown"));
+    let path = match look_up(&name, process) {
+        Ok(path) => path,
+        Err(why) => return failed(why),
+    };
+    let text = |s: &str| CString::new(s).map_err(|_| failed("argument or variable with a zero byte".into()));
+    let run = || {
+        let path = text(&path.to_string_lossy())?;
+        let argv = process.argv.iter().map(|a| text(a)).collect::<Result<Vec<_>, _>>()?;
+        let env = process.env.iter().map(|(k, v)| text(&format!("{k}={v}"))).collect::<Result<Vec<_>, _>>()?;
+        Err(failed(execve(&path, &argv, &env).map_or_else(|e| e.desc().to_lowercase(), |never| match never {})))
+    };
+    run().map_or_else(|failure| failure, |never: std::convert::Infallible| match never {})
+}
+
+/// Finds the program as the shell would; wording of Go's `os/exec`.
+fn look_up(name: &str, process: &Process) -> Result<PathBuf, String> {
+    if name.contains('/') {
+        return match fs::metadata(name) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                Err(format!("stat {name}: no such file or directory"))
+            }
+            Err(e) => {
+                Err(format!("stat {name}: {}", Errno::from_raw(e.raw_os_error().unwrap_or(0)).desc().to_lowercase()))
+            }
+            Ok(found) if found.is_dir() => Err("is a directory".into()),
+            Ok(found) if found.permissions().mode() & 0o111 == 0 => Err("permission denied".into()),
+            Ok(_) => Ok(name.into()),
+        };
+    }
+    let path = process.env.iter().find(|(key, _)| key == "PATH").map_or(DEFAULT_PATH, |(_, value)| value);
+    let runs =
+        |candidate: &PathBuf| fs::metadata(candidate).is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0);
+    path.split(':')
+        .map(|folder| Path::new(if folder.is_empty() { "." } else { folder }).join(name))
+        .find(runs)
+        .ok_or_else(|| "executable file not found in $PATH".into())
+}

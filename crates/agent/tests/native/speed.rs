@@ -1,0 +1,48 @@
+//! How long the steps take, printed: `cargo test -p agent --test native speed`.
+
+use crate::room::Room;
+use std::{pin::Pin, time::Duration, time::Instant};
+
+/// Rounds measured.
+const ROUNDS: usize = 30;
+/// A pod must start faster than this, here, on a busy machine, in a debug build.
+const BOUND: Duration = Duration::from_millis(500);
+
+pub fn speed(room: Room) -> Pin<Box<dyn Future<Output = ()>>> {
+    Box::pin(measure(room))
+}
+
+async fn measure(room: Room) {
+    let mut steps: [Vec<Duration>; 5] = Default::default();
+    for round in 0..ROUNDS {
+        let pod = room.pod(&format!("speed-{round}"));
+        let container = room.shell(&pod, "trap 'exit 0' QUIT; echo up; while :; do sleep 0.01; done");
+        let start = Instant::now();
+        room.native.start_sandbox(&pod).await.unwrap();
+        let sandbox = start.elapsed();
+        let seen = room.native.start_container(&container).await.unwrap();
+        let both = start.elapsed();
+        crate::room::until_logged(&container, "up").await;
+        let before_exec = Instant::now();
+        room.native.exec(&pod.uid, &seen.id, &["true".into()], crate::room::SOON).await.unwrap();
+        let exec = before_exec.elapsed();
+        let before_stop = Instant::now();
+        room.native.stop_container(&pod.uid, &seen.id, crate::room::SOON).await.unwrap();
+        room.native.stop_sandbox(&pod.uid).await.unwrap();
+        for (times, time) in steps.iter_mut().zip([sandbox, both - sandbox, both, exec, before_stop.elapsed()]) {
+            times.push(time);
+        }
+    }
+    for (what, times) in
+        ["sandbox", "container", "sandbox + container", "exec true", "stop both"].iter().zip(&mut steps)
+    {
+        times.sort();
+        println!(
+            "  {what:20} p50 {:6.1?}  p90 {:6.1?}  max {:6.1?}",
+            times[ROUNDS / 2],
+            times[ROUNDS * 9 / 10],
+            times[ROUNDS - 1]
+        );
+    }
+    assert!(steps[2][ROUNDS / 2] < BOUND);
+}

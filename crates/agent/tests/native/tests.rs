@@ -1,0 +1,566 @@
+//! The tests.
+
+use crate::{
+    room::{IMAGE, Room, SOON, log_of, options, until, until_logged},
+    runner::{Test, groups_of, processes_of_pod, shims_of},
+};
+use agent::runtime::{ContainerSpec, Limits, Mount, PullPolicy, RuntimeError, SandboxSpec, Security};
+use expect_test::expect;
+use std::{fs, path::Path, time::Duration, time::Instant};
+
+/// Names and tests, in step.
+macro_rules! tests {
+    ($($name:ident)*) => {
+        pub fn all() -> Vec<(&'static str, Test)> {
+            vec![$((stringify!($name), |room| Box::pin($name(room)))),*]
+        }
+    };
+}
+
+tests! {
+    logs_and_exit_codes
+    a_killed_container_exits_with_137
+    memory_limits_kill
+    limits_are_in_the_control_group
+    environment_and_command
+    users
+    file_systems_are_guarded
+    rights_are_taken_away
+    volumes
+    the_image_says_which_signal_stops
+    a_deaf_container_is_killed
+    commands_run_inside
+    missing_programs
+    bad_configurations
+    terminals_and_input
+    log_files_are_rotated
+    pods_talk
+    host_network
+    a_new_agent_takes_over
+    a_dead_shim
+    a_sandbox_starts_once
+    stopping_leaves_nothing
+    many_at_once
+}
+
+async fn logs_and_exit_codes(mut room: Room) {
+    let (pod, _) = room.start_pod("web").await;
+    let (exit, log) = room.run(&room.shell(&pod, "echo out; echo err >&2; printf unfinished; exit 7")).await;
+    let mut lines: Vec<&str> = log.lines().collect();
+    lines.sort();
+    assert_eq!(lines, ["stderr F err", "stdout F out", "stdout F unfinished"]);
+    assert_eq!((exit.code, exit.signal, exit.oom_killed), (7, 0, false));
+    let age = jiff::Timestamp::now().as_millisecond() - exit.finished_at_ms;
+    assert!((0..60_000).contains(&age));
+    let (exit, log) = room.run(&room.shell(&pod, "head -c 40000 /dev/zero | tr '\\0' x")).await;
+    assert_eq!(exit.code, 0);
+    let shapes: Vec<(&str, usize)> = log.lines().map(|l| (&l[..8], l.len() - 9)).collect();
+    assert_eq!(shapes, [("stdout P", 16384), ("stdout P", 16384), ("stdout F", 7232)]);
+    room.native.stop_sandbox(&pod.uid).await.unwrap();
+}
+
+async fn a_killed_container_exits_with_137(mut room: Room) {
+    let (pod, _) = room.start_pod("web").await;
+    let seen = room.native.start_container(&room.shell(&pod, "exec sleep 1000")).await.unwrap();
+    let first = processes_of_pod(&pod).into_iter().max().unwrap();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(first), nix::sys::signal::Signal::SIGKILL).unwrap();
+    let exit = room.exit_of(&seen).await;
+    assert_eq!((exit.code, exit.signal, exit.oom_killed), (137, 9, false));
+    room.native.stop_sandbox(&pod.uid).await.unwrap();
+}
+
+async fn memory_limits_kill(mut room: Room) {
+    let (pod, _) = room.start_pod("web").await;
+    let mut spec = room.shell(&pod, "exec dd if=/dev/zero of=/dev/null bs=200M count=1");
+    spec.limits.memory_bytes = Some(32 << 20);
+    let (exit, _) = room.run(&spec).await;
+    assert_eq!((exit.code, exit.oom_killed), (137, true));
+    spec.limits.memory_bytes = Some(512 << 20);
+    let (exit, _) = room.run(&spec).await;
+    assert_eq!((exit.code, exit.oom_killed), (0, false));
+    room.native.stop_sandbox(&pod.uid).await.unwrap();
+}
+
+async fn limits_are_in_the_control_group(room: Room) {
+    let (pod, _) = room.start_pod("web").await;
+    let mut spec = room.shell(&pod, "sleep 1000");
+    spec.limits = Limits { cpu_shares: Some(512), cpu_milli: Some(250), memory_bytes: Some(64 << 20), pids: Some(20) };
+    let seen = room.native.start_container(&spec).await.unwrap();
+    let read = |v1: &str, v2: &str| {
+        let (controller, file) = v1.split_once('/').unwrap();
+        let group = format!("kapstan/{}/{}", pod.uid, seen.id);
+        let v1 = format!("/sys/fs/cgroup/{controller}/{group}/{file}");
+        fs::read_to_string(v1)
+            .or_else(|_| fs::read_to_string(format!("/sys/fs/cgroup/{group}/{v2}")))
+            .unwrap()
+            .trim()
+            .to_owned()
+    };
+    assert_eq!(read("memory/memory.limit_in_bytes", "memory.max"), (64 << 20).to_string());
+    assert_eq!(read("pids/pids.max", "pids.max"), "20");
+    assert!(["25000", "25000 100000"].contains(&read("cpu/cpu.cfs_quota_us", "cpu.max").as_str()));
+    assert!(["512", "20"].contains(&read("cpu/cpu.shares", "cpu.weight").as_str()));
+    assert!(!read("memory/cgroup.procs", "cgroup.procs").is_empty());
+    room.native.stop_sandbox(&pod.uid).await.unwrap();
+}
+
+async fn environment_and_command(mut room: Room) {
+    let (pod, _) = room.start_pod("web").await;
+    let mut spec = room.shell(
+        &pod,
+        "env | sort; pwd; hostname; cat /etc/hostname; tail -n 1 /etc/hosts | cut -f 2; cat /etc/resolv.conf",
+    );
+    spec.env = vec![("MINE".into(), "a b=c".into()), ("FROM_IMAGE".into(), "no".into())];
+    spec.working_dir = Some("/made/for/it".into());
+    let (_, log) = room.run(&spec).await;
+    expect![[r#"
+        stdout F FROM_IMAGE=no
+        stdout F HOME=/root
+        stdout F HOSTNAME=web
+        stdout F MINE=a b=c
+        stdout F PATH=/bin
+        stdout F PWD=/made/for/it
+        stdout F SHLVL=1
+        stdout F /made/for/it
+        stdout F web
+        stdout F web
+        stdout F web
+        stdout F nameserver 10.96.0.10
+    "#]]
+    .assert_eq(&log);
+    room.native.stop_sandbox(&pod.uid).await.unwrap();
+}
+
+async fn users(mut room: Room) {
+    let (pod, _) = room.start_pod("web").await;
+    let mut spec = room.shell(&pod, "id -u; id -g; id -G; echo $HOME; echo to-stderr > /dev/stderr");
+    spec.security.run_as_user = Some(101);
+    let (_, log) = room.run(&spec).await;
+    let mut lines: Vec<&str> = log.lines().collect();
+    lines.sort();
+    assert_eq!(lines, ["stderr F to-stderr", "stdout F /home/web", "stdout F 101", "stdout F 102", "stdout F 102 7"]);
+    spec.security = Security {
+        run_as_user: Some(5000),
+        run_as_group: Some(6000),
+        supplemental_groups: vec![7000],
+        ..Security::default()
+    };
+    let (_, log) = room.run(&spec).await;
+    assert!(log.contains("stdout F 5000\nstdout F 6000\nstdout F 6000 7000\n"), "{log}");
+    spec.security = Security { run_as_non_root: true, ..Security::default() };
+    assert!(matches!(room.refusal(&spec).await, RuntimeError::ContainerConfig(why) if why.contains("runAsNonRoot")));
+    room.native.stop_sandbox(&pod.uid).await.unwrap();
+}
+
+async fn file_systems_are_guarded(mut room: Room) {
+    let (pod, _) = room.start_pod("web").await;
+    let tries = "for f in /file /proc/sys/kernel/hostname /proc/sysrq-trigger /sys/kernel/mm/ksm/run; do (echo x > $f) 2>/dev/null && echo wrote $f; done; \
+         wc -c < /proc/interrupts; ls /sys/firmware | wc -l; echo ok > /dev/null; echo ok > /dev/shm/x; head -c 4 /dev/zero | wc -c; \
+         ls /proc/self/fd | tr '\\n' ' '; echo; cat /proc/1/comm; mknod /tmp-disk b 1 1 2>/dev/null; dd if=/tmp-disk of=/dev/null count=1 2>&1 | head -n 1";
+    let spec = room.shell(&pod, tries);
+    let (_, log) = room.run(&spec).await;
+    expect![[r#"
+        stdout F wrote /file
+        stdout F 0
+        stdout F 0
+        stdout F 4
+        stdout F 0 1 2 3 
+        stdout F sh
+        stdout F dd: can't open '/tmp-disk': Permission denied
+    "#]]
+    .assert_eq(&log);
+    let mut spec = spec;
+    spec.args = vec!["(echo x > /file) 2>/dev/null || echo refused; echo x > /dev/shm/x && echo shm".into()];
+    spec.security.read_only_root = true;
+    let (_, log) = room.run(&spec).await;
+    assert_eq!(log, "stdout F refused\nstdout F shm\n");
+    room.native.stop_sandbox(&pod.uid).await.unwrap();
+}
+
+async fn rights_are_taken_away(mut room: Room) {
+    let (pod, _) = room.start_pod("web").await;
+    let line = "grep -E 'CapPrm|CapEff|CapBnd|CapAmb|CapInh|NoNewPrivs|Seccomp:' /proc/self/status; unshare -m true 2>&1 | head -n 1; hostname other 2>&1";
+    let mut spec = room.shell(&pod, line);
+    spec.security.seccomp_default = true;
+    spec.security.allow_privilege_escalation = false;
+    let (_, log) = room.run(&spec).await;
+    expect![[r#"
+        stdout F CapInh:	0000000000000000
+        stdout F CapPrm:	00000000a80425fb
+        stdout F CapEff:	00000000a80425fb
+        stdout F CapBnd:	00000000a80425fb
+        stdout F CapAmb:	0000000000000000
+        stdout F NoNewPrivs:	1
+        stdout F Seccomp:	2
+        stdout F unshare: unshare(0x20000): Operation not permitted
+        stdout F hostname: sethostname: Operation not permitted
+    "#]]
+    .assert_eq(&log);
+    spec.security = Security {
+        run_as_user: Some(101),
+        allow_privilege_escalation: true,
+        seccomp_default: true,
+        drop_capabilities: vec!["ALL".into()],
+        add_capabilities: vec!["NET_BIND_SERVICE".into()],
+        ..Security::default()
+    };
+    let (_, log) = room.run(&spec).await;
+    assert!(log.contains("CapPrm:\t0000000000000000") && log.contains("CapBnd:\t0000000000000400"), "{log}");
+    assert!(log.contains("NoNewPrivs:\t0") && log.contains("Seccomp:\t2"), "{log}");
+    spec.security = Security { privileged: true, ..Security::default() };
+    spec.args = vec!["unshare -m true && test -e /dev/kmsg && echo all rights".into()];
+    let (_, log) = room.run(&spec).await;
+    assert_eq!(log, "stdout F all rights\n");
+    room.native.stop_sandbox(&pod.uid).await.unwrap();
+}
+
+async fn volumes(mut room: Room) {
+    let (pod, _) = room.start_pod("web").await;
+    let (writable, fixed, file) = (room.folder.join("writable"), room.folder.join("fixed"), room.folder.join("file"));
+    for folder in [&writable, &fixed] {
+        fs::create_dir(folder).unwrap();
+    }
+    fs::write(&file, "from the node\n").unwrap();
+    fs::write(fixed.join("read"), "me\n").unwrap();
+    let line = "echo written > /data/f; cat /data/inner/read; (echo x > /data/inner/x) 2>&1 | cut -d : -f 3; cat /escape/config; ls /etc";
+    let mut spec = room.shell(&pod, line);
+    let mount =
+        |source: &Path, target: &str, read_only| Mount { source: source.to_owned(), target: target.into(), read_only };
+    // The inner one is named first; a link in the image leads nowhere but into the image.
+    spec.mounts = vec![
+        mount(&fixed, "/data/inner", true),
+        mount(&writable, "/data", false),
+        mount(&file, "/escape/config", true),
+    ];
+    let (_, log) = room.run(&spec).await;
+    expect![[r#"
+        stdout F me
+        stdout F  Read-only file system
+        stdout F from the node
+        stdout F config
+        stdout F group
+        stdout F hostname
+        stdout F hosts
+        stdout F passwd
+        stdout F resolv.conf
+    "#]]
+    .assert_eq(&log);
+    assert_eq!(fs::read_to_string(writable.join("f")).unwrap(), "written\n");
+    assert!(!Path::new("/etc/config").exists());
+    spec.mounts = vec![mount(&room.folder.join("missing"), "/data", false)];
+    assert!(room.refusal(&spec).await.to_string().contains("missing: No such file or directory"));
+    room.native.stop_sandbox(&pod.uid).await.unwrap();
+}
+
+async fn the_image_says_which_signal_stops(room: Room) {
+    let (pod, _) = room.start_pod("web").await;
+    let line = "trap 'echo quit; exit 3' QUIT; trap 'echo term; exit 4' TERM; trap 'echo user; exit 5' USR1; echo up; while :; do sleep 0.01; done";
+    let mut spec = room.shell(&pod, line);
+    for (signal, code, word) in [(None, 3, "quit"), (Some("SIGTERM"), 4, "term"), (Some("USR1"), 5, "user")] {
+        spec.stop_signal = signal.map(String::from);
+        spec.attempt += 1;
+        spec.log_path = room.folder.join(format!("{word}.log"));
+        let seen = room.native.start_container(&spec).await.unwrap();
+        until_logged(&spec, "up").await;
+        let exit = room.native.stop_container(&pod.uid, &seen.id, SOON).await.unwrap();
+        assert_eq!((exit.code, log_of(&spec)), (code, format!("stdout F up\nstdout F {word}\n")));
+        let again = room.native.stop_container(&pod.uid, &seen.id, SOON).await.unwrap();
+        assert_eq!(again, exit, "stopping twice is no error");
+    }
+    room.native.stop_sandbox(&pod.uid).await.unwrap();
+}
+
+async fn a_deaf_container_is_killed(room: Room) {
+    let (pod, _) = room.start_pod("web").await;
+    let seen = room.native.start_container(&room.shell(&pod, "sleep 1000 & wait")).await.unwrap();
+    let start = Instant::now();
+    let exit = room.native.stop_container(&pod.uid, &seen.id, Duration::from_millis(300)).await.unwrap();
+    assert_eq!((exit.code, exit.signal), (137, 9));
+    assert!(start.elapsed() >= Duration::from_millis(300) && start.elapsed() < Duration::from_secs(5));
+    room.native.stop_sandbox(&pod.uid).await.unwrap();
+}
+
+async fn commands_run_inside(room: Room) {
+    let (pod, _) = room.start_pod("web").await;
+    let mut spec = room.shell(&pod, "sleep 1000");
+    spec.security.run_as_user = Some(101);
+    spec.env = vec![("COLOUR".into(), "green".into())];
+    spec.limits.pids = Some(50);
+    let seen = room.native.start_container(&spec).await.unwrap();
+    let run = |line: &str, timeout| {
+        let argv = ["sh", "-c", line].map(String::from);
+        let (native, pod, id) = (room.native.clone(), pod.uid.clone(), seen.id.clone());
+        async move { native.exec(&pod, &id, &argv, timeout).await }
+    };
+    let result = run("echo $COLOUR; id -u; hostname; echo err >&2; cat /proc/1/comm; exit 9", SOON).await.unwrap();
+    assert_eq!((result.code, result.output.as_str()), (9, "green\n101\nweb\nerr\nsleep\n"));
+    let result = run("head -c 100000 /dev/zero | tr '\\0' x", SOON).await.unwrap();
+    assert_eq!((result.code, result.output.len()), (0, 10 << 10));
+    let late = run("sleep 1000", Duration::from_millis(200)).await.unwrap_err();
+    assert_eq!(late.to_string(), "command timed out after 200ms");
+    let missing = room.native.exec(&pod.uid, &seen.id, &["nope".into()], SOON).await.unwrap_err();
+    assert!(missing.to_string().contains(r#"exec: "nope": executable file not found in $PATH: unknown"#), "{missing}");
+    let all =
+        futures::future::join_all((0..20).map(|n| run(Box::leak(format!("echo {n}").into_boxed_str()), SOON))).await;
+    let outputs: Vec<String> = all.into_iter().map(|result| result.unwrap().output).collect();
+    assert_eq!(outputs, (0..20).map(|n| format!("{n}\n")).collect::<Vec<_>>());
+    let start = Instant::now();
+    let exit = room.native.stop_container(&pod.uid, &seen.id, Duration::ZERO).await.unwrap();
+    assert_eq!(exit.code, 137);
+    assert!(start.elapsed() < Duration::from_secs(5), "no command holds the container");
+    let gone = room.native.exec(&pod.uid, &seen.id, &["true".into()], SOON).await.unwrap_err();
+    assert!(matches!(gone, RuntimeError::NotFound(_)), "{gone}");
+    room.native.stop_sandbox(&pod.uid).await.unwrap();
+}
+
+async fn missing_programs(room: Room) {
+    let (pod, _) = room.start_pod("web").await;
+    let mut messages = String::new();
+    for program in ["nope", "/bin/nope", "/script", "/etc", "/etc/passwd/x"] {
+        let mut spec = room.shell(&pod, "");
+        spec.command = vec![program.into()];
+        spec.args.clear();
+        messages += &format!("{}\n", room.refusal(&spec).await);
+    }
+    expect![[r#"
+        unable to start container process: exec: "nope": executable file not found in $PATH: unknown
+        unable to start container process: exec: "/bin/nope": stat /bin/nope: no such file or directory: unknown
+        unable to start container process: exec: "/script": permission denied: unknown
+        unable to start container process: exec: "/etc": is a directory: unknown
+        unable to start container process: exec: "/etc/passwd/x": stat /etc/passwd/x: not a directory: unknown
+    "#]]
+    .assert_eq(&messages);
+    assert_eq!(room.seen(&pod.uid).await.unwrap().containers, [], "what never ran is not listed");
+    let folder = options(&room.folder).data_dir.join("pods").join(&pod.uid).join("containers");
+    assert_eq!(fs::read_dir(folder).map_or(0, Iterator::count), 0, "and leaves nothing on disk");
+    room.native.stop_sandbox(&pod.uid).await.unwrap();
+}
+
+async fn bad_configurations(room: Room) {
+    let (pod, _) = room.start_pod("web").await;
+    let mut messages = String::new();
+    let mut refuse = async |change: &dyn Fn(&mut ContainerSpec)| {
+        let mut spec = room.shell(&pod, "true");
+        change(&mut spec);
+        messages += &format!("{}\n", room.refusal(&spec).await);
+    };
+    refuse(&|spec| spec.stop_signal = Some("SIGNOPE".into())).await;
+    refuse(&|spec| spec.security.add_capabilities = vec!["FLY".into()]).await;
+    refuse(&|spec| spec.working_dir = Some("relative".into())).await;
+    refuse(&|spec| spec.security.run_as_user = Some(1 << 40)).await;
+    refuse(&|spec| spec.pod_uid = "nobody".into()).await;
+    expect![[r#"
+        unknown stop signal "SIGNOPE"
+        unknown capability "FLY"
+        the working directory relative is not an absolute path
+        runAsUser 1099511627776 is not an id
+        pod "nobody" not found
+    "#]]
+    .assert_eq(&messages);
+    let mut spec = room.shell(&pod, "true");
+    spec.image = "missing:v1".into();
+    room.refusal(&spec).await;
+    assert!(matches!(
+        room.native.ensure_image("missing:v1", PullPolicy::Never).await,
+        Err(RuntimeError::ImageNeverPull(_))
+    ));
+    assert!(room.native.ensure_image(IMAGE, PullPolicy::IfNotPresent).await.unwrap().id.starts_with("sha256:"));
+    let sandbox = SandboxSpec { uid: "../escape".into(), ..pod.clone() };
+    assert!(room.native.start_sandbox(&sandbox).await.is_err());
+    room.native.stop_sandbox(&pod.uid).await.unwrap();
+}
+
+async fn terminals_and_input(mut room: Room) {
+    let (pod, _) = room.start_pod("web").await;
+    let mut spec = room.shell(
+        &pod,
+        "test -t 0 && test -t 1 && test -t 2 && echo terminal; echo $TERM; : > /dev/tty && echo own; exit 4",
+    );
+    spec.tty = true;
+    let (exit, log) = room.run(&spec).await;
+    assert_eq!(
+        (exit.code, log.replace('\r', "")),
+        (4, "stdout F terminal\nstdout F xterm\nstdout F own\n".into()),
+        "{log}"
+    );
+    let mut spec = room.shell(&pod, "cat; echo input closed");
+    let (_, log) = room.run(&spec).await;
+    assert_eq!(log, "stdout F input closed\n");
+    spec.stdin = true;
+    let seen = room.native.start_container(&spec).await.unwrap();
+    let exit = room.native.stop_container(&pod.uid, &seen.id, Duration::from_millis(100)).await.unwrap();
+    assert_eq!(exit.code, 137, "it waited for input");
+    room.native.stop_sandbox(&pod.uid).await.unwrap();
+}
+
+async fn log_files_are_rotated(mut room: Room) {
+    let (pod, _) = room.start_pod("web").await;
+    let spec = room
+        .shell(&pod, "yes 0123456789012345678901234567890123456789012345678901234567890123456789 | head -c 30000000");
+    let (exit, _) = room.run(&spec).await;
+    assert_eq!(exit.code, 0);
+    let files = agent::shim::rotated(&spec.log_path).unwrap();
+    assert!((3..5).contains(&files.len()), "{files:?}");
+    let lines: usize =
+        files.iter().chain([&spec.log_path]).map(|file| fs::read_to_string(file).unwrap().lines().count()).sum();
+    assert_eq!(lines, 30_000_000_usize.div_ceil(71), "no line is lost");
+    room.native.stop_sandbox(&pod.uid).await.unwrap();
+}
+
+async fn pods_talk(mut room: Room) {
+    let (server, sandbox) = room.start_pod("server").await;
+    let (client, other) = room.start_pod("client").await;
+    assert_ne!(sandbox.ip, other.ip);
+    let web = room.shell(&server, "mkdir /www; echo hello > /www/index.html; echo up; exec httpd -f -p 80 -h /www");
+    room.native.start_container(&web).await.unwrap();
+    until_logged(&web, "up").await;
+    let line = format!(
+        "until wget -q -O - http://{}/ 2>/dev/null; do sleep 0.01; done; ping -c 1 -W 5 10.244.0.1 | grep -c '1 packets received'; ping -c 1 127.0.0.1 | grep -c received; ip route",
+        sandbox.ip
+    );
+    let (_, log) = room.run(&room.shell(&client, &line)).await;
+    let expected = format!(
+        "stdout F hello\nstdout F 1\nstdout F 1\nstdout F default via 10.244.0.1 dev eth0  src {}\nstdout F 10.244.0.1 dev eth0 scope link\n",
+        other.ip
+    );
+    assert_eq!(log.replace(" \n", "\n"), expected);
+    // The node reaches its pods too.
+    std::net::TcpStream::connect((sandbox.ip, 80)).unwrap();
+    for pod in [server, client] {
+        room.native.stop_sandbox(&pod.uid).await.unwrap();
+    }
+}
+
+async fn host_network(mut room: Room) {
+    let mut spec = room.pod("node");
+    spec.host_network = true;
+    let sandbox = room.native.start_sandbox(&spec).await.unwrap();
+    assert_eq!(sandbox.ip.to_string(), "10.244.0.1");
+    let (_, log) = room.run(&room.shell(&spec, "ip link show kapstan0 | grep -c kapstan0")).await;
+    assert_eq!(log, "stdout F 1\n");
+    room.native.stop_sandbox(&spec.uid).await.unwrap();
+}
+
+async fn a_new_agent_takes_over(room: Room) {
+    let (pod, sandbox) = room.start_pod("web").await;
+    let gate = room.folder.join("gate");
+    fs::create_dir(&gate).unwrap();
+    let mut stays =
+        room.shell(&pod, "echo $$; echo before; until test -e /gate/go; do sleep 0.01; done; echo after; sleep 1000");
+    stays.mounts = vec![Mount { source: gate.clone(), target: "/gate".into(), read_only: true }];
+    let mut ends = room.shell(&pod, "until test -e /gate/end; do sleep 0.01; done; exit 42");
+    ends.mounts = stays.mounts.clone();
+    ends.name = "ends".into();
+    ends.log_path = room.folder.join("ends.log");
+    let stays_seen = room.native.start_container(&stays).await.unwrap();
+    let ends_seen = room.native.start_container(&ends).await.unwrap();
+    until_logged(&stays, "before").await;
+    let folder = room.folder.clone();
+    drop(room);
+    fs::write(gate.join("end"), "").unwrap();
+    let record = options(&folder)
+        .data_dir
+        .join("pods")
+        .join(&pod.uid)
+        .join("containers")
+        .join(&ends_seen.id)
+        .join("container.json");
+    until(|| fs::read_to_string(&record).unwrap().contains("\"code\":42")).await;
+    let mut room = Room::come_back(&folder).await;
+    let seen = room.seen(&pod.uid).await.unwrap();
+    assert_eq!(seen.ip, Some(sandbox.ip));
+    let codes: Vec<Option<i32>> = seen.containers.iter().map(|c| c.exit.as_ref().map(|exit| exit.code)).collect();
+    assert_eq!(codes, [None, Some(42)], "what ended meanwhile is reported");
+    assert_eq!(seen.containers[0], stays_seen, "what runs was not touched");
+    fs::write(gate.join("go"), "").unwrap();
+    until_logged(&stays, "after").await;
+    // Its shim obeys the new agent.
+    let again = room.native.start_sandbox(&pod).await.unwrap();
+    assert_eq!(again.ip, sandbox.ip);
+    let (exit, _) = room.run_named(&pod, "later", "exit 5").await;
+    assert_eq!(exit.code, 5);
+    let (other, fresh) = room.start_pod("other").await;
+    assert_ne!(fresh.ip, sandbox.ip, "the address is still taken");
+    for pod in [pod, other] {
+        room.native.stop_sandbox(&pod.uid).await.unwrap();
+    }
+}
+
+async fn a_dead_shim(mut room: Room) {
+    let (pod, sandbox) = room.start_pod("web").await;
+    let spec = room.shell(&pod, "echo up; sleep 1000");
+    let seen = room.native.start_container(&spec).await.unwrap();
+    until_logged(&spec, "up").await;
+    for pid in shims_of(&pod) {
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).unwrap();
+    }
+    let exit = room.exit_of(&seen).await;
+    assert_eq!((exit.code, exit.signal), (137, 9));
+    until(|| processes_of_pod(&pod).is_empty()).await;
+    assert_eq!(room.seen(&pod.uid).await.unwrap().ip, None);
+    let again = room.native.start_sandbox(&pod).await.unwrap();
+    assert_eq!(again.ip, sandbox.ip, "a pod keeps its address");
+    let mut room = room.restart_agent().await;
+    let (exit, _) = room.run_named(&pod, "next", "exit 6").await;
+    assert_eq!(exit.code, 6);
+    assert_eq!(room.seen(&pod.uid).await.unwrap().containers.len(), 1, "the lost one is still on record");
+    room.native.stop_sandbox(&pod.uid).await.unwrap();
+}
+
+async fn a_sandbox_starts_once(room: Room) {
+    let spec = room.pod("web");
+    let all = futures::future::join_all((0..5).map(|_| room.native.start_sandbox(&spec))).await;
+    let addresses: std::collections::BTreeSet<_> = all.into_iter().map(|sandbox| sandbox.unwrap().ip).collect();
+    assert_eq!(addresses.len(), 1);
+    let shims = shims_of(&spec);
+    assert_eq!(shims.len(), 1);
+    let flags = nix::sys::statvfs::statvfs(format!("/proc/{}/exe", shims[0]).as_str()).unwrap().flags();
+    assert!(flags.contains(nix::sys::statvfs::FsFlags::ST_RDONLY), "a container cannot write the shim's program");
+    let container = room.shell(&spec, "sleep 1000");
+    let first = room.native.start_container(&container).await.unwrap();
+    assert_eq!(room.native.start_container(&container).await.unwrap(), first);
+    room.native.stop_sandbox(&spec.uid).await.unwrap();
+    room.native.stop_sandbox(&spec.uid).await.unwrap();
+}
+
+async fn stopping_leaves_nothing(room: Room) {
+    let links = || fs::read_to_string("/proc/net/dev").unwrap().lines().filter(|line| line.contains("veth")).count();
+    let mounts =
+        || fs::read_to_string("/proc/self/mounts").unwrap().lines().filter(|line| line.contains("kapstan-")).count();
+    let mounts_before = mounts();
+    let (pod, _) = room.start_pod("web").await;
+    let mut spec = room.shell(&pod, "sleep 1000 & sleep 1000");
+    for attempt in 0..3 {
+        spec.attempt = attempt;
+        room.native.start_container(&spec).await.unwrap();
+    }
+    assert_eq!((links(), mounts() - mounts_before), (1, 3));
+    assert!(!groups_of(&pod.uid).is_empty() && !processes_of_pod(&pod).is_empty());
+    room.native.stop_sandbox(&pod.uid).await.unwrap();
+    assert_eq!((links(), mounts()), (0, mounts_before));
+    assert_eq!(groups_of(&pod.uid), [] as [std::path::PathBuf; 0]);
+    until(|| processes_of_pod(&pod).is_empty()).await;
+    assert!(room.seen(&pod.uid).await.is_none());
+    let data = options(&room.folder).data_dir;
+    for folder in ["pods", "run"] {
+        assert_eq!(fs::read_dir(data.join(folder)).unwrap().count(), 0, "{folder}");
+    }
+    assert!(spec.log_path.exists(), "the log stays");
+}
+
+async fn many_at_once(room: Room) {
+    let pods: Vec<SandboxSpec> = (0..12).map(|n| room.pod(&format!("web-{n}"))).collect();
+    let start = async |pod: &SandboxSpec| {
+        room.native.start_sandbox(pod).await.unwrap();
+        room.native.start_container(&room.shell(pod, "trap 'exit 0' QUIT; while :; do sleep 0.05; done")).await.unwrap()
+    };
+    let containers = futures::future::join_all(pods.iter().map(start)).await;
+    assert_eq!(room.native.list().await.unwrap().iter().filter(|pod| pod.containers[0].exit.is_none()).count(), 12);
+    let stop = async |(pod, seen): (&SandboxSpec, &agent::runtime::ContainerSeen)| {
+        let exit = room.native.stop_container(&pod.uid, &seen.id, SOON).await.unwrap();
+        room.native.stop_sandbox(&pod.uid).await.unwrap();
+        exit.code
+    };
+    let codes = futures::future::join_all(pods.iter().zip(&containers).map(stop)).await;
+    assert!(codes.iter().all(|code| [0, 131].contains(code)), "{codes:?}");
+}
