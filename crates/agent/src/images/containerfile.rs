@@ -28,8 +28,8 @@ impl Store {
     pub fn build_containerfile(
         &self,
         name: &str,
-        containerfile: Option<&Path>,
         context: &Path,
+        containerfile: Option<&Path>,
     ) -> Result<Image, Error> {
         let path = match containerfile {
             Some(path) => path.to_owned(),

@@ -28,7 +28,7 @@ use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-mod build;
+pub mod build;
 mod containerfile;
 mod error;
 mod import;

@@ -83,7 +83,7 @@ fn a_containerfile() {
         ("site/css/a.css", "css"),
         ("run.sh", "#!/bin/sh"),
     ]);
-    let image = store.build_containerfile("web:v1", None, context.path()).unwrap();
+    let image = store.build_containerfile("web:v1", context.path(), None).unwrap();
     let mut config = serde_json::to_value(image.config.config()).unwrap();
     config.sort_all_objects();
     expect![[r#"
@@ -159,7 +159,7 @@ fn what_a_containerfile_cannot_ask_for() {
     ] {
         let context = context(&[("Dockerfile", text), ("a", "a")]);
         std::os::unix::fs::symlink("/etc/passwd", context.path().join("link")).unwrap();
-        seen += &format!("{}\n", store.build_containerfile("web:v1", None, context.path()).unwrap_err());
+        seen += &format!("{}\n", store.build_containerfile("web:v1", context.path(), None).unwrap_err());
     }
     expect![[r#"
         Dockerfile has no FROM; start it with FROM scratch or FROM an image of `kapstan image ls`
@@ -188,7 +188,7 @@ fn what_a_containerfile_cannot_ask_for() {
     let ignoring = context(&[("Dockerfile", "FROM scratch"), (".dockerignore", "*.o")]);
     assert!(
         store
-            .build_containerfile("web:v1", None, ignoring.path())
+            .build_containerfile("web:v1", ignoring.path(), None)
             .unwrap_err()
             .to_string()
             .contains(".dockerignore is not supported")
