@@ -59,10 +59,11 @@ pub fn run(args: &[String]) -> Result<(), String> {
         return Ok(());
     }
     let options = options(args)?;
-    let archive = target_folder().join("images").join(ARCHIVE);
-    if options.rebuild || !archive.exists() {
-        build(&archive)?;
+    let target = crate::target_folder();
+    if options.rebuild {
+        build(&place(&target))?;
     }
+    let archive = archives(&target)?;
     println!("{}", archive.display());
     if let Some(out) = options.out {
         fs::create_dir_all(&out).map_err(|e| format!("cannot make {}: {e}", out.display()))?;
@@ -71,6 +72,19 @@ pub fn run(args: &[String]) -> Result<(), String> {
         println!("{}", copy.display());
     }
     options.data_dir.map_or(Ok(()), |data_dir| import(&archive, &data_dir))
+}
+
+/// The archive for `kapstan image import`, built when it is not there yet.
+pub fn archives(target: &Path) -> Result<PathBuf, String> {
+    let archive = place(target);
+    if !archive.exists() {
+        build(&archive)?;
+    }
+    Ok(archive)
+}
+
+fn place(target: &Path) -> PathBuf {
+    target.join("images").join(ARCHIVE)
 }
 
 fn options(args: &[String]) -> Result<Options, String> {
@@ -86,13 +100,6 @@ fn options(args: &[String]) -> Result<Options, String> {
         }
     }
     Ok(options)
-}
-
-fn target_folder() -> PathBuf {
-    match std::env::var_os("CARGO_TARGET_DIR") {
-        Some(folder) => PathBuf::from(folder),
-        None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"),
-    }
 }
 
 fn import(archive: &Path, data_dir: &Path) -> Result<(), String> {
