@@ -1,14 +1,22 @@
 //! The chores: `cargo xtask test|bench|images`.
 
+mod images;
+mod setup;
+mod test;
+
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-mod images;
+const USAGE: &str = "usage: cargo xtask COMMAND
+  test [ARGS]   set the machine up and run every check and test; ARGS go to `cargo test` and leave the checks out
+  images        build real nginx images from Debian's nginx package (--help tells more)";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let done = match args.split_first() {
+        Some((command, rest)) if command == "test" => test::run(rest),
         Some((command, rest)) if command == "images" => images::run(rest),
-        _ => Err("usage: cargo xtask images [--help]".to_owned()),
+        _ => Err(USAGE.to_owned()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -17,4 +25,11 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// The build folder.
+fn target_folder() -> PathBuf {
+    let workspace = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..");
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace.join("target"), PathBuf::from);
+    target.canonicalize().unwrap_or(target)
 }

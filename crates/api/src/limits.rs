@@ -33,3 +33,5 @@ pub const BURST_REPLICAS: usize = 500;
 pub const ANNOTATIONS_BYTES: usize = 256 * 1024;
 /// Bytes of all values of a ConfigMap or a Secret (upstream: `MaxSecretSize`).
 pub const CONFIG_BYTES: usize = 1024 * 1024;
+/// Bytes of changes read back at start, for watchers that resume across a restart.
+pub const RECOVERED_HISTORY_BYTES: usize = 4 << 20;

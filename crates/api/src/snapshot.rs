@@ -143,6 +143,17 @@ impl Snapshot {
             .filter_map(|(_, object)| object.get())
     }
 
+    /// Pods bound to a node, as objects, behind the path `after`.
+    pub fn pod_objects_on<'a>(
+        &'a self,
+        node: &str,
+        after: Option<&str>,
+    ) -> impl Iterator<Item = &'a Arc<Object>> + use<'a> {
+        let node: Arc<str> = node.into();
+        let start = (node.clone(), Path::from(after.map_or_else(String::new, |after| format!("{after}\0"))));
+        self.on_node.range(start..).take_while(move |((name, _), _)| *name == node).map(|(_, object)| object)
+    }
+
     /// Pods that no node has yet, in order of namespace and name.
     pub fn unbound_pods<'a>(&'a self) -> impl Iterator<Item = &'a Pod> + use<'a> {
         self.pods_on("")

@@ -1,1 +1,250 @@
-//! The door: HTTP, authorisation, admission, the turn.
+//! The door: HTTP, authorisation, admission, and the turn that owns the state.
+//!
+//! The way of a write: `http` parses and asks `authorize`; the writer's [`turn`](crate) passes it through the `door`,
+//! runs every woken decision through the same door, and hands the turn to `commit`, which makes it durable, publishes
+//! it and answers. Readers see only what is published.
+
+mod authorize;
+mod bootstrap;
+mod commit;
+mod decode;
+mod door;
+mod events;
+mod http;
+mod listen;
+mod metrics;
+mod nodes;
+mod pages;
+mod pki;
+mod published;
+mod turn;
+mod why;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+use std::thread::JoinHandle;
+
+use api::{Change, Key, Object, Snapshot, limits};
+use store::{Store, StoreError};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+pub use authorize::User;
+pub use nodes::{LogRequest, NodeRequest, Nodes};
+pub use pki::write_private;
+
+use crate::http::Gate;
+use crate::published::Published;
+use crate::turn::{Action, Writer};
+
+/// What keeps a server from starting or going on.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// The store cannot be opened or written.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The store holds what this version cannot read.
+    #[error("the stored object {key} cannot be read: {error}; was it written by a newer kapstan?")]
+    Unreadable {
+        /// Storage key of the object.
+        key: String,
+        /// What is wrong with it.
+        error: String,
+    },
+    /// The port is taken or not ours to use.
+    #[error("cannot listen on {address}: {error}; choose another address with --listen")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// The system's words.
+        error: std::io::Error,
+    },
+    /// A file cannot be read or written.
+    #[error("{}: {error}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The system's words.
+        error: String,
+    },
+    /// A certificate or key is not usable.
+    #[error("certificate {}: {error}; remove the pki folder to make new ones", path.display())]
+    Certificate {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is wrong with it.
+        error: String,
+    },
+}
+
+/// How to start.
+pub struct Options {
+    /// Where everything is kept.
+    pub data_dir: PathBuf,
+    /// Address and port; port 0 picks a free one.
+    pub listen: SocketAddr,
+}
+
+/// A server that serves.
+pub struct Server {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// A kubeconfig for the administrator.
+    pub kubeconfig: String,
+    /// What further nodes join with.
+    pub join_token: String,
+    /// The API without a socket, with the system's rights: what the binary's own agent uses.
+    pub router: axum::Router,
+    /// Where agents register to serve logs.
+    pub nodes: Arc<Nodes>,
+    stop: watch::Sender<bool>,
+    threads: Vec<JoinHandle<()>>,
+    listening: tokio::task::JoinHandle<()>,
+}
+
+impl Server {
+    /// Recovers the state, listens, and returns once requests are served.
+    pub async fn start(options: &Options) -> Result<Server, ServerError> {
+        let limits = store::Limits { history_bytes: limits::RECOVERED_HISTORY_BYTES, ..store::Limits::default() };
+        let (store, recovered) = Store::open(&options.data_dir.join("store"), limits)?;
+        let recovered = Recovered::read(&recovered)?;
+        let pki = pki::open(&options.data_dir.join("pki"), options.listen.ip())?;
+        let listener = TcpListener::bind(options.listen)
+            .await
+            .map_err(|error| ServerError::Listen { address: options.listen, error })?;
+        let address = listener.local_addr().map_err(|error| ServerError::Listen { address: options.listen, error })?;
+        let (stop, stopping) = watch::channel(false);
+        let (gate, threads) = start_writer(store, recovered, stopping.clone());
+        furnish(&gate, address).await?;
+        let router = http::router(gate.clone());
+        let port = listen::Port::new(&pki)?;
+        let listening = tokio::spawn(port.serve(listener, router.clone(), stopping));
+        let url = format!("https://{}", reachable(address));
+        Ok(Server {
+            address,
+            kubeconfig: pki::kubeconfig(&pki, &url),
+            join_token: pki.join_token.clone(),
+            router: listen::in_process(router),
+            nodes: gate.nodes,
+            stop,
+            threads,
+            listening,
+        })
+    }
+
+    /// Stops taking requests, commits what was taken, and closes the store.
+    pub async fn stop(self) {
+        let Server { stop, threads, listening, router, .. } = self;
+        stop.send_replace(true);
+        if let Err(error) = listening.await {
+            tracing::warn!(%error, "the listener ended badly");
+        }
+        drop(router);
+        let joined = tokio::task::spawn_blocking(move || threads.into_iter().for_each(|thread| drop(thread.join())));
+        // Connections still open hold the writer's mailbox; what they wrote is durable, so there is nothing to wait for.
+        drop(tokio::time::timeout(std::time::Duration::from_secs(2), joined).await);
+    }
+}
+
+/// The address a client on this machine can use.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    match address {
+        SocketAddr::V4(v4) if v4.ip().is_unspecified() => SocketAddr::from(([127, 0, 0, 1], v4.port())),
+        SocketAddr::V6(v6) if v6.ip().is_unspecified() => SocketAddr::from(([127, 0, 0, 1], v6.port())),
+        other => other,
+    }
+}
+
+/// The state as the store holds it. Kinds this version does not know are refused rather than lost.
+struct Recovered {
+    world: Snapshot,
+    history: Vec<Change>,
+    compacted: u64,
+}
+
+impl Recovered {
+    fn read(stored: &store::Recovered) -> Result<Recovered, ServerError> {
+        let mut world = Snapshot::default();
+        for record in &stored.objects {
+            if let Some(object) = object(&record.key, record.value.as_ref(), record.revision)? {
+                world.put(object);
+            }
+        }
+        world.advance(stored.revision);
+        let pairs = stored.history.iter().zip(&stored.previous);
+        let changes = pairs.map(|(record, previous)| {
+            let after = object(&record.key, record.value.as_ref(), record.revision)?;
+            let mut before = object(&record.key, previous.as_ref(), record.revision)?;
+            if after.is_none() {
+                // Watchers are shown the last state with the revision of the removal.
+                before = before.map(|last| Object::written(last.body.clone(), record.revision));
+            }
+            Ok((before.is_some() || after.is_some()).then_some(Change { revision: record.revision, before, after }))
+        });
+        let history = changes.filter_map(Result::transpose).collect::<Result<Vec<Change>, ServerError>>()?;
+        Ok(Recovered { world, history, compacted: stored.compacted })
+    }
+}
+
+fn object(key: &str, json: Option<&bytes::Bytes>, revision: u64) -> Result<Option<Arc<Object>>, ServerError> {
+    let unreadable = |error: String| ServerError::Unreadable { key: key.to_owned(), error };
+    let kind = Key::from_storage_key(key).ok_or_else(|| unreadable("unknown kind".into()))?.kind;
+    let object = json.map(|json| Object::recovered(kind, json.clone(), revision)).transpose();
+    object.map_err(|error| unreadable(error.to_string()))
+}
+
+fn start_writer(store: Store, recovered: Recovered, stopping: watch::Receiver<bool>) -> (Gate, Vec<JoinHandle<()>>) {
+    let Recovered { world, history, compacted } = recovered;
+    let published = Arc::new(Published::new(world.clone(), compacted, history));
+    let metrics = Arc::new(metrics::Metrics::default());
+    let why = Arc::new(why::Whys::default());
+    let (writer, requests) = sync_channel(limits::WAITING_REQUESTS);
+    let (committer, turns) = sync_channel(limits::TURNS_IN_FLIGHT);
+    let committing = {
+        let (published, metrics) = (published.clone(), metrics.clone());
+        named("committer", move || match commit::run(store, turns, published, metrics) {
+            Ok(store) => drop(store),
+            Err(error) => {
+                // Going on would acknowledge writes that are not durable.
+                tracing::error!(%error, "the store failed; stopping");
+                eprintln!("kapstan: {error}");
+                std::process::exit(1);
+            }
+        })
+    };
+    let deciding = {
+        let why = why.clone();
+        named("writer", move || Writer::new(world, why, committer).run(requests))
+    };
+    let gate = Gate {
+        published,
+        writer,
+        nodes: Arc::new(Nodes::default()),
+        pages: Arc::new(pages::Pages::default()),
+        why,
+        metrics,
+        stopping,
+    };
+    (gate, vec![deciding, committing])
+}
+
+fn named(name: &str, body: impl FnOnce() + Send + 'static) -> JoinHandle<()> {
+    std::thread::Builder::new().name(name.into()).spawn(body).expect("a thread can be started")
+}
+
+/// Makes the objects that every cluster has.
+async fn furnish(gate: &Gate, address: SocketAddr) -> Result<(), ServerError> {
+    for (namespace, body) in bootstrap::missing(&gate.published.snapshot(), address) {
+        let name = body.meta().name.clone().unwrap_or_default();
+        let created = gate.submit(Action::Create(namespace, body), false).await;
+        created.map_err(|refusal| ServerError::Unreadable { key: name, error: refusal.message })?;
+    }
+    Ok(())
+}
+
+/// Where a server keeps its kubeconfig unless told otherwise.
+pub fn default_kubeconfig(data_dir: &Path) -> PathBuf {
+    data_dir.join("admin.kubeconfig")
+}

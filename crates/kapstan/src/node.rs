@@ -1,0 +1,177 @@
+//! A node in this process: the agent, its containers, its proxy and its logs, put together.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use agent::images::Store;
+use agent::node::NodeConfig;
+use agent::registration::Capacity;
+use agent::runtime::Runtime;
+use agent::runtime::native::{self, Native};
+use agent::runtime::profile::Profile;
+use agent::specs::Dns;
+use bytes::Bytes;
+use futures::StreamExt;
+use kube::Client;
+use server::{LogRequest, NodeRequest, Server};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// Addresses of all pods, of the pods of the node on the server's machine, and of all services.
+const POD_NETWORK: &str = "10.244.0.0/16";
+const OWN_PODS: &str = "10.244.0.0/24";
+const SERVICE_NETWORK: &str = "10.96.0.0/16";
+/// Questions to a node that wait.
+const QUESTIONS: usize = 64;
+/// Pieces of a log on their way.
+const LOG_CHUNKS: usize = 16;
+
+/// What the node on this machine is made from.
+pub struct Options {
+    /// Where images, pods and sockets are kept.
+    pub data_dir: PathBuf,
+    /// Its name.
+    pub name: String,
+    /// Name of the control group above its pods; `None`: the usual one.
+    pub cgroups: Option<String>,
+}
+
+/// The node on this machine.
+pub struct Node {
+    images: Store,
+    shutdown: CancellationToken,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Node {
+    /// Takes over what runs and begins to serve.
+    pub async fn start(options: &Options, server: &Server) -> Result<Node, String> {
+        let client = Client::new(server.router.clone(), "default");
+        let mut native = native::Options::new(&options.data_dir);
+        native.pod_cidr = OWN_PODS.into();
+        let (native, exits) = Native::open(native).await.map_err(|error| error.to_string())?;
+        let images = native.images().clone();
+        let shutdown = CancellationToken::new();
+        let (applied, acknowledged) = watch::channel(0);
+        let proxy = tokio::spawn(proxy(client.clone(), open_proxy(&options.name)?, applied, shutdown.clone()));
+        let config = NodeConfig {
+            name: options.name.clone(),
+            labels: BTreeMap::new(),
+            taints: Vec::new(),
+            addresses: vec![own_address(server.address.ip())],
+            pod_cidr: OWN_PODS.into(),
+            capacity: Capacity::of_this_machine(&options.data_dir),
+            data_dir: options.data_dir.clone(),
+            dns: Dns::default(),
+        };
+        let runtime = Runtime::Native(Arc::new(native));
+        let agent = agent::node::run(config, client, runtime, exits, Some(acknowledged), shutdown.clone());
+        let agent = tokio::spawn(agent);
+        let (mailbox, questions) = mpsc::channel(QUESTIONS);
+        server.nodes.register(&options.name, mailbox);
+        let logs = tokio::spawn(answer(options.data_dir.clone(), questions));
+        Ok(Node { images, shutdown, tasks: vec![proxy, agent, logs] })
+    }
+
+    /// The node's images.
+    pub fn images(&self) -> &Store {
+        &self.images
+    }
+
+    /// Lets go of the node: its containers and its rules stay.
+    pub async fn stop(self) {
+        self.shutdown.cancel();
+        for task in self.tasks {
+            task.abort();
+            // It was told to end; how it did is of no further interest.
+            drop(task.await);
+        }
+    }
+}
+
+/// Starts `count` simulated nodes in this process.
+pub fn start_simulated(
+    client: Client,
+    count: usize,
+    prefix: &str,
+    profile: Option<&Path>,
+) -> Result<JoinHandle<()>, String> {
+    let profile = match profile {
+        Some(path) => {
+            let told = |error: &dyn std::fmt::Display| format!("--simulated-profile {}: {error}", path.display());
+            let text = std::fs::read_to_string(path).map_err(|error| told(&error))?;
+            Profile::parse(&text).map_err(|error| told(&error))?
+        }
+        None => Profile::default(),
+    };
+    let prefix = prefix.to_owned();
+    Ok(tokio::spawn(async move {
+        agent::simulated_nodes::run(client, count, &prefix, profile, CancellationToken::new()).await;
+    }))
+}
+
+fn open_proxy(node_name: &str) -> Result<proxy::Proxy, String> {
+    let network = |text: &str| text.parse().map_err(|error| format!("{text}: {error}"));
+    let options = proxy::Options {
+        node_name: node_name.to_owned(),
+        pod_cidr: network(POD_NETWORK)?,
+        service_cidr: network(SERVICE_NETWORK)?,
+    };
+    proxy::Proxy::open(options).map_err(|error| error.to_string())
+}
+
+async fn proxy(client: Client, proxy: proxy::Proxy, applied: watch::Sender<u64>, shutdown: CancellationToken) {
+    let on_applied = |_: &proxy::Applied, revision: u64| {
+        applied.send_replace(revision);
+    };
+    if let Err(error) = proxy::follow::run(client, proxy, shutdown.cancelled_owned(), on_applied).await {
+        tracing::error!(%error, "services are no longer served on this node");
+        eprintln!("kapstan: {error}");
+    }
+}
+
+/// An address by which others can name this node.
+fn own_address(listening: IpAddr) -> IpAddr {
+    if listening.is_unspecified() { IpAddr::from([127, 0, 0, 1]) } else { listening }
+}
+
+/// Answers what only the node knows.
+async fn answer(data_dir: PathBuf, mut questions: mpsc::Receiver<NodeRequest>) {
+    while let Some(question) = questions.recv().await {
+        let data_dir = data_dir.clone();
+        tokio::spawn(async move {
+            let NodeRequest::Logs(request, reply) = question;
+            // Who asked may have gone away.
+            drop(reply.send(logs(&data_dir, request).await));
+        });
+    }
+}
+
+async fn logs(data_dir: &Path, request: LogRequest) -> Result<mpsc::Receiver<Bytes>, String> {
+    let whose = agent::logs::Whose { uid: request.pod_uid, pod: request.pod, container: request.container };
+    let since = request.since_ms.and_then(|since| jiff::Timestamp::from_millisecond(since).ok());
+    let options = agent::logs::Options {
+        follow: request.follow,
+        tail_lines: request.tail_lines,
+        since,
+        timestamps: request.timestamps,
+        limit_bytes: request.limit_bytes,
+        previous: request.previous,
+    };
+    let folder = data_dir.join("pods").join(&whose.uid);
+    let running = move || folder.exists();
+    let mut stream =
+        Box::pin(agent::logs::read(data_dir, whose, options, running).await.map_err(|error| error.to_string())?);
+    let (chunks, receiver) = mpsc::channel(LOG_CHUNKS);
+    tokio::spawn(async move {
+        while let Some(Ok(chunk)) = stream.next().await {
+            if chunks.send(chunk).await.is_err() {
+                return;
+            }
+        }
+    });
+    Ok(receiver)
+}

@@ -1,0 +1,112 @@
+//! The committer: makes turns durable, in order, and only then answers clients and shows watchers what happened.
+//!
+//! Turns that wait while the disk syncs are made durable together, by one sync. If the store fails, the process ends:
+//! what it would answer from then on could be lost.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+use std::thread::JoinHandle;
+
+use api::{Change, Kind, Refusal, Snapshot};
+use store::{Batch, Record, Store, StoreError};
+use tokio::sync::oneshot;
+
+use crate::metrics::Metrics;
+use crate::published::Published;
+use crate::turn::Answer;
+
+/// One turn, ready to be committed.
+#[derive(Default)]
+pub struct Turn {
+    /// State after the turn.
+    pub world: Snapshot,
+    /// What changed, in order.
+    pub changes: Vec<Change>,
+    /// Who waits for it.
+    pub answers: Vec<(oneshot::Sender<Result<Answer, Refusal>>, Result<Answer, Refusal>)>,
+}
+
+impl Turn {
+    /// True if there is nothing to store and nobody to answer.
+    pub fn is_empty(&self) -> bool {
+        self.changes.is_empty() && self.answers.is_empty()
+    }
+
+    /// The durable form: the last state of each object touched.
+    fn batch(&self) -> Batch {
+        let mut last: HashMap<String, Record> = HashMap::new();
+        for change in &self.changes {
+            let key = change.object().key().storage_key();
+            let value = change.after.as_ref().map(|object| object.json.clone());
+            last.insert(key.clone(), Record { revision: change.revision, key, value });
+        }
+        let mut records: Vec<Record> = last.into_values().collect();
+        records.sort_by_key(|record| record.revision);
+        Batch { records }
+    }
+}
+
+/// Commits turns until the writer is gone, then hands the store back.
+pub fn run(
+    mut store: Store,
+    turns: Receiver<Turn>,
+    published: Arc<Published>,
+    metrics: Arc<Metrics>,
+) -> Result<Store, StoreError> {
+    let mut compaction: Option<JoinHandle<Result<store::Snapshot, StoreError>>> = None;
+    while let Ok(first) = turns.recv() {
+        let waiting: Vec<Turn> = std::iter::once(first).chain(turns.try_iter()).collect();
+        let batches: Vec<Batch> = waiting.iter().map(Turn::batch).filter(|batch| !batch.records.is_empty()).collect();
+        if !batches.is_empty() {
+            store.append(&batches)?;
+            metrics.committed(&batches, store.stats());
+        }
+        for turn in waiting {
+            publish(turn, &published);
+        }
+        if let Some(done) = compaction.take_if(|compaction| compaction.is_finished()) {
+            adopt(&mut store, done)?;
+        }
+        if compaction.is_none() && store.should_compact() {
+            compaction = Some(compact(&store, published.snapshot()));
+        }
+    }
+    if let Some(done) = compaction {
+        adopt(&mut store, done)?;
+    }
+    Ok(store)
+}
+
+/// Writes all that is live beside the committer, which goes on meanwhile.
+fn compact(store: &Store, world: Arc<Snapshot>) -> JoinHandle<Result<store::Snapshot, StoreError>> {
+    let snapshotter = store.snapshotter();
+    let write = move || {
+        let objects = Kind::ALL.iter().flat_map(|kind| world.objects(*kind, None));
+        let live: Vec<(String, u64, bytes::Bytes)> =
+            objects.map(|object| (object.key().storage_key(), object.revision, object.json.clone())).collect();
+        let live = live.iter().map(|(key, revision, json)| (key.as_str(), *revision, &json[..]));
+        snapshotter.write(world.revision(), live)
+    };
+    std::thread::Builder::new().name("compaction".into()).spawn(write).expect("a thread can be started")
+}
+
+fn adopt(store: &mut Store, done: JoinHandle<Result<store::Snapshot, StoreError>>) -> Result<(), StoreError> {
+    match done.join() {
+        Ok(snapshot) => store.adopt(snapshot?),
+        Err(_) => {
+            tracing::error!("compaction panicked; the log goes on growing until the next one succeeds");
+            Ok(())
+        }
+    }
+}
+
+fn publish(turn: Turn, published: &Published) {
+    if !turn.changes.is_empty() {
+        published.publish(turn.world, turn.changes);
+    }
+    for (reply, answer) in turn.answers {
+        // A client that has gone away does not need its answer.
+        drop(reply.send(answer));
+    }
+}

@@ -1,0 +1,137 @@
+//! What the server itself adds to, or refuses in, a request: the built-in admission of this API.
+//!
+//! Upstream spreads this over plugins (`plugin/pkg/admission/…`) and registries (`registry/core/service/storage`).
+
+use std::collections::HashSet;
+use std::net::Ipv4Addr;
+
+use api::{Body, Cause, Kind, Refusal, Snapshot};
+use k8s_openapi::api::core::v1::{Pod, Service, Toleration};
+
+use super::Call;
+
+/// Service addresses: 10.96.0.0/16.
+pub const SERVICE_NETWORK: [u8; 2] = [10, 96];
+/// Seconds a pod stays on a node that is not ready or unreachable (upstream: `defaulttolerationseconds`).
+const NOT_READY_TOLERATION_SECONDS: i64 = 300;
+
+pub(super) fn on_create(call: &Call, draft: &mut Body) -> Result<(), Refusal> {
+    match draft {
+        Body::Pod(pod) => admit_pod(pod),
+        Body::Service(service) => admit_service(call.world, service, None)?,
+        _ => {}
+    }
+    Ok(())
+}
+
+pub(super) fn on_update(call: &Call, current: &Body, new: &mut Body) -> Result<(), Refusal> {
+    if let (Body::Service(old), Body::Service(service)) = (current, new) {
+        admit_service(call.world, service, Some(old))?;
+    }
+    Ok(())
+}
+
+fn admit_pod(pod: &mut Pod) {
+    let spec = pod.spec.get_or_insert_default();
+    let account = spec.service_account_name.clone().or_else(|| spec.service_account.clone());
+    let account = account.filter(|name| !name.is_empty()).unwrap_or_else(|| "default".into());
+    spec.service_account_name = Some(account.clone());
+    spec.service_account = Some(account);
+    spec.priority.get_or_insert(0);
+    spec.preemption_policy.get_or_insert_with(|| "PreemptLowerPriority".into());
+    for key in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {
+        tolerate_for_a_while(spec.tolerations.get_or_insert_default(), key);
+    }
+}
+
+fn tolerate_for_a_while(tolerations: &mut Vec<Toleration>, key: &str) {
+    let tolerated = |toleration: &Toleration| {
+        let effect = toleration.effect.as_deref().unwrap_or("");
+        toleration.key.as_deref().is_none_or(|own| own.is_empty() || own == key)
+            && (effect.is_empty() || effect == "NoExecute")
+    };
+    if !tolerations.iter().any(tolerated) {
+        tolerations.push(Toleration {
+            key: Some(key.into()),
+            operator: Some("Exists".into()),
+            effect: Some("NoExecute".into()),
+            toleration_seconds: Some(NOT_READY_TOLERATION_SECONDS),
+            ..Default::default()
+        });
+    }
+}
+
+/// Gives a service its address, and keeps the one it has.
+fn admit_service(world: &Snapshot, service: &mut Service, old: Option<&Service>) -> Result<(), Refusal> {
+    let name = service.metadata.name.clone().unwrap_or_default();
+    let own_uid = service.metadata.uid.clone();
+    let spec = service.spec.get_or_insert_default();
+    match spec.type_.as_deref().unwrap_or("ClusterIP") {
+        "ExternalName" => {
+            spec.cluster_ip = None;
+            spec.cluster_ips = None;
+            return Ok(());
+        }
+        "ClusterIP" => {}
+        other => {
+            let message = format!(
+                "Unsupported value: \"{other}\": kapstan gives services cluster addresses only; use type ClusterIP or ExternalName"
+            );
+            let cause = Cause { reason: "FieldValueNotSupported".into(), message, field: "spec.type".into() };
+            return Err(Refusal::invalid(Kind::Service, &name, vec![cause]));
+        }
+    }
+    let kept = old.and_then(|old| old.spec.as_ref()).and_then(|spec| spec.cluster_ip.clone());
+    if spec.cluster_ip.as_deref().unwrap_or("").is_empty() {
+        spec.cluster_ip = kept.clone();
+    }
+    let address = match spec.cluster_ip.as_deref() {
+        Some("None") => "None".to_owned(),
+        Some(given) if !given.is_empty() => {
+            if kept.as_deref() != Some(given) {
+                check_address(world, &name, own_uid.as_deref(), given)?;
+            }
+            given.to_owned()
+        }
+        _ => free_address(world)?,
+    };
+    spec.cluster_ip = Some(address.clone());
+    spec.cluster_ips = Some(vec![address]);
+    spec.ip_families = Some(vec!["IPv4".into()]);
+    spec.ip_family_policy = Some("SingleStack".into());
+    Ok(())
+}
+
+fn check_address(world: &Snapshot, name: &str, uid: Option<&str>, given: &str) -> Result<(), Refusal> {
+    let problem = match given.parse::<Ipv4Addr>() {
+        Ok(address) if address.octets()[..2] != SERVICE_NETWORK => {
+            Some("failed to allocate IP: the provided IP is not in the valid range 10.96.0.0/16".to_owned())
+        }
+        Ok(_) if taken(world, uid).contains(given) => {
+            Some("failed to allocate IP: provided IP is already allocated".into())
+        }
+        Ok(_) => None,
+        Err(_) => Some("must be empty, \"None\", or a valid IPv4 address".into()),
+    };
+    let Some(problem) = problem else { return Ok(()) };
+    let message = format!("Invalid value: [\"{given}\"]: {problem}");
+    let cause = Cause { reason: "FieldValueInvalid".into(), message, field: "spec.clusterIPs".into() };
+    Err(Refusal::invalid(Kind::Service, name, vec![cause]))
+}
+
+fn taken<'a>(world: &'a Snapshot, except_uid: Option<&str>) -> HashSet<&'a str> {
+    let others = world.list::<Service>(None).filter(|service| service.metadata.uid.as_deref() != except_uid);
+    others.filter_map(|service| service.spec.as_ref()?.cluster_ip.as_deref()).collect()
+}
+
+/// The lowest free address behind those kept for the system (.1 the API, .10 DNS).
+fn free_address(world: &Snapshot) -> Result<String, Refusal> {
+    let taken = taken(world, None);
+    let [a, b] = SERVICE_NETWORK;
+    let candidates = (11u16..u16::MAX).map(|number| {
+        let [c, d] = number.to_be_bytes();
+        Ipv4Addr::new(a, b, c, d).to_string()
+    });
+    let mut free = candidates.filter(|address| !taken.contains(address.as_str()));
+    free.next().ok_or_else(|| Refusal::internal("failed to allocate a serviceIP: range is full"))
+}

@@ -1,0 +1,147 @@
+//! The door's outside: HTTP. Parses a request, asks who it is and whether they may, and hands it to a reader or to the
+//! writer. Generic over the kinds table; there is no handler per kind.
+
+mod discovery;
+mod logs;
+mod negotiate;
+mod openapi;
+mod query;
+mod read;
+mod reply;
+mod route;
+mod select;
+mod table;
+mod watch;
+mod write;
+
+use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, TrySendError};
+
+use api::{Refusal, Snapshot};
+use axum::extract::{Extension, Request as HttpRequest, State};
+use axum::response::Response;
+use http::Method;
+use tokio::sync::oneshot;
+
+use crate::authorize::{Attributes, User, authorize};
+use crate::metrics::Metrics;
+use crate::nodes::Nodes;
+use crate::pages::Pages;
+use crate::published::Published;
+use crate::turn::{Action, Answer, Request};
+use crate::why::Whys;
+use query::Query;
+use route::{Route, Target};
+
+/// Who asks: put beside every request by whoever accepted it.
+pub type Identity = Option<User>;
+
+/// What every request can reach.
+#[derive(Clone)]
+pub struct Gate {
+    /// The readers' side of the state.
+    pub published: Arc<Published>,
+    /// The writer's mailbox.
+    pub writer: SyncSender<Request>,
+    /// Nodes that serve logs.
+    pub nodes: Arc<Nodes>,
+    /// Snapshots of lists that go on.
+    pub pages: Arc<Pages>,
+    /// Reasons of decisions.
+    pub why: Arc<Whys>,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// Becomes true when the server stops: watches end.
+    pub stopping: tokio::sync::watch::Receiver<bool>,
+}
+
+/// The router of the whole API. Requests need an [`Identity`] extension.
+pub fn router(gate: Gate) -> axum::Router {
+    axum::Router::new().fallback(serve).with_state(gate)
+}
+
+async fn serve(State(gate): State<Gate>, Extension(who): Extension<Identity>, request: HttpRequest) -> Response {
+    gate.metrics.requested();
+    answer(&gate, who, request).await.unwrap_or_else(|refusal| reply::refusal(&refusal))
+}
+
+async fn answer(gate: &Gate, who: Identity, request: HttpRequest) -> Result<Response, Refusal> {
+    let route = Route::parse(request.uri().path());
+    match route {
+        Route::Health => return Ok(reply::text("ok")),
+        Route::Version => return Ok(reply::json(&discovery::version())),
+        _ => {}
+    }
+    let user = who.ok_or_else(Refusal::unauthorized)?;
+    let accept = negotiate::accept(request.headers());
+    match route {
+        Route::Resource(target) => resource(gate, &user, &target, request).await,
+        Route::CoreVersions => Ok(discovery::core_versions(&accept)),
+        Route::Groups => Ok(discovery::groups(&accept)),
+        Route::Group(group) => discovery::group(&group),
+        Route::GroupVersion(group, version) => discovery::group_version(&group, &version),
+        Route::OpenApiV2 => openapi::v2(),
+        Route::OpenApiV3Index => Ok(openapi::v3_index()),
+        Route::OpenApiV3(path) => openapi::v3(&path, request.headers()),
+        Route::Metrics => Ok(reply::text(&gate.metrics.render())),
+        Route::Why(kind, namespace, name) => {
+            let asked = Attributes { verb: "get", kind, subresource: "", namespace: &namespace, name: &name };
+            authorize(&gate.snapshot(), &user, &asked)?;
+            read::why(gate, kind, &namespace, &name)
+        }
+        Route::Health | Route::Version | Route::Unknown => Err(Refusal::no_such_path()),
+    }
+}
+
+async fn resource(gate: &Gate, user: &User, target: &Target, request: HttpRequest) -> Result<Response, Refusal> {
+    let query = Query::parse(request.uri().query());
+    let verb = verb(request.method(), target, &query)?;
+    // A list of one name by field selector may be allowed by a rule that names it.
+    let selection = select::Selection::parse(target.kind, &target.namespace, &query)?;
+    let name = if target.name.is_empty() { selection.exact_name().unwrap_or("") } else { &target.name };
+    let namespace = if target.kind == api::Kind::Namespace { &target.name } else { &target.namespace };
+    let asked = Attributes { verb, kind: target.kind, subresource: &target.subresource, namespace, name };
+    authorize(&gate.snapshot(), user, &asked)?;
+    match (verb, target.subresource.as_str()) {
+        ("get", "log") => logs::stream(gate, target, &query).await,
+        ("get", "") | ("get", "status") => read::get(gate, target, request.headers()),
+        ("get", "scale") => read::scale(gate, target),
+        ("list", "") => read::list(gate, target.kind, &selection, &query, request.headers()),
+        ("watch", "") => watch::watch(gate, target.kind, selection, &query, request.headers()),
+        ("create" | "update" | "patch" | "delete" | "deletecollection", _) => {
+            write::write(gate, target, verb, selection, &query, request).await
+        }
+        _ => Err(Refusal::method_not_allowed()),
+    }
+}
+
+fn verb(method: &Method, target: &Target, query: &Query) -> Result<&'static str, Refusal> {
+    let collection = target.name.is_empty();
+    match *method {
+        Method::GET if collection && query.flag("watch") => Ok("watch"),
+        Method::GET if collection => Ok("list"),
+        Method::GET => Ok("get"),
+        Method::POST if collection || target.subresource == "binding" => Ok("create"),
+        Method::PUT if !collection => Ok("update"),
+        Method::PATCH if !collection => Ok("patch"),
+        Method::DELETE if collection => Ok("deletecollection"),
+        Method::DELETE if target.subresource.is_empty() => Ok("delete"),
+        _ => Err(Refusal::method_not_allowed()),
+    }
+}
+
+impl Gate {
+    fn snapshot(&self) -> Arc<Snapshot> {
+        self.published.snapshot()
+    }
+
+    /// Hands a write to the writer and waits until it is durable.
+    pub async fn submit(&self, action: Action, dry_run: bool) -> Result<Answer, Refusal> {
+        let (reply, answer) = oneshot::channel();
+        self.writer.try_send(Request { action, dry_run, reply }).map_err(|error| match error {
+            TrySendError::Full(_) => Refusal::too_many_requests("the server has too many writes waiting; try again", 1),
+            TrySendError::Disconnected(_) => Refusal::unavailable("the server is stopping"),
+        })?;
+        answer.await.map_err(|_| Refusal::unavailable("the server stopped before the write was durable"))?
+    }
+}

@@ -1,0 +1,93 @@
+//! Query parameters, parsed once.
+
+use std::collections::HashMap;
+
+use api::Refusal;
+
+/// The parameters of a request.
+#[derive(Debug, Default)]
+pub struct Query(HashMap<String, String>);
+
+impl Query {
+    /// Parses the part behind `?`.
+    pub fn parse(text: Option<&str>) -> Query {
+        let pairs = text.unwrap_or("").split('&').filter(|pair| !pair.is_empty());
+        Query(
+            pairs.map(|pair| pair.split_once('=').unwrap_or((pair, ""))).map(|(k, v)| (decode(k), decode(v))).collect(),
+        )
+    }
+
+    /// The value of `name`, empty if it is not given.
+    pub fn text(&self, name: &str) -> &str {
+        self.0.get(name).map_or("", String::as_str)
+    }
+
+    /// True for `true` and `1`.
+    pub fn flag(&self, name: &str) -> bool {
+        matches!(self.text(name), "true" | "1" | "True")
+    }
+
+    /// A whole number, if given.
+    pub fn number(&self, name: &str) -> Result<Option<i64>, Refusal> {
+        match self.text(name) {
+            "" => Ok(None),
+            text => text
+                .parse()
+                .map(Some)
+                .map_err(|_| Refusal::bad_request(format!("query parameter {name}: \"{text}\" is not a whole number"))),
+        }
+    }
+
+    /// `dryRun=All`; anything else given is refused.
+    pub fn dry_run(&self) -> Result<bool, Refusal> {
+        match self.text("dryRun") {
+            "" => Ok(false),
+            "All" => Ok(true),
+            other => Err(Refusal::new(
+                422,
+                "Invalid",
+                format!("dryRun: Unsupported value: \"{other}\": supported values: \"All\""),
+            )),
+        }
+    }
+}
+
+/// Percent-decoding, `+` for a space.
+fn decode(text: &str) -> String {
+    let bytes = text.as_bytes();
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while at < bytes.len() {
+        let hex = bytes.get(at + 1..at + 3).and_then(|pair| std::str::from_utf8(pair).ok());
+        match (bytes[at], hex.and_then(|pair| u8::from_str_radix(pair, 16).ok())) {
+            (b'%', Some(byte)) => {
+                out.push(byte);
+                at += 3;
+            }
+            (b'+', _) => {
+                out.push(b' ');
+                at += 1;
+            }
+            (byte, _) => {
+                out.push(byte);
+                at += 1;
+            }
+        }
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Query;
+
+    #[test]
+    fn decoded() {
+        let query = Query::parse(Some("labelSelector=app%3Dweb%2Ctier+in+%28a%29&limit=5&bad=%zz&watch"));
+        assert_eq!(query.text("labelSelector"), "app=web,tier in (a)");
+        assert_eq!(query.number("limit"), Ok(Some(5)));
+        assert_eq!(query.text("bad"), "%zz");
+        assert_eq!(query.text("watch"), "");
+        assert!(query.number("bad").is_err());
+    }
+}

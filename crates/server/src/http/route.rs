@@ -1,0 +1,135 @@
+//! What a path means. One grammar for every kind; there is no handler per kind.
+
+use api::Kind;
+
+/// A parsed path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Route {
+    /// A collection, an object or a subresource.
+    Resource(Target),
+    /// `/api`.
+    CoreVersions,
+    /// `/apis`.
+    Groups,
+    /// `/apis/GROUP`.
+    Group(String),
+    /// `/api/v1` or `/apis/GROUP/VERSION`.
+    GroupVersion(String, String),
+    /// `/version`.
+    Version,
+    /// `/healthz`, `/livez`, `/readyz`, with what is below them.
+    Health,
+    /// `/metrics`.
+    Metrics,
+    /// `/openapi/v2`.
+    OpenApiV2,
+    /// `/openapi/v3`.
+    OpenApiV3Index,
+    /// `/openapi/v3/…`: the path of a group version, such as `apis/apps/v1`.
+    OpenApiV3(String),
+    /// `/kapstan/v1/why/KIND/NAMESPACE/NAME`: what a workload waits for.
+    Why(Kind, String, String),
+    /// Nothing is served here.
+    Unknown,
+}
+
+/// What a resource path points at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// The kind.
+    pub kind: Kind,
+    /// Namespace; empty for cluster-wide kinds and for lists over all namespaces.
+    pub namespace: String,
+    /// Name of one object, empty for the collection.
+    pub name: String,
+    /// Subresource, empty for the object itself.
+    pub subresource: String,
+}
+
+impl Route {
+    /// Parses a path without its query.
+    pub fn parse(path: &str) -> Route {
+        let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
+        match parts.as_slice() {
+            ["api"] => Route::CoreVersions,
+            ["apis"] => Route::Groups,
+            ["apis", group] => Route::Group((*group).to_owned()),
+            ["api", version] => Route::GroupVersion(String::new(), (*version).to_owned()),
+            ["apis", group, version] => Route::GroupVersion((*group).to_owned(), (*version).to_owned()),
+            ["api", version, rest @ ..] => resource("", version, rest),
+            ["apis", group, version, rest @ ..] => resource(group, version, rest),
+            ["version"] => Route::Version,
+            ["healthz" | "livez" | "readyz", ..] => Route::Health,
+            ["metrics"] => Route::Metrics,
+            ["openapi", "v2"] => Route::OpenApiV2,
+            ["openapi", "v3"] => Route::OpenApiV3Index,
+            ["openapi", "v3", rest @ ..] => Route::OpenApiV3(rest.join("/")),
+            ["kapstan", "v1", "why", kind, namespace, name] => {
+                let found = Kind::ALL.iter().find(|candidate| candidate.info().plural == *kind);
+                found.map_or(Route::Unknown, |kind| Route::Why(*kind, (*namespace).to_owned(), (*name).to_owned()))
+            }
+            _ => Route::Unknown,
+        }
+    }
+}
+
+fn resource(group: &str, version: &str, rest: &[&str]) -> Route {
+    // `/namespaces/NAME/status` is a subresource of the namespace, `/namespaces/NAME/pods` is a collection in it.
+    let namespaced = match rest {
+        ["namespaces", namespace, plural, tail @ ..] => Kind::by_resource(group, version, plural)
+            .filter(|kind| kind.namespaced())
+            .map(|kind| (kind, *namespace, tail)),
+        _ => None,
+    };
+    let (kind, namespace, tail) = match (namespaced, rest) {
+        (Some(found), _) => found,
+        (None, [plural, tail @ ..]) => match Kind::by_resource(group, version, plural) {
+            Some(kind) => (kind, "", tail),
+            None => return Route::Unknown,
+        },
+        (None, []) => return Route::Unknown,
+    };
+    let (name, subresource) = match tail {
+        [] => ("", String::new()),
+        [name] => (*name, String::new()),
+        [name, subresource] => (*name, (*subresource).to_owned()),
+        [..] => return Route::Unknown,
+    };
+    if kind.namespaced() && namespace.is_empty() && !name.is_empty() {
+        return Route::Unknown;
+    }
+    if !subresource.is_empty() && !kind.info().subresources.contains(&subresource.as_str()) {
+        return Route::Unknown;
+    }
+    Route::Resource(Target { kind, namespace: namespace.to_owned(), name: name.to_owned(), subresource })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn target(path: &str) -> Option<(Kind, String, String, String)> {
+        match Route::parse(path) {
+            Route::Resource(target) => Some((target.kind, target.namespace, target.name, target.subresource)),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn paths_of_resources() {
+        let expect = |kind, namespace: &str, name: &str, sub: &str| {
+            Some((kind, namespace.to_owned(), name.to_owned(), sub.to_owned()))
+        };
+        assert_eq!(target("/api/v1/pods"), expect(Kind::Pod, "", "", ""));
+        assert_eq!(target("/api/v1/namespaces/a/pods/p/log"), expect(Kind::Pod, "a", "p", "log"));
+        assert_eq!(target("/api/v1/namespaces/a"), expect(Kind::Namespace, "", "a", ""));
+        assert_eq!(target("/api/v1/namespaces/a/finalize"), expect(Kind::Namespace, "", "a", "finalize"));
+        assert_eq!(
+            target("/apis/apps/v1/namespaces/a/deployments/d/scale"),
+            expect(Kind::Deployment, "a", "d", "scale")
+        );
+        assert_eq!(target("/api/v1/pods/p"), None);
+        assert_eq!(target("/api/v1/namespaces/a/pods/p/nope"), None);
+        assert_eq!(target("/apis/apps/v1beta1/deployments"), None);
+    }
+}

@@ -1,0 +1,234 @@
+//! Everything that writes: reads the body, decodes it beside the writer, and hands the action over.
+
+use api::patch::PatchType;
+use api::schema::Mode;
+use api::{Key, Propagation, Refusal, limits};
+use axum::body::Body;
+use axum::extract::Request as HttpRequest;
+use axum::response::Response;
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, StatusCode};
+use http_body_util::BodyExt;
+use serde_json::Value;
+
+use super::negotiate::Form;
+use super::query::Query;
+use super::route::Target;
+use super::select::Selection;
+use super::{Gate, read, reply, table};
+use crate::decode;
+use crate::door::{DeleteOptions, Part, Patch};
+use crate::turn::{Action, Answer};
+
+/// Carries out a request that writes.
+pub async fn write(
+    gate: &Gate,
+    target: &Target,
+    verb: &str,
+    selection: Selection,
+    query: &Query,
+    request: HttpRequest,
+) -> Result<Response, Refusal> {
+    let headers = request.headers().clone();
+    let mut dry_run = query.dry_run()?;
+    let mode = decode::field_validation(query.text("fieldValidation"))?;
+    let media = media_type(&headers);
+    let body = read_body(request.into_body()).await?;
+    let (action, warnings) = if verb == "patch" {
+        (patch(target, body, &media, mode)?, Vec::new())
+    } else {
+        let body = json_body(body, &media)?;
+        dry_run |= verb.starts_with("delete") && dry_run_in(&body);
+        action(gate, target, verb, &selection, query, &body, mode)?
+    };
+    let answer = gate.submit(action, dry_run).await?;
+    let mut response = respond(target, answer, &headers)?;
+    reply::warn(&mut response, &warnings);
+    Ok(response)
+}
+
+/// What a request other than a patch asks for, and what to warn of.
+fn action(
+    gate: &Gate,
+    target: &Target,
+    verb: &str,
+    selection: &Selection,
+    query: &Query,
+    body: &[u8],
+    mode: Mode,
+) -> Result<(Action, Vec<String>), Refusal> {
+    match verb {
+        "create" if target.subresource == "binding" => Ok((binding(target, body)?, Vec::new())),
+        "create" => {
+            let decoded = decode::object(target.kind, body, mode)?;
+            Ok((Action::Create(target.namespace.clone(), decoded.body), decoded.warnings))
+        }
+        "update" => update(target, body, mode),
+        "delete" => Ok((Action::Delete(key(target), delete_options(body, query)?), Vec::new())),
+        _ => Ok((Action::DeleteAll(selected(gate, target, selection), delete_options(body, query)?), Vec::new())),
+    }
+}
+
+const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+
+fn key(target: &Target) -> Key {
+    Key::new(target.kind, target.namespace.clone(), target.name.clone())
+}
+
+fn part(target: &Target) -> Result<Part, Refusal> {
+    match target.subresource.as_str() {
+        "" => Ok(Part::Main),
+        "status" => Ok(Part::Status),
+        "finalize" => Ok(Part::Finalize),
+        "scale" => Ok(Part::Scale),
+        _ => Err(Refusal::method_not_allowed()),
+    }
+}
+
+fn update(target: &Target, body: &[u8], mode: Mode) -> Result<(Action, Vec<String>), Refusal> {
+    let part = part(target)?;
+    if part == Part::Scale {
+        return Ok((Action::Scale(key(target), decode::document(body)?), Vec::new()));
+    }
+    let decoded = decode::object(target.kind, body, mode)?;
+    let mut object = decoded.body;
+    // An object without a namespace means the one of the path.
+    let meta = object.meta_mut();
+    if target.kind.namespaced() && meta.namespace.as_deref().unwrap_or("").is_empty() {
+        meta.namespace = Some(target.namespace.clone());
+    }
+    Ok((Action::Update(key(target), part, object), decoded.warnings))
+}
+
+fn patch(target: &Target, document: Bytes, media: &str, mode: Mode) -> Result<Action, Refusal> {
+    if media.starts_with("application/apply-patch+") {
+        return Err(Refusal::unsupported_media_type(
+            "server-side apply is not served here: use client-side apply (kubectl apply without --server-side)",
+        ));
+    }
+    let kind = PatchType::from_media_type(media).ok_or_else(|| {
+        let known: Vec<&str> = PatchType::ALL.iter().map(|kind| kind.media_type()).collect();
+        Refusal::unsupported_media_type(format!(
+            "the body of the request was in an unknown format - accepted media types include: {}",
+            known.join(", ")
+        ))
+    })?;
+    Ok(Action::Patch(key(target), part(target)?, Box::new(Patch { kind, document, mode })))
+}
+
+fn binding(target: &Target, body: &[u8]) -> Result<Action, Refusal> {
+    let value = decode::document(body)?;
+    let text = |pointer: &str| value.pointer(pointer).and_then(Value::as_str).unwrap_or("").to_owned();
+    let node = text("/target/name");
+    if node.is_empty() {
+        return Err(Refusal::bad_request("target.name of a Binding must name a node"));
+    }
+    Ok(Action::Bind(key(target), text("/metadata/uid"), node))
+}
+
+fn selected(gate: &Gate, target: &Target, selection: &Selection) -> Vec<Key> {
+    let snapshot = gate.snapshot();
+    let all = snapshot.objects(target.kind, selection.namespace.as_deref());
+    all.filter(|object| selection.matches(object)).map(|object| object.key()).collect()
+}
+
+fn delete_options(body: &[u8], query: &Query) -> Result<DeleteOptions, Refusal> {
+    let value = if body.is_empty() { Value::Null } else { decode::document(body)? };
+    let text = |pointer: &str| value.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
+    let policy = text("/propagationPolicy").or_else(|| Some(query.text("propagationPolicy").to_owned()));
+    let orphan = value.get("orphanDependents").and_then(Value::as_bool);
+    let propagation = match (policy.as_deref().unwrap_or(""), orphan) {
+        ("", Some(true)) => Some(Propagation::Orphan),
+        ("", Some(false)) => Some(Propagation::Background),
+        ("", None) => None,
+        ("Background", _) => Some(Propagation::Background),
+        ("Foreground", _) => Some(Propagation::Foreground),
+        ("Orphan", _) => Some(Propagation::Orphan),
+        (other, _) => {
+            return Err(Refusal::new(
+                422,
+                "Invalid",
+                format!(
+                    "DeleteOptions.meta.k8s.io \"\" is invalid: propagationPolicy: Unsupported value: \"{other}\": \
+                     supported values: \"Foreground\", \"Background\", \"Orphan\", \"nil\""
+                ),
+            ));
+        }
+    };
+    let grace = value.get("gracePeriodSeconds").and_then(Value::as_i64);
+    Ok(DeleteOptions {
+        grace_period_seconds: grace.or(query.number("gracePeriodSeconds")?),
+        uid: text("/preconditions/uid"),
+        resource_version: text("/preconditions/resourceVersion"),
+        propagation,
+    })
+}
+
+fn dry_run_in(body: &[u8]) -> bool {
+    let value: Value = serde_json::from_slice(body).unwrap_or_default();
+    value.pointer("/dryRun/0").and_then(Value::as_str) == Some("All")
+}
+
+fn respond(target: &Target, answer: Answer, headers: &HeaderMap) -> Result<Response, Refusal> {
+    match answer {
+        Answer::Done(status) => {
+            let code = if target.subresource == "binding" { StatusCode::CREATED } else { StatusCode::OK };
+            Ok(reply::bytes(code, Bytes::from(status.to_string())))
+        }
+        Answer::Object(object, created) => {
+            let code = if created { StatusCode::CREATED } else { StatusCode::OK };
+            if target.subresource == "scale" {
+                let scale = crate::door::scale_of(&object.body).ok_or_else(Refusal::no_such_path)?;
+                return Ok(reply::bytes(code, Bytes::from(scale.to_string())));
+            }
+            if let Form::Table(version) = read::form(headers)? {
+                let table =
+                    table::Table::new(target.kind, version, "").render(&[object.clone()], object.revision, None, None);
+                return Ok(reply::bytes(code, Bytes::from(table.to_string())));
+            }
+            Ok(reply::bytes(code, object.json.clone()))
+        }
+        Answer::Deleted(objects) => {
+            let info = target.kind.info();
+            let items: Vec<Value> = objects.iter().map(|object| object.body.to_value()).collect();
+            Ok(reply::json(&serde_json::json!({
+                "kind": format!("{}List", info.kind), "apiVersion": info.api_version(),
+                "metadata": {}, "items": items,
+            })))
+        }
+    }
+}
+
+fn media_type(headers: &HeaderMap) -> String {
+    let text = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
+    text.split(';').next().unwrap_or("").trim().to_owned()
+}
+
+/// The body as JSON, whatever form it came in.
+fn json_body(body: Bytes, media: &str) -> Result<Bytes, Refusal> {
+    match media {
+        "" | "application/json" | "text/json" => Ok(body),
+        "application/yaml" | "text/yaml" | "application/x-yaml" => decode::yaml_to_json(&body),
+        PROTOBUF => {
+            let value =
+                api::schema::protobuf_to_json(&body).map_err(|error| Refusal::bad_request(error.to_string()))?;
+            Ok(value.to_string().into())
+        }
+        other => Err(Refusal::unsupported_media_type(format!(
+            "the body of the request was in an unknown format - accepted media types include: application/json, \
+             application/yaml, {PROTOBUF} (got \"{other}\")"
+        ))),
+    }
+}
+
+async fn read_body(body: Body) -> Result<Bytes, Refusal> {
+    let limited = http_body_util::Limited::new(body, limits::REQUEST_BODY_BYTES);
+    limited.collect().await.map(|collected| collected.to_bytes()).map_err(|error| {
+        if error.downcast_ref::<http_body_util::LengthLimitError>().is_some() {
+            Refusal::too_large(limits::REQUEST_BODY_BYTES)
+        } else {
+            Refusal::bad_request(format!("the request body could not be read: {error}"))
+        }
+    })
+}

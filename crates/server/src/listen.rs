@@ -1,0 +1,131 @@
+//! The port: TLS with optional client certificates, HTTP/1.1 and HTTP/2, and who asks.
+
+use std::sync::Arc;
+
+use axum::Extension;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::server::WebPkiClientVerifier;
+use tokio_rustls::rustls::{self, RootCertStore, ServerConfig, pki_types::CertificateDer};
+use tower::ServiceBuilder;
+
+use crate::ServerError;
+use crate::authorize::User;
+use crate::http::Identity;
+use crate::pki::Pki;
+
+/// Connections open at a time; more wait in the kernel's queue.
+const CONNECTIONS: usize = 8_192;
+/// HTTP/2 streams on one connection (upstream: 100 and more).
+const STREAMS_PER_CONNECTION: u32 = 1_000;
+
+/// How the port proves itself and knows its clients.
+pub struct Port {
+    acceptor: TlsAcceptor,
+    join_token: Arc<str>,
+}
+
+impl Port {
+    /// TLS as the certificates say.
+    pub fn new(pki: &Pki) -> Result<Port, ServerError> {
+        let broken =
+            |error: &dyn std::fmt::Display| ServerError::Certificate { path: "pki".into(), error: error.to_string() };
+        let mut roots = RootCertStore::empty();
+        roots.add(pki.authority.clone()).map_err(|error| broken(&error))?;
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+            .allow_unauthenticated()
+            .build()
+            .map_err(|error| broken(&error))?;
+        let (chain, key) = (pki.server.0.clone(), pki.server.1.clone_key());
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .and_then(|builder| builder.with_client_cert_verifier(verifier).with_single_cert(chain, key))
+            .map_err(|error| broken(&error))?;
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        let join_token = pki.join_token.split_once('.').map_or("", |(_, secret)| secret);
+        Ok(Port { acceptor: TlsAcceptor::from(Arc::new(config)), join_token: join_token.into() })
+    }
+
+    /// Serves `router` until `stopping` becomes true.
+    pub async fn serve(
+        self,
+        listener: TcpListener,
+        router: axum::Router,
+        mut stopping: tokio::sync::watch::Receiver<bool>,
+    ) {
+        let room = Arc::new(Semaphore::new(CONNECTIONS));
+        loop {
+            let Ok(permit) = room.clone().acquire_owned().await else { return };
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                _ = stopping.wait_for(|stopping| *stopping) => return,
+            };
+            let stream = match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                    continue;
+                }
+            };
+            let (acceptor, router, token) = (self.acceptor.clone(), router.clone(), self.join_token.clone());
+            tokio::spawn(async move {
+                connection(acceptor, stream, router, token).await;
+                drop(permit);
+            });
+        }
+    }
+}
+
+async fn connection(acceptor: TlsAcceptor, stream: TcpStream, router: axum::Router, join_token: Arc<str>) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "TCP_NODELAY not set");
+    }
+    let Ok(tls) = acceptor.accept(stream).await else { return };
+    let certified = tls.get_ref().1.peer_certificates().and_then(|chain| user_of(chain.first()?));
+    let service = ServiceBuilder::new()
+        .map_request(move |mut request: http::Request<hyper::body::Incoming>| {
+            let identity: Identity = certified.clone().or_else(|| bearer(request.headers(), &join_token));
+            request.extensions_mut().insert(identity);
+            request
+        })
+        .service(router);
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder.http2().max_concurrent_streams(STREAMS_PER_CONNECTION);
+    let served = builder.serve_connection_with_upgrades(TokioIo::new(tls), TowerToHyperService::new(service)).await;
+    if let Err(error) = served {
+        tracing::debug!(%error, "a connection ended with an error");
+    }
+}
+
+/// The user a client certificate names: common name and organisations, as upstream reads them.
+fn user_of(certificate: &CertificateDer) -> Option<User> {
+    let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
+    let subject = parsed.subject();
+    let name = subject.iter_common_name().next()?.as_str().ok()?.to_owned();
+    let organisations = subject.iter_organization().filter_map(|entry| entry.as_str().ok());
+    let groups = organisations.map(str::to_owned).chain(["system:authenticated".to_owned()]).collect();
+    Some(User { name, groups })
+}
+
+/// The user of a bearer token: nodes that join.
+fn bearer(headers: &http::HeaderMap, join_token: &str) -> Option<User> {
+    let text = headers.get(http::header::AUTHORIZATION)?.to_str().ok()?;
+    let token = text.strip_prefix("Bearer ")?;
+    let same = token.len() == join_token.len()
+        && token.bytes().zip(join_token.bytes()).fold(0u8, |difference, (a, b)| difference | (a ^ b)) == 0;
+    (same && !join_token.is_empty()).then(|| User {
+        name: "system:nodes:joined".into(),
+        groups: vec!["system:nodes".into(), "system:authenticated".into()],
+    })
+}
+
+/// The router as the binary itself uses it, without a socket: every request is the system's.
+pub fn in_process(router: axum::Router) -> axum::Router {
+    router.layer(Extension::<Identity>(Some(User::system())))
+}

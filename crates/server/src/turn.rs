@@ -1,0 +1,490 @@
+//! The turn: one task owns the state. It takes the waiting requests, passes each through the door, runs every woken
+//! decision to rest, and hands the whole turn to the committer as one durable batch.
+//!
+//! Nothing else writes. A decision therefore always sees its own last write, and several objects can change at once.
+
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
+use std::time::Duration;
+
+use api::plan::CREATED;
+use api::{
+    Body, Change, Context, EventNote, EventType, Key, Kind, Object, Plan, Propagation, Refusal, Snapshot, Write,
+};
+use api::{limits, status};
+use controllers::Controller;
+use jiff::{SignedDuration, Timestamp};
+use serde_json::Value;
+use tokio::sync::oneshot;
+
+use crate::commit::Turn;
+use crate::door::{self, Call, DeleteOptions, Ids, Outcome, Part, Patch};
+use crate::events::{Recorded, Recorder};
+
+/// A write a client asks for.
+pub struct Request {
+    /// What to do.
+    pub action: Action,
+    /// True: answer as if, store nothing.
+    pub dry_run: bool,
+    /// Where the answer goes, once the turn is durable.
+    pub reply: oneshot::Sender<Result<Answer, Refusal>>,
+}
+
+/// The verbs that write.
+pub enum Action {
+    /// Make an object in a namespace.
+    Create(String, Body),
+    /// Replace a part of an object.
+    Update(Key, Part, Body),
+    /// Replace the replicas of an object, as a `Scale`.
+    Scale(Key, Value),
+    /// Patch a part of an object; `true` in the last place makes it when it is not there.
+    Patch(Key, Part, Box<Patch>),
+    /// Put a pod on a node.
+    Bind(Key, String, String),
+    /// End an object.
+    Delete(Key, DeleteOptions),
+    /// End all of these objects.
+    DeleteAll(Vec<Key>, DeleteOptions),
+}
+
+/// What a client is answered.
+pub enum Answer {
+    /// The object, and whether it was made.
+    Object(Arc<Object>, bool),
+    /// Nothing but the fact that it is done.
+    Done(Value),
+    /// The objects that were deleted.
+    Deleted(Vec<Arc<Object>>),
+}
+
+/// What can be woken.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Decision {
+    Control(Controller, Key),
+    Schedule(Key),
+}
+
+/// A decision whose last plan was refused.
+struct Setback {
+    attempts: u32,
+    refusal: Refusal,
+}
+
+/// First and longest pause after a refused plan.
+const BACK_OFF_FIRST: Duration = Duration::from_millis(20);
+const BACK_OFF_LONGEST: Duration = Duration::from_secs(60);
+/// How often the writer looks for outdated events.
+const HOUSEKEEPING: Duration = Duration::from_secs(10);
+
+/// The owner of the state.
+pub struct Writer {
+    world: Snapshot,
+    ids: Ids,
+    recorder: Recorder,
+    queue: VecDeque<Decision>,
+    queued: HashSet<Decision>,
+    alarms: BTreeSet<(Timestamp, Decision)>,
+    alarm_of: HashMap<Decision, Timestamp>,
+    setbacks: HashMap<Decision, Setback>,
+    why: Arc<crate::why::Whys>,
+    committer: SyncSender<Turn>,
+}
+
+impl Writer {
+    /// A writer over the recovered state; every decision is woken once.
+    pub fn new(world: Snapshot, why: Arc<crate::why::Whys>, committer: SyncSender<Turn>) -> Writer {
+        let mut writer = Writer {
+            recorder: Recorder::recover(&world),
+            ids: Ids::from_os(),
+            queue: VecDeque::new(),
+            queued: HashSet::new(),
+            alarms: BTreeSet::new(),
+            alarm_of: HashMap::new(),
+            setbacks: HashMap::new(),
+            why,
+            committer,
+            world,
+        };
+        let mut woken = Vec::new();
+        controllers::wake_all(&writer.world, &mut |who, key| woken.push(Decision::Control(who, key)));
+        scheduler::wake_all(&writer.world, &mut |key| woken.push(Decision::Schedule(key)));
+        woken.into_iter().for_each(|decision| writer.wake(decision));
+        writer
+    }
+
+    /// Takes turns until the requests end or the committer stops.
+    pub fn run(mut self, requests: Receiver<Request>) {
+        let mut housekeeping = clock();
+        loop {
+            let first = match self.next_request(&requests) {
+                Ok(first) => first,
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+            let now = clock();
+            let mut turn = Turn::default();
+            self.serve(&mut turn, first, &requests, now);
+            self.ring_alarms(now);
+            self.decide(&mut turn, now);
+            if now.duration_since(housekeeping) >= SignedDuration::try_from(HOUSEKEEPING).unwrap_or_default() {
+                housekeeping = now;
+                self.drop_outdated_events(&mut turn, now);
+            }
+            if turn.is_empty() {
+                continue;
+            }
+            turn.world = self.world.clone();
+            if self.committer.send(turn).is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Waits for a request, but not when decisions are left over and not past the next alarm.
+    fn next_request(&self, requests: &Receiver<Request>) -> Result<Option<Request>, RecvTimeoutError> {
+        if !self.queue.is_empty() {
+            return Ok(requests.try_recv().ok());
+        }
+        let wait = self.alarms.first().map_or(HOUSEKEEPING, |(time, _)| {
+            let left = time.duration_since(Timestamp::now());
+            Duration::try_from(left).unwrap_or(Duration::ZERO).min(HOUSEKEEPING)
+        });
+        requests.recv_timeout(wait).map(Some)
+    }
+
+    fn serve(&mut self, turn: &mut Turn, first: Option<Request>, requests: &Receiver<Request>, now: Timestamp) {
+        let mut next = first;
+        for _ in 0..limits::TURN_REQUESTS {
+            let Some(request) = next.take() else { return };
+            let answer = self.act(turn, request.action, request.dry_run, now);
+            turn.answers.push((request.reply, answer));
+            if turn.changes.len() >= limits::TURN_WRITES {
+                return;
+            }
+            next = requests.try_recv().ok();
+        }
+        if let Some(request) = next {
+            let answer = self.act(turn, request.action, request.dry_run, now);
+            turn.answers.push((request.reply, answer));
+        }
+    }
+
+    fn act(&mut self, turn: &mut Turn, action: Action, dry_run: bool, now: Timestamp) -> Result<Answer, Refusal> {
+        let mut call = Call { world: &self.world, now, ids: &mut self.ids };
+        let (key, outcome) = match action {
+            Action::Create(namespace, body) => {
+                let body = call.create(&namespace, body)?;
+                return Ok(Answer::Object(self.write(turn, body, dry_run)?, true));
+            }
+            Action::Update(key, part, body) => {
+                let outcome = call.update(&key, part, body)?;
+                (key, outcome)
+            }
+            Action::Scale(key, scale) => {
+                let outcome = call.update_scale(&key, &scale)?;
+                (key, outcome)
+            }
+            Action::Patch(key, part, patch) => {
+                let outcome = call.patch(&key, part, &patch)?;
+                (key, outcome)
+            }
+            Action::Bind(key, uid, node) => {
+                let outcome = call.bind(&key, &uid, &node)?;
+                self.settle(turn, &key, outcome, dry_run)?;
+                return Ok(Answer::Done(serde_json::json!({
+                    "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201
+                })));
+            }
+            Action::Delete(key, options) => return self.delete(turn, &key, &options, dry_run, now),
+            Action::DeleteAll(keys, options) => {
+                let mut deleted = Vec::new();
+                for key in keys {
+                    let before = self.world.at(&key).cloned();
+                    match self.delete(turn, &key, &options, dry_run, now) {
+                        Ok(_) => deleted.extend(before),
+                        Err(refusal) if refusal.code == 404 => {}
+                        Err(refusal) => return Err(refusal),
+                    }
+                }
+                return Ok(Answer::Deleted(deleted));
+            }
+        };
+        self.settle(turn, &key, outcome, dry_run).map(|object| Answer::Object(object, false))
+    }
+
+    fn delete(
+        &mut self,
+        turn: &mut Turn,
+        key: &Key,
+        options: &DeleteOptions,
+        dry_run: bool,
+        now: Timestamp,
+    ) -> Result<Answer, Refusal> {
+        let object = self.world.at(key).ok_or_else(|| Refusal::not_found(key.kind, &key.name))?.clone();
+        let outcome = door::delete(&object, options, now)?;
+        let removed = matches!(outcome, Outcome::Remove(_));
+        let last = self.settle(turn, key, outcome, dry_run)?;
+        if removed && key.kind != Kind::Pod {
+            return Ok(Answer::Done(status::deleted(key, object.uid())));
+        }
+        Ok(Answer::Object(last, false))
+    }
+
+    /// Does what the door said, and gives the object as it then is (or last was).
+    fn settle(&mut self, turn: &mut Turn, key: &Key, outcome: Outcome, dry_run: bool) -> Result<Arc<Object>, Refusal> {
+        match outcome {
+            Outcome::Write(body) => self.write(turn, body, dry_run),
+            Outcome::Unchanged => self.world.at(key).cloned().ok_or_else(|| Refusal::not_found(key.kind, &key.name)),
+            Outcome::Remove(body) => {
+                let revision = self.world.revision() + 1;
+                let last = Object::written(body, revision);
+                if !dry_run && let Some(mut change) = self.world.remove(key, revision) {
+                    // Watchers are shown the last state with the revision of the removal.
+                    change.before = Some(last.clone());
+                    self.changed(turn, change);
+                }
+                Ok(last)
+            }
+        }
+    }
+
+    fn write(&mut self, turn: &mut Turn, body: Body, dry_run: bool) -> Result<Arc<Object>, Refusal> {
+        let object = Object::written(body, self.world.revision() + 1);
+        if object.json.len() > limits::OBJECT_BYTES {
+            return Err(Refusal::too_large(limits::OBJECT_BYTES));
+        }
+        if !dry_run {
+            let change = self.world.put(object.clone());
+            self.changed(turn, change);
+        }
+        Ok(object)
+    }
+
+    fn changed(&mut self, turn: &mut Turn, change: Change) {
+        let mut woken = Vec::new();
+        controllers::wakes(&change, &self.world, &mut |who, key| woken.push(Decision::Control(who, key)));
+        scheduler::wakes(&change, &self.world, &mut |key| woken.push(Decision::Schedule(key)));
+        woken.into_iter().for_each(|decision| self.wake(decision));
+        turn.changes.push(change);
+    }
+
+    fn wake(&mut self, decision: Decision) {
+        if self.queued.insert(decision.clone()) {
+            self.queue.push_back(decision);
+        }
+    }
+
+    fn ring_alarms(&mut self, now: Timestamp) {
+        while let Some((time, _)) = self.alarms.first()
+            && *time <= now
+            && let Some((_, decision)) = self.alarms.pop_first()
+        {
+            self.alarm_of.remove(&decision);
+            self.wake(decision);
+        }
+    }
+
+    fn set_alarm(&mut self, decision: &Decision, time: Timestamp) {
+        if let Some(old) = self.alarm_of.insert(decision.clone(), time) {
+            self.alarms.remove(&(old, decision.clone()));
+        }
+        self.alarms.insert((time, decision.clone()));
+    }
+
+    /// Runs woken decisions until none is left or the turn is full.
+    fn decide(&mut self, turn: &mut Turn, now: Timestamp) {
+        for _ in 0..limits::TURN_DECISIONS {
+            if turn.changes.len() >= limits::TURN_WRITES {
+                return;
+            }
+            let Some(decision) = self.queue.pop_front() else { return };
+            self.queued.remove(&decision);
+            self.decide_one(turn, decision, now);
+        }
+    }
+
+    fn decide_one(&mut self, turn: &mut Turn, decision: Decision, now: Timestamp) {
+        let plan = {
+            let refused = self.setbacks.get(&decision).map(|setback| &setback.refusal);
+            let context = Context { now, refused };
+            let world = &self.world;
+            catch_unwind(AssertUnwindSafe(|| match &decision {
+                Decision::Control(who, key) => controllers::reconcile(*who, key, world, &context),
+                Decision::Schedule(key) => scheduler::decide(key, world, &context),
+            }))
+        };
+        let Ok(mut plan) = plan else {
+            tracing::error!(?decision, "a decision panicked; it backs off and the cluster goes on");
+            self.note_panic(turn, &decision, now);
+            self.back_off(decision, Refusal::internal("the decision panicked"), now);
+            return;
+        };
+        if let Decision::Control(who, key) = &decision {
+            self.why.set(*who, key, std::mem::take(&mut plan.why));
+        }
+        match plan.wake_at {
+            Some(time) => self.set_alarm(&decision, time.max(now)),
+            None => self.clear_alarm(&decision),
+        }
+        let decided_nothing = plan.writes.is_empty();
+        match self.carry_out(turn, plan, now) {
+            Ok(()) if decided_nothing => {}
+            Ok(()) => {
+                self.setbacks.remove(&decision);
+            }
+            Err(refusal) => self.back_off(decision, refusal, now),
+        }
+    }
+
+    fn clear_alarm(&mut self, decision: &Decision) {
+        if let Some(old) = self.alarm_of.remove(decision) {
+            self.alarms.remove(&(old, decision.clone()));
+        }
+    }
+
+    /// Carries a plan out, write by write; the first refusal ends it.
+    fn carry_out(&mut self, turn: &mut Turn, plan: Plan, now: Timestamp) -> Result<(), Refusal> {
+        let mut result = Ok(());
+        let mut created = String::new();
+        for write in plan.writes {
+            result = self.apply(turn, write, &mut created, now);
+            if result.is_err() {
+                break;
+            }
+        }
+        for note in &plan.events {
+            self.record(turn, note, now);
+        }
+        result
+    }
+
+    /// Carries one write out; `created` keeps the name of the last object made.
+    fn apply(&mut self, turn: &mut Turn, write: Write, created: &mut String, now: Timestamp) -> Result<(), Refusal> {
+        let mut call = Call { world: &self.world, now, ids: &mut self.ids };
+        let (key, outcome) = match write {
+            Write::Create(body) => {
+                let namespace = body.meta().namespace.clone().unwrap_or_default();
+                let body = call.create(&namespace, body)?;
+                *created = body.meta().name.clone().unwrap_or_default();
+                return self.write(turn, body, false).map(drop);
+            }
+            Write::Event(mut note) => {
+                note.message = note.message.replace(CREATED, created);
+                self.record(turn, &note, now);
+                return Ok(());
+            }
+            Write::Remove { key, uid } => {
+                let options = DeleteOptions { uid: Some(uid), grace_period_seconds: Some(0), ..Default::default() };
+                return self.end(turn, &key, &options, now);
+            }
+            Write::Update(body) => {
+                let key = key_of(&body);
+                let outcome = call.update(&key, Part::Main, body)?;
+                (key, outcome)
+            }
+            Write::Status(body) => {
+                let key = key_of(&body);
+                let outcome = call.update(&key, Part::Status, body)?;
+                (key, outcome)
+            }
+            Write::Bind { pod, uid, node } => {
+                let outcome = call.bind(&pod, &uid, &node)?;
+                (pod, outcome)
+            }
+            Write::Delete { key, uid, propagation } => {
+                let options = DeleteOptions {
+                    uid: Some(uid),
+                    propagation: (propagation != Propagation::Background).then_some(propagation),
+                    ..Default::default()
+                };
+                return self.end(turn, &key, &options, now);
+            }
+        };
+        if matches!(outcome, Outcome::Unchanged) {
+            return Ok(());
+        }
+        self.settle(turn, &key, outcome, false).map(drop)
+    }
+
+    /// Deletes for a decision: what is gone already is as it wanted.
+    fn end(&mut self, turn: &mut Turn, key: &Key, options: &DeleteOptions, now: Timestamp) -> Result<(), Refusal> {
+        match self.delete(turn, key, options, false, now) {
+            Err(refusal) if refusal.code == 404 => Ok(()),
+            other => other.map(drop),
+        }
+    }
+
+    fn record(&mut self, turn: &mut Turn, note: &EventNote, now: Timestamp) {
+        let recorded = self.recorder.record(note, &self.world, now);
+        let mut call = Call { world: &self.world, now, ids: &mut self.ids };
+        let outcome = match recorded {
+            Recorded::Create(body) => {
+                let namespace = body.meta().namespace.clone().unwrap_or_default();
+                call.create(&namespace, body).map(|body| (None, Outcome::Write(body)))
+            }
+            Recorded::Count(key, body) => call.update(&key, Part::Main, body).map(|outcome| (Some(key), outcome)),
+        };
+        // An event that cannot be stored (its namespace is going, say) must not stop what it tells of.
+        match outcome {
+            Ok((_, Outcome::Write(body))) => drop(self.write(turn, body, false)),
+            Ok(_) => {}
+            Err(refusal) => tracing::debug!(%refusal, reason = note.reason, "event not recorded"),
+        }
+    }
+
+    fn note_panic(&mut self, turn: &mut Turn, decision: &Decision, now: Timestamp) {
+        let key = match decision {
+            Decision::Control(_, key) | Decision::Schedule(key) => key,
+        };
+        let Some(object) = self.world.at(key) else { return };
+        let note = EventNote {
+            regarding: key.clone(),
+            uid: object.uid().to_owned(),
+            kind: EventType::Warning,
+            reason: "InternalError",
+            message: "a decision about this object failed inside kapstan; it will be tried again, see the server's log"
+                .into(),
+            source: "kapstan",
+        };
+        self.record(turn, &note, now);
+    }
+
+    fn back_off(&mut self, decision: Decision, refusal: Refusal, now: Timestamp) {
+        let setback =
+            self.setbacks.entry(decision.clone()).or_insert(Setback { attempts: 0, refusal: refusal.clone() });
+        let first_time = setback.attempts == 0;
+        setback.attempts += 1;
+        setback.refusal = refusal;
+        let pause = (BACK_OFF_FIRST * 2u32.saturating_pow(setback.attempts.min(16))).min(BACK_OFF_LONGEST);
+        if first_time {
+            // Decided once more at once, so that the object's status tells of the refusal.
+            self.wake(decision);
+        } else {
+            let pause = SignedDuration::try_from(pause).unwrap_or_default();
+            self.set_alarm(&decision, now.checked_add(pause).unwrap_or(now));
+        }
+    }
+
+    fn drop_outdated_events(&mut self, turn: &mut Turn, now: Timestamp) {
+        for key in self.recorder.outdated(&self.world, now) {
+            if let Err(refusal) = self.delete(turn, &key, &DeleteOptions::default(), false, now) {
+                tracing::debug!(%refusal, "outdated event not deleted");
+            }
+        }
+    }
+}
+
+fn key_of(body: &Body) -> Key {
+    let meta = body.meta();
+    Key::new(body.kind(), meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default())
+}
+
+/// The time in whole seconds: what every timestamp in the API has, so that decisions compare like with like.
+fn clock() -> Timestamp {
+    let now = Timestamp::now();
+    Timestamp::from_second(now.as_second()).unwrap_or(now)
+}

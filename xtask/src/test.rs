@@ -1,0 +1,82 @@
+//! `cargo xtask test`: sets the machine up, then formatting, lints, documentation and every test.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use crate::setup;
+
+/// Runs everything; arguments go to `cargo test`.
+pub fn run(arguments: &[String]) -> Result<(), String> {
+    let target = crate::target_folder();
+    let tools = setup::tools(&target);
+    for missing in &tools.missing {
+        println!("setup: missing, so the tests that need it are skipped: {missing}");
+    }
+    let images = crate::images::archives(&target);
+    if let Err(why) = &images {
+        println!("setup: missing, so the tests that need it are skipped: nginx images: {why}");
+    }
+    if arguments.is_empty() {
+        step("formatting", cargo(&["fmt", "--all", "--", "--check"]))?;
+        step("lints", cargo(&["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]))?;
+        let mut documentation = cargo(&["doc", "--workspace", "--no-deps", "--document-private-items", "--quiet"]);
+        documentation.env("RUSTDOCFLAGS", "-D warnings -A rustdoc::private_intra_doc_links");
+        step("documentation", documentation)?;
+    }
+    let mut tests = cargo(&["test", "--workspace", "--no-fail-fast"]);
+    tests.args(arguments);
+    let mut set = |name: &str, path: Option<&Path>| {
+        if let Some(path) = path {
+            tests.env(name, path);
+        }
+    };
+    set("KAPSTAN_KUBECTL_OLD", tools.kubectl_old.as_deref());
+    set("KAPSTAN_KUBECTL", tools.kubectl_current.as_deref());
+    set("KAPSTAN_NGINX_IMAGES", images.ok().as_deref());
+    println!("== tests");
+    count(tests)
+}
+
+fn cargo(arguments: &[&str]) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(arguments);
+    command
+}
+
+fn step(name: &str, mut command: Command) -> Result<(), String> {
+    println!("== {name}");
+    let status = command.status().map_err(|error| format!("{name}: {error}"))?;
+    if status.success() { Ok(()) } else { Err(format!("{name} failed: {command:?}")) }
+}
+
+/// Runs the tests, passes on what they print, and closes with the sum.
+fn count(mut tests: Command) -> Result<(), String> {
+    let mut child = tests.stdout(Stdio::piped()).spawn().map_err(|error| format!("cargo test: {error}"))?;
+    let output = child.stdout.take().ok_or("cargo test has no output")?;
+    let mut sums = [0u64; 3];
+    let mut failed = Vec::new();
+    for line in BufReader::new(output).lines() {
+        let line = line.map_err(|error| format!("cargo test: {error}"))?;
+        println!("{line}");
+        if let Some(numbers) = line.strip_prefix("test result: ") {
+            let words: Vec<&str> = numbers.split([' ', ';', '.']).filter(|word| !word.is_empty()).collect();
+            for pair in words.windows(2) {
+                let index = match pair[1] {
+                    "passed" => 0,
+                    "failed" => 1,
+                    "ignored" => 2,
+                    _ => continue,
+                };
+                sums[index] += pair[0].parse::<u64>().unwrap_or(0);
+            }
+        }
+        if line.starts_with("test ") && line.ends_with("FAILED") {
+            failed.push(line);
+        }
+    }
+    let status = child.wait().map_err(|error| format!("cargo test: {error}"))?;
+    failed.iter().for_each(|line| println!("{line}"));
+    println!("\n{} passed, {} failed, {} skipped", sums[0], sums[1], sums[2]);
+    if status.success() { Ok(()) } else { Err("there were failures".into()) }
+}
