@@ -5,9 +5,11 @@
 //! Mirrors `sigs.k8s.io/json` strict decoding for request bodies, and `runtime.DefaultUnstructuredConverter` for patched objects;
 //! the two word a wrong type differently ([`Wording`]).
 
+use std::fmt::Write as _;
+
 use serde_json::{Map, Value};
 
-use super::leaf;
+use super::leaf::{self, Unreadable};
 use super::table::{Field, Leaf, Table, TypeId, Wrap, table};
 
 /// `?fieldValidation=`: what happens to fields that the type does not have.
@@ -122,7 +124,7 @@ impl Walk {
             if result.is_err() {
                 return true;
             }
-            let before = self.enter(format_args!(".{name}"));
+            let before = self.enter_field(name);
             let keep = match known.field(name) {
                 None => {
                     self.unknown.push(FieldProblem::Unknown(self.path.clone()));
@@ -130,9 +132,10 @@ impl Walk {
                 }
                 Some(_) if value.is_null() => false,
                 Some(field) => {
-                    self.fields.push(field.name);
+                    let depth = self.fields.len();
+                    self.fields.extend([field.inlined, field.name].into_iter().filter(|name| !name.is_empty()));
                     result = self.field(Place { owner: id, field }, value);
-                    self.fields.pop();
+                    self.fields.truncate(depth);
                     !(field.omit_empty && is_zero(field, value))
                 }
             };
@@ -142,12 +145,13 @@ impl Walk {
         result
     }
 
-    fn enter(&mut self, step: std::fmt::Arguments<'_>) -> usize {
+    /// Goes one step down; the result is where to cut the path when coming back.
+    fn enter_field(&mut self, name: &str) -> usize {
         let before = self.path.len();
-        std::fmt::Write::write_fmt(&mut self.path, step).expect("writing to a string");
-        if before == 0 {
-            self.path.remove(0);
+        if before > 0 {
+            self.path.push('.');
         }
+        self.path.push_str(name);
         before
     }
 
@@ -163,7 +167,8 @@ impl Walk {
     fn list(&mut self, place: Place<'_>, value: &mut Value) -> Result<(), String> {
         let Value::Array(items) = value else { return Err(self.not_a(place, value, Holder::List)) };
         for (index, item) in items.iter_mut().enumerate() {
-            let before = self.enter(format_args!("[{index}]"));
+            let before = self.path.len();
+            write!(self.path, "[{index}]").expect("writing to a string");
             let result = self.item(place, item);
             self.path.truncate(before);
             result?;
@@ -191,7 +196,7 @@ impl Walk {
             if entry.is_null() {
                 *entry = empty(place.field);
             }
-            let before = self.enter(format_args!(".{key}"));
+            let before = self.enter_field(key);
             let result = each(self, place, entry);
             self.path.truncate(before);
             result?;
@@ -214,11 +219,11 @@ impl Walk {
                 self.scalar_from_whole_float(place, value)
             }
             Leaf::Bytes if !value.is_string() => Err(self.not_a(place, value, Holder::Leaf)),
-            Leaf::Bytes => leaf::bytes(value),
-            Leaf::Time => leaf::time(value),
-            Leaf::MicroTime => leaf::micro_time(value),
-            Leaf::Quantity => leaf::quantity(value),
-            Leaf::IntOrString => leaf::int_or_string(value),
+            Leaf::Bytes => self.told(place, leaf::bytes(value)),
+            Leaf::Time => self.told(place, leaf::time(value)),
+            Leaf::MicroTime => self.told(place, leaf::micro_time(value)),
+            Leaf::Quantity => self.told(place, leaf::quantity(value)),
+            Leaf::IntOrString => self.told(place, leaf::int_or_string(value)),
             Leaf::FieldSet | Leaf::Raw | Leaf::Json => Ok(()),
             Leaf::SchemaOrBool if value.is_boolean() => Ok(()),
             Leaf::SchemaOrBool if !value.is_object() => Err("boolean or JSON schema expected".into()),
@@ -263,12 +268,23 @@ impl Walk {
             (Value::Number(number), Leaf::Int32 | Leaf::Int64, Holder::Leaf) => format!("number {number}"),
             _ => leaf::json_name(value).to_owned(),
         };
-        let owner = self.table.get(place.owner).name;
-        let go_type = self.go_type(place.field, holder);
-        format!(
-            "json: cannot unmarshal {found} into Go struct field {owner}.{} of type {go_type}",
-            self.fields.join(".")
-        )
+        self.at_field(place, &found, &self.go_type(place.field, holder))
+    }
+
+    fn at_field(&self, place: Place<'_>, found: &str, go_type: &str) -> String {
+        let (owner, path) = (self.table.get(place.owner).name, self.fields.join("."));
+        format!("json: cannot unmarshal {found} into Go struct field {owner}.{path} of type {go_type}")
+    }
+
+    /// The error of a type that reads itself; the JSON decoder adds where, the converter does not.
+    fn told(&self, place: Place<'_>, result: Result<(), Unreadable>) -> Result<(), String> {
+        result.map_err(|error| match (error, self.wording) {
+            (Unreadable::Text(text), _) => text,
+            (Unreadable::NotA { found, go_type }, Wording::Json) => self.at_field(place, &found, go_type),
+            (Unreadable::NotA { found, go_type }, Wording::Converter) => {
+                format!("json: cannot unmarshal {found} into Go value of type {go_type}")
+            }
+        })
     }
 
     fn converter_mismatch(&self, place: Place<'_>, value: &Value, holder: Holder) -> String {

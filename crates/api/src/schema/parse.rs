@@ -17,38 +17,46 @@ pub struct ParseError(String);
 
 /// Reads JSON nested at most `depth` levels; the second result is one `duplicate field "a.b"` a repeated field.
 pub fn parse_json(text: &[u8], depth: usize) -> Result<(Value, Vec<String>), ParseError> {
-    let state = RefCell::new(State::default());
+    let duplicates = RefCell::new(BTreeSet::new());
     let mut reader = serde_json::Deserializer::from_slice(text);
-    let value =
-        Node { state: &state, depth }.deserialize(&mut reader).map_err(|error| ParseError(error.to_string()))?;
+    let top = Node { above: None, step: Step::Top, duplicates: &duplicates, depth };
+    let value = top.deserialize(&mut reader).map_err(|error| ParseError(error.to_string()))?;
     reader.end().map_err(|error| ParseError(error.to_string()))?;
-    let paths = state.into_inner().duplicates;
+    let paths = duplicates.into_inner();
     Ok((value, paths.into_iter().map(|path| format!("duplicate field \"{path}\"")).collect()))
 }
 
-#[derive(Default)]
-struct State {
-    path: String,
-    duplicates: BTreeSet<String>,
-}
-
+/// A place in the document. The places above it are on the stack, so that a path costs nothing until it is told.
+#[derive(Clone, Copy)]
 struct Node<'a> {
-    state: &'a RefCell<State>,
+    above: Option<&'a Node<'a>>,
+    step: Step<'a>,
+    duplicates: &'a RefCell<BTreeSet<String>>,
     depth: usize,
 }
 
-impl Node<'_> {
-    /// The node below this one at `step`; `None` when the document is nested too deep.
-    fn below<E: serde::de::Error>(&self, step: fmt::Arguments<'_>) -> Result<(Self, usize), E> {
+#[derive(Clone, Copy)]
+enum Step<'a> {
+    Top,
+    Field(&'a str),
+    Item(usize),
+}
+
+impl<'a> Node<'a> {
+    /// The place below this one; an error when the document is nested too deep.
+    fn below<E: serde::de::Error>(&'a self, step: Step<'a>) -> Result<Node<'a>, E> {
         let depth = self.depth.checked_sub(1).ok_or_else(|| E::custom("exceeded max depth"))?;
-        let mut state = self.state.borrow_mut();
-        let before = state.path.len();
-        fmt::Write::write_fmt(&mut state.path, step).expect("writing to a string");
-        Ok((Node { state: self.state, depth }, before))
+        Ok(Node { above: Some(self), step, duplicates: self.duplicates, depth })
     }
 
-    fn back(&self, length: usize) {
-        self.state.borrow_mut().path.truncate(length);
+    fn path(&self) -> String {
+        let above = self.above.map(Node::path).unwrap_or_default();
+        match self.step {
+            Step::Top => above,
+            Step::Field(name) if above.is_empty() => name.to_owned(),
+            Step::Field(name) => format!("{above}.{name}"),
+            Step::Item(index) => format!("{above}[{index}]"),
+        }
     }
 }
 
@@ -97,29 +105,20 @@ impl<'de> Visitor<'de> for Node<'_> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
         let mut list = Vec::new();
-        loop {
-            let (below, before) = self.below::<A::Error>(format_args!("[{}]", list.len()))?;
-            let item = items.next_element_seed(below)?;
-            self.back(before);
-            match item {
-                Some(item) => list.push(item),
-                None => return Ok(Value::Array(list)),
-            }
+        while let Some(item) = items.next_element_seed(self.below::<A::Error>(Step::Item(list.len()))?)? {
+            list.push(item);
         }
+        Ok(Value::Array(list))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
         let mut map = Map::new();
         while let Some(name) = entries.next_key::<String>()? {
-            let dot = if self.state.borrow().path.is_empty() { "" } else { "." };
-            let (below, before) = self.below::<A::Error>(format_args!("{dot}{name}"))?;
+            let below = self.below::<A::Error>(Step::Field(&name))?;
             if map.contains_key(&name) {
-                let mut state = self.state.borrow_mut();
-                let path = state.path.clone();
-                state.duplicates.insert(path);
+                self.duplicates.borrow_mut().insert(below.path());
             }
             let value = entries.next_value_seed(below)?;
-            self.back(before);
             map.insert(name, value);
         }
         Ok(Value::Object(map))

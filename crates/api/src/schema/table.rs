@@ -121,8 +121,8 @@ pub struct Field {
     pub go_type: &'static str,
     /// Place in the list of descriptions.
     pub line: u32,
-    /// True if it came from an inlined struct, whose protobuf message is nested.
-    pub inlined: bool,
+    /// Name of the inlined struct it came from, whose protobuf message is nested; empty for the type's own fields.
+    pub inlined: &'static str,
 }
 
 /// One type.
@@ -244,7 +244,7 @@ impl Table {
             allowed: "",
             go_type: "",
             line: line_number,
-            inlined: false,
+            inlined: "",
         };
         words.for_each(|attribute| field.set(attribute));
         self.types[owner].fields.push(field);
@@ -293,10 +293,10 @@ impl Table {
             let mut gained = Vec::new();
             while let Some(id) = pending.pop() {
                 let inlined = &self.types[id.0 as usize];
-                gained.extend(inlined.fields.iter().filter(|field| !field.inlined).cloned());
+                let own = inlined.fields.iter().filter(|field| field.inlined.is_empty());
+                gained.extend(own.map(|field| Field { inlined: inlined.name, ..field.clone() }));
                 pending.extend(inlined.inlines.iter().map(|(_, id)| *id));
             }
-            gained.iter_mut().for_each(|field| field.inlined = true);
             self.types[index].fields.extend(gained);
             self.types[index].fields.sort_by_key(|field| field.name);
         }
@@ -362,7 +362,7 @@ impl Type {
 
     /// The field with this protobuf number.
     pub fn numbered(&self, number: u32) -> Option<&Field> {
-        self.fields.iter().find(|field| field.number == number && !field.inlined && number != 0)
+        self.fields.iter().find(|field| field.number == number && field.inlined.is_empty() && number != 0)
     }
 
     /// The inlined struct whose message has this protobuf number.
