@@ -2,14 +2,15 @@
 //! first status.
 //!
 //! Mirrors upstream's registry strategies (`pkg/registry/*/*/strategy.go`: PrepareForCreate, PrepareForUpdate) and
-//! apiserver `pkg/registry/rest/update.go`. Runs after `defaults` and before `validate`; never refuses. Uids, names and
-//! times are the caller's: they have to be set before.
+//! apiserver `pkg/registry/rest/update.go`. Fills in the defaults first, because what counts as a change is judged on
+//! complete objects; `validate` comes after. Never refuses. Uids, names and times are the caller's: set before.
 
 use k8s_openapi::api::apps::v1::{DaemonSet, DaemonSetSpec};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Namespace, NamespaceStatus, Pod, PodCondition, PodStatus, Service, ServiceSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
+use crate::defaults;
 use crate::defaults::core::NAMESPACE_FINALIZER;
 use crate::kinds::Body;
 use crate::pod_resources;
@@ -23,6 +24,7 @@ pub const JOB_NAME_LABEL: &str = "batch.kubernetes.io/job-name";
 
 /// Prepares a new object: a status that a client sent does not count.
 pub fn create(body: &mut Body) {
+    defaults::apply(body);
     if has_generation(body) {
         body.meta_mut().generation = Some(1);
     }
@@ -50,6 +52,7 @@ pub fn create(body: &mut Body) {
 
 /// Prepares a changed object: the status stays as it was. Both have to be of one kind.
 pub fn update(new: &mut Body, old: &Body) {
+    defaults::apply(new);
     keep_server_fields(new.meta_mut(), old.meta());
     match (&mut *new, old) {
         (Body::Namespace(new), Body::Namespace(old)) => {
@@ -370,10 +373,10 @@ mod tests {
             })
             .concat();
         expect![[r#"
-            {"apiVersion":"apps/v1","kind":"Deployment","metadata":{"generation":1},"status":{}}
-            {"apiVersion":"v1","kind":"Pod","metadata":{"generation":1},"spec":{"containers":[],"schedulingGates":[{"name":"g"}]},"status":{"conditions":[{"message":"Scheduling is blocked due to non-empty scheduling gates","reason":"SchedulingGated","status":"False","type":"PodScheduled"}],"phase":"Pending","qosClass":"BestEffort"}}
-            {"apiVersion":"v1","kind":"Namespace","metadata":{"name":"n"},"spec":{"finalizers":["kubernetes"]},"status":{"phase":"Active"}}
-            {"apiVersion":"v1","kind":"Service","metadata":{},"spec":{"clusterIP":"None","clusterIPs":["None"]},"status":{"loadBalancer":{}}}
+            {"apiVersion":"apps/v1","kind":"Deployment","metadata":{"generation":1},"spec":{"progressDeadlineSeconds":600,"replicas":1,"revisionHistoryLimit":10,"selector":{},"strategy":{"rollingUpdate":{"maxSurge":"25%","maxUnavailable":"25%"},"type":"RollingUpdate"},"template":{"spec":{"containers":[],"dnsPolicy":"ClusterFirst","restartPolicy":"Always","schedulerName":"default-scheduler","securityContext":{},"terminationGracePeriodSeconds":30}}},"status":{}}
+            {"apiVersion":"v1","kind":"Pod","metadata":{"generation":1},"spec":{"containers":[],"dnsPolicy":"ClusterFirst","enableServiceLinks":true,"restartPolicy":"Always","schedulerName":"default-scheduler","schedulingGates":[{"name":"g"}],"securityContext":{},"terminationGracePeriodSeconds":30},"status":{"conditions":[{"message":"Scheduling is blocked due to non-empty scheduling gates","reason":"SchedulingGated","status":"False","type":"PodScheduled"}],"phase":"Pending","qosClass":"BestEffort"}}
+            {"apiVersion":"v1","kind":"Namespace","metadata":{"labels":{"kubernetes.io/metadata.name":"n"},"name":"n"},"spec":{"finalizers":["kubernetes"]},"status":{"phase":"Active"}}
+            {"apiVersion":"v1","kind":"Service","metadata":{},"spec":{"clusterIP":"None","clusterIPs":["None"],"internalTrafficPolicy":"Cluster","sessionAffinity":"None","type":"ClusterIP"},"status":{"loadBalancer":{}}}
             {"apiVersion":"v1","data":{"a":"b"},"kind":"ConfigMap","metadata":{}}
         "#]].assert_eq(&table);
     }
@@ -384,10 +387,34 @@ mod tests {
             update(&mut new, old);
             new.meta().generation
         };
-        let old = deployment(1, "x");
+        let mut old = deployment(1, "x");
+        defaults::apply(&mut old);
         assert_eq!(generation(deployment(1, "x"), &old), Some(3));
         assert_eq!(generation(deployment(2, "x"), &old), Some(4));
         assert_eq!(generation(deployment(1, "y"), &old), Some(4));
+    }
+
+    #[test]
+    fn a_manifest_put_again_changes_nothing() {
+        let manifest = || {
+            body(
+                Kind::Deployment,
+                json!({"metadata": {"name": "web"}, "spec": {"selector": {}, "template": {"spec": {"containers": [{"name": "c", "image": "i"}]}}}}),
+            )
+        };
+        let mut old = manifest();
+        create(&mut old);
+        let mut new = manifest();
+        update(&mut new, &old);
+        assert_eq!(new, old);
+    }
+
+    #[test]
+    fn limits_alone_make_a_pod_guaranteed() {
+        let limits = json!({"limits": {"cpu": "1", "memory": "1Gi"}});
+        let mut pod = body(Kind::Pod, json!({"spec": {"containers": [{"name": "c", "resources": limits}]}}));
+        create(&mut pod);
+        assert_eq!(pod.to_value()["status"]["qosClass"], "Guaranteed");
     }
 
     #[test]
@@ -425,10 +452,10 @@ mod tests {
             })
             .concat();
         expect![[r#"
-            {"clusterIP":"10.96.0.9","clusterIPs":["10.96.0.9"],"ipFamilies":["IPv4"],"ipFamilyPolicy":"SingleStack","ports":[{"name":"http","nodePort":30080,"port":81}],"type":"NodePort"}
-            {"clusterIP":"10.96.0.9","clusterIPs":["10.96.0.9"],"ipFamilies":["IPv4"],"ipFamilyPolicy":"SingleStack","ports":[{"name":"http","port":80}],"type":"ClusterIP"}
-            {"externalName":"a.b","type":"ExternalName"}
-            {"clusterIP":"10.96.0.8","ipFamilies":["IPv4"],"ipFamilyPolicy":"SingleStack","ports":[{"name":"http","nodePort":30081,"port":80}],"type":"NodePort"}
+            {"clusterIP":"10.96.0.9","clusterIPs":["10.96.0.9"],"externalTrafficPolicy":"Cluster","internalTrafficPolicy":"Cluster","ipFamilies":["IPv4"],"ipFamilyPolicy":"SingleStack","ports":[{"name":"http","nodePort":30080,"port":81,"protocol":"TCP","targetPort":81}],"sessionAffinity":"None","type":"NodePort"}
+            {"clusterIP":"10.96.0.9","clusterIPs":["10.96.0.9"],"internalTrafficPolicy":"Cluster","ipFamilies":["IPv4"],"ipFamilyPolicy":"SingleStack","ports":[{"name":"http","port":80,"protocol":"TCP","targetPort":80}],"sessionAffinity":"None","type":"ClusterIP"}
+            {"externalName":"a.b","sessionAffinity":"None","type":"ExternalName"}
+            {"clusterIP":"10.96.0.8","externalTrafficPolicy":"Cluster","internalTrafficPolicy":"Cluster","ipFamilies":["IPv4"],"ipFamilyPolicy":"SingleStack","ports":[{"name":"http","nodePort":30081,"port":80,"protocol":"TCP","targetPort":80}],"sessionAffinity":"None","type":"NodePort"}
         "#]].assert_eq(&table);
     }
 

@@ -71,6 +71,8 @@ pub enum Fault {
     Duplicate,
     /// The value is malformed or out of bounds.
     Invalid,
+    /// Like [`Fault::Invalid`], for a whole that is not shown.
+    Malformed,
     /// The value is none of those known.
     NotSupported,
     /// The value may not be given here.
@@ -87,7 +89,7 @@ impl Fault {
             Self::NotFound => "FieldValueNotFound",
             Self::Required => "FieldValueRequired",
             Self::Duplicate => "FieldValueDuplicate",
-            Self::Invalid => "FieldValueInvalid",
+            Self::Invalid | Self::Malformed => "FieldValueInvalid",
             Self::NotSupported => "FieldValueNotSupported",
             Self::Forbidden => "FieldValueForbidden",
             Self::TooLong => "FieldValueTooLong",
@@ -100,7 +102,7 @@ impl Fault {
             Self::NotFound => "Not found",
             Self::Required => "Required value",
             Self::Duplicate => "Duplicate value",
-            Self::Invalid => "Invalid value",
+            Self::Invalid | Self::Malformed => "Invalid value",
             Self::NotSupported => "Unsupported value",
             Self::Forbidden => "Forbidden",
             Self::TooLong => "Too long",
@@ -109,7 +111,7 @@ impl Fault {
     }
 
     fn shows_value(self) -> bool {
-        !matches!(self, Self::Required | Self::Forbidden | Self::TooLong)
+        !matches!(self, Self::Required | Self::Forbidden | Self::TooLong | Self::Malformed)
     }
 }
 
@@ -211,6 +213,11 @@ impl Errors {
     /// Like [`Errors::invalid`] for a value that is shown as JSON.
     pub fn invalid_object(&mut self, path: &Path<'_>, value: &impl Serialize, detail: impl Into<String>) {
         self.invalid(path, serde_json::to_value(value).unwrap_or(Value::Null), detail);
+    }
+
+    /// The rule is malformed as a whole, so that no value is shown.
+    pub fn invalid_rule(&mut self, path: &Path<'_>, detail: impl Into<String>) {
+        self.add(path, Fault::Malformed, "", detail);
     }
 
     /// Every problem that a check of a text named.

@@ -5,11 +5,13 @@
 //! exists is the door's business.
 
 pub mod apps;
+pub mod batch;
 pub mod core;
 pub mod discovery;
 pub mod field;
 pub mod meta;
 pub mod pod;
+pub mod policy;
 pub mod rbac;
 pub mod service;
 pub mod unsupported;

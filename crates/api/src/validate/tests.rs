@@ -817,3 +817,231 @@ proptest! {
         }
     }
 }
+
+/// Kinds that are judged before they are served.
+fn judging<T>(
+    object: &Value,
+    changes: &[&str],
+    default: fn(&mut T),
+    judge: fn(&T) -> validate::Errors,
+    expected: Expect,
+) where
+    T: serde::de::DeserializeOwned,
+{
+    let table: String = changes
+        .iter()
+        .map(|change| {
+            let mut new: T = serde_json::from_value(with(object, change)).unwrap();
+            default(&mut new);
+            let errors = judge(&new).0;
+            let found: Vec<String> = errors.iter().map(ToString::to_string).collect();
+            format!("{change}\n    {}\n", if found.is_empty() { "fine".to_owned() } else { found.join("\n    ") })
+        })
+        .collect();
+    expected.assert_eq(&table);
+}
+
+#[test]
+fn jobs() {
+    let job = json!({
+        "metadata": {"name": "j", "namespace": "d", "uid": "u"},
+        "spec": {"template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]}}},
+    });
+    let changes = [
+        "/spec/parallelism = 3",
+        "/spec/completions = -1",
+        "/spec/template/spec/restartPolicy",
+        "/spec/template/metadata = {\"labels\": {\"job-name\": \"x\"}}",
+        "/spec/selector = {\"matchLabels\": {\"a\": \"b\"}}",
+        "/spec/completionMode = \"Indexed\"",
+        "/spec/completionMode = \"Random\"",
+        "/spec/backoffLimitPerIndex = 1",
+        "/spec/podFailurePolicy = {\"rules\": [{\"action\": \"FailIndex\"}, {\"action\": \"FailJob\", \"onExitCodes\": {\"operator\": \"In\", \"values\": [3, 0, 3]}}]}",
+        "/metadata/uid",
+    ];
+    let default = |job: &mut k8s_openapi::api::batch::v1::Job| {
+        defaults::batch::job(job);
+        prepare::create_job(job);
+    };
+    judging(
+        &job,
+        &changes,
+        default,
+        validate::batch::create_job,
+        expect![[r#"
+        /spec/parallelism = 3
+            fine
+        /spec/completions = -1
+            spec.completions: Invalid value: -1: must be greater than or equal to 0
+        /spec/template/spec/restartPolicy
+            spec.template.spec.restartPolicy: Required value: valid values: "OnFailure", "Never"
+        /spec/template/metadata = {"labels": {"job-name": "x"}}
+            spec.template.metadata.labels[job-name]: Invalid value: {"batch.kubernetes.io/controller-uid":"u","batch.kubernetes.io/job-name":"j","controller-uid":"u","job-name":"x"}: must be 'j'
+        /spec/selector = {"matchLabels": {"a": "b"}}
+            spec.selector: Invalid value: {"matchLabels":{"a":"b","batch.kubernetes.io/controller-uid":"u"}}: `selector` not auto-generated
+            spec.template.metadata.labels: Invalid value: {"batch.kubernetes.io/controller-uid":"u","batch.kubernetes.io/job-name":"j","controller-uid":"u","job-name":"j"}: `selector` does not match template `labels`
+        /spec/completionMode = "Indexed"
+            fine
+        /spec/completionMode = "Random"
+            spec.completionMode: Unsupported value: "Random": supported values: "NonIndexed", "Indexed"
+        /spec/backoffLimitPerIndex = 1
+            spec.backoffLimitPerIndex: Invalid value: 1: requires indexed completion mode
+        /spec/podFailurePolicy = {"rules": [{"action": "FailIndex"}, {"action": "FailJob", "onExitCodes": {"operator": "In", "values": [3, 0, 3]}}]}
+            spec.podFailurePolicy.rules[0].action: Invalid value: "FailIndex": requires the backoffLimitPerIndex to be set
+            spec.podFailurePolicy.rules[0]: Invalid value: specifying one of OnExitCodes and OnPodConditions is required
+            spec.podFailurePolicy.rules[1].onExitCodes.values[1]: Invalid value: 0: must not be 0 for the In operator
+            spec.podFailurePolicy.rules[1].onExitCodes.values[2]: Duplicate value: 3
+            spec.podFailurePolicy.rules[1].onExitCodes.values: Invalid value: [3,0,3]: must be ordered
+        /metadata/uid
+            metadata.uid: Required value
+    "#]],
+    );
+    let cron = json!({
+        "metadata": {"name": "c", "namespace": "d"},
+        "spec": {"schedule": "*/5 * * * *", "jobTemplate": {"spec": job["spec"]}},
+    });
+    let changes = [
+        "/spec/suspend = true",
+        "/spec/schedule = \"\"",
+        "/spec/schedule = \"* * *\"",
+        "/spec/schedule = \"TZ=UTC * * * * *\"",
+        "/spec/timeZone = \"Europe/Zürich\"",
+        "/spec/timeZone = \"Local\"",
+        "/spec/concurrencyPolicy = \"Maybe\"",
+        "/spec/jobTemplate/spec/manualSelector = true",
+        "/metadata/name = \"a-name-that-is-longer-than-the-fifty-two-characters-allowed\"",
+    ];
+    judging(
+        &cron,
+        &changes,
+        defaults::batch::cron_job,
+        validate::batch::create_cron_job,
+        expect![[r#"
+        /spec/suspend = true
+            fine
+        /spec/schedule = ""
+            spec.schedule: Required value
+        /spec/schedule = "* * *"
+            spec.schedule: Invalid value: "* * *": expected exactly 5 fields, found 3: [* * *]
+        /spec/schedule = "TZ=UTC * * * * *"
+            spec.schedule: Invalid value: "TZ=UTC * * * * *": cannot use TZ or CRON_TZ in schedule, use timeZone field instead
+        /spec/timeZone = "Europe/Zürich"
+            spec.timeZone: Invalid value: "Europe/Zürich": unknown time zone Europe/Zürich
+        /spec/timeZone = "Local"
+            spec.timeZone: Invalid value: "Local": timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones
+        /spec/concurrencyPolicy = "Maybe"
+            spec.concurrencyPolicy: Unsupported value: "Maybe": supported values: "Allow", "Forbid", "Replace"
+        /spec/jobTemplate/spec/manualSelector = true
+            spec.jobTemplate.spec.manualSelector: Unsupported value: true: supported values: "nil", "false"
+        /metadata/name = "a-name-that-is-longer-than-the-fifty-two-characters-allowed"
+            metadata.name: Invalid value: "a-name-that-is-longer-than-the-fifty-two-characters-allowed": must be no more than 52 characters
+    "#]],
+    );
+}
+
+#[test]
+fn daemon_and_stateful_sets() {
+    let changes = [
+        "/spec/minReadySeconds = 1",
+        "/spec/selector",
+        "/spec/updateStrategy = {\"type\": \"Never\"}",
+        "/spec/updateStrategy = {\"rollingUpdate\": {\"maxUnavailable\": 0}}",
+        "/spec/updateStrategy = {\"rollingUpdate\": {\"maxUnavailable\": 1, \"maxSurge\": \"10%\"}}",
+    ];
+    judging(
+        &deployment(),
+        &changes,
+        defaults::apps::daemon_set,
+        validate::apps::create_daemon_set,
+        expect![[r#"
+        /spec/minReadySeconds = 1
+            fine
+        /spec/selector
+            spec.selector: Required value
+            spec.template.metadata.labels: Invalid value: {"app":"web"}: `selector` does not match template `labels`
+        /spec/updateStrategy = {"type": "Never"}
+            spec.updateStrategy: Unsupported value: {"type":"Never"}: supported values: "RollingUpdate", "OnDelete"
+        /spec/updateStrategy = {"rollingUpdate": {"maxUnavailable": 0}}
+            spec.updateStrategy.rollingUpdate.maxUnavailable: Required value: cannot be 0 when maxSurge is 0
+        /spec/updateStrategy = {"rollingUpdate": {"maxUnavailable": 1, "maxSurge": "10%"}}
+            spec.updateStrategy.rollingUpdate.maxSurge: Invalid value: "10%": may not be set when maxUnavailable is non-zero
+    "#]],
+    );
+    let changes = [
+        "/spec/serviceName = \"s\"",
+        "/spec/serviceName = \"S\"",
+        "/metadata/name = \"a.b\"",
+        "/spec/podManagementPolicy = \"Random\"",
+        "/spec/updateStrategy = {\"type\": \"OnDelete\", \"rollingUpdate\": {}}",
+        "/spec/updateStrategy = {\"type\": \"RollingUpdate\", \"rollingUpdate\": {\"partition\": -1, \"maxUnavailable\": 0}}",
+        "/spec/persistentVolumeClaimRetentionPolicy = {\"whenDeleted\": \"Burn\"}",
+    ];
+    judging(
+        &deployment(),
+        &changes,
+        defaults::apps::stateful_set,
+        validate::apps::create_stateful_set,
+        expect![[r#"
+        /spec/serviceName = "s"
+            fine
+        /spec/serviceName = "S"
+            spec.serviceName: Invalid value: "S": a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')
+        /metadata/name = "a.b"
+            metadata.name: Invalid value: "a.b": must not contain dots
+        /spec/podManagementPolicy = "Random"
+            spec.podManagementPolicy: Invalid value: "Random": must be 'OrderedReady' or 'Parallel'
+        /spec/updateStrategy = {"type": "OnDelete", "rollingUpdate": {}}
+            spec.updateStrategy.rollingUpdate: Invalid value: {}: only allowed for updateStrategy 'RollingUpdate'
+        /spec/updateStrategy = {"type": "RollingUpdate", "rollingUpdate": {"partition": -1, "maxUnavailable": 0}}
+            spec.updateStrategy.rollingUpdate.partition: Invalid value: -1: must be greater than or equal to 0
+            spec.updateStrategy.rollingUpdate.maxUnavailable: Invalid value: 0: cannot be 0
+        /spec/persistentVolumeClaimRetentionPolicy = {"whenDeleted": "Burn"}
+            spec.persistentVolumeClaimRetentionPolicy.whenDeleted: Unsupported value: "Burn": supported values: "Retain", "Delete"
+    "#]],
+    );
+}
+
+#[test]
+fn budgets_and_autoscalers() {
+    let budget = json!({"metadata": {"name": "b", "namespace": "d"}, "spec": {"minAvailable": 1}});
+    let changes =
+        ["/spec/maxUnavailable = 1", "/spec/minAvailable = \"101%\"", "/spec/unhealthyPodEvictionPolicy = \"x\""];
+    judging(
+        &budget,
+        &changes,
+        |_| {},
+        |new| validate::policy::pod_disruption_budget(new, None),
+        expect![[r#"
+        /spec/maxUnavailable = 1
+            spec: Invalid value: {"maxUnavailable":1,"minAvailable":1}: minAvailable and maxUnavailable cannot be both set
+        /spec/minAvailable = "101%"
+            spec.minAvailable: Invalid value: "101%": must not be greater than 100%
+        /spec/unhealthyPodEvictionPolicy = "x"
+            spec.unhealthyPodEvictionPolicy: Unsupported value: "x": supported values: "AlwaysAllow", "IfHealthyBudget"
+    "#]],
+    );
+    let autoscaler = json!({"metadata": {"name": "a", "namespace": "d"}, "spec": {"maxReplicas": 3, "scaleTargetRef": {"kind": "Deployment", "name": "web"}}});
+    let changes = [
+        "/spec/minReplicas = 4",
+        "/spec/maxReplicas = 0",
+        "/spec/scaleTargetRef/name = \"\"",
+        "/spec/metrics = [{\"type\": \"Luck\"}]",
+    ];
+    judging(
+        &autoscaler,
+        &changes,
+        defaults::autoscaling::horizontal_pod_autoscaler_v2,
+        |new| validate::policy::horizontal_pod_autoscaler_v2(new, None),
+        expect![[r#"
+            /spec/minReplicas = 4
+                spec.maxReplicas: Invalid value: 3: must be greater than or equal to `minReplicas`
+            /spec/maxReplicas = 0
+                spec.maxReplicas: Invalid value: 0: must be greater than 0
+                spec.maxReplicas: Invalid value: 0: must be greater than or equal to `minReplicas`
+            /spec/scaleTargetRef/name = ""
+                spec.scaleTargetRef.name: Required value
+            /spec/metrics = [{"type": "Luck"}]
+                spec.metrics[0].type: Unsupported value: "Luck": supported values: "ContainerResource", "External", "Object", "Pods", "Resource"
+        "#]],
+    );
+}
