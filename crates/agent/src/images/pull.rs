@@ -336,7 +336,7 @@ fn client(endpoint: &Endpoint) -> Result<Client, String> {
         user_agent: concat!("kapstan/", env!("CARGO_PKG_VERSION")),
         ..ClientConfig::default()
     };
-    Client::try_from(config).map_err(|error| error.to_string())
+    Client::try_from(config).map_err(|error| root_cause(&error))
 }
 
 /// Finds out within bounds whether anybody listens there, worded as Go's dialer does. With a web proxy between, only the

@@ -14,7 +14,7 @@
 //! Plain `http` is taken for loopback addresses only. A registry that stands here is "configured": under
 //! `imagePullPolicy: Always` it is asked even for images that were imported. Nothing here opens a connection.
 
-use std::{collections::BTreeMap, fmt, fs, io, net::IpAddr, path::Path};
+use std::{collections::BTreeMap, fmt, fs, io, net::IpAddr, os::unix::fs::PermissionsExt, path::Path};
 
 use serde::Deserialize;
 
@@ -124,6 +124,10 @@ impl Registries {
             serde_yaml::from_str(&text).map_err(|e| wrong(e.to_string()))?
         };
         read.check().map_err(|e| wrong(e.to_string()))?;
+        let open_to_others = fs::metadata(path).map_err(|e| wrong(e.to_string()))?.permissions().mode() & 0o077 != 0;
+        if open_to_others && read.registries.values().any(|registry| registry.password.is_some()) {
+            return Err(wrong("holds a password and can be read by others; run `chmod 600` on it".to_owned()));
+        }
         Ok(read)
     }
 
@@ -198,6 +202,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("registries.yaml");
         fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
         Registries::read(&path)
             .map_err(|e| Error::Registries(e.to_string().replace(folder.path().to_str().unwrap(), "")))
     }
@@ -224,6 +229,17 @@ mod tests {
         .assert_eq(&seen);
         assert_eq!(Endpoint::parse("http://[::1]").unwrap().address(), ("::1".to_owned(), 80));
         assert_eq!(Endpoint::upstream("docker.io").address(), ("registry-1.docker.io".to_owned(), 443));
+    }
+
+    #[test]
+    fn a_password_must_not_be_open_to_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("registries.yaml");
+        fs::write(&path, "registries:\n  a.io:\n    username: x\n    password: y\n").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(Registries::read(&path).unwrap_err().to_string().contains("chmod 600"));
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        Registries::read(&path).unwrap();
     }
 
     #[test]
