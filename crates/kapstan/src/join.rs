@@ -35,8 +35,8 @@ async fn join(options: AgentOptions) -> Result<(), String> {
     };
     let url = config.cluster_url.to_string();
     let client = Client::try_from(config).map_err(|error| format!("{url}: {error}"))?;
-    let nodes =
-        node::start_simulated(client, options.simulated, &options.name_prefix, options.simulated_profile.as_deref())?;
+    let profile = node::profile(options.simulated_profile.as_deref())?;
+    let nodes = node::start_simulated(client, options.simulated, &options.name_prefix, profile);
     println!("ready {} simulated nodes at {url}", options.simulated);
     serve::wait_for_signal().await?;
     nodes.abort();

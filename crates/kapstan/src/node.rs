@@ -92,25 +92,20 @@ impl Node {
     }
 }
 
+/// A profile of simulated nodes from its file; without one, everything goes well at once.
+pub fn profile(path: Option<&Path>) -> Result<Profile, String> {
+    let Some(path) = path else { return Ok(Profile::default()) };
+    let told = |error: &dyn std::fmt::Display| format!("--simulated-profile {}: {error}", path.display());
+    let text = std::fs::read_to_string(path).map_err(|error| told(&error))?;
+    Profile::parse(&text).map_err(|error| told(&error))
+}
+
 /// Starts `count` simulated nodes in this process.
-pub fn start_simulated(
-    client: Client,
-    count: usize,
-    prefix: &str,
-    profile: Option<&Path>,
-) -> Result<JoinHandle<()>, String> {
-    let profile = match profile {
-        Some(path) => {
-            let told = |error: &dyn std::fmt::Display| format!("--simulated-profile {}: {error}", path.display());
-            let text = std::fs::read_to_string(path).map_err(|error| told(&error))?;
-            Profile::parse(&text).map_err(|error| told(&error))?
-        }
-        None => Profile::default(),
-    };
+pub fn start_simulated(client: Client, count: usize, prefix: &str, profile: Profile) -> JoinHandle<()> {
     let prefix = prefix.to_owned();
-    Ok(tokio::spawn(async move {
+    tokio::spawn(async move {
         agent::simulated_nodes::run(client, count, &prefix, profile, CancellationToken::new()).await;
-    }))
+    })
 }
 
 fn open_proxy(node_name: &str) -> Result<proxy::Proxy, String> {

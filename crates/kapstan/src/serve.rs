@@ -28,7 +28,8 @@ async fn serve(options: ServerOptions, started: Instant) -> Result<(), String> {
     server::write_private(&kubeconfig, &server.kubeconfig).map_err(|error| error.to_string())?;
     let client = kube::Client::new(server.router.clone(), "default");
     if 0 < options.simulated_nodes {
-        node::start_simulated(client, options.simulated_nodes, "simulated", options.simulated_profile.as_deref())?;
+        let profile = node::profile(options.simulated_profile.as_deref())?;
+        node::start_simulated(client, options.simulated_nodes, "simulated", profile);
     }
     let node = own_node(&options, data_dir, &server).await?;
     println!(

@@ -43,7 +43,7 @@ pub fn play(arguments: &[String]) -> Result<ExitCode, NoStage> {
     ignore(Signal::SIGINT);
     let inside = start(arguments, "init", folder.path()).map_err(NoStage)?;
     let status = watch_over(inside).map_err(NoStage)?;
-    clean_up(folder.path());
+    clean_up(folder);
     Ok(code(status))
 }
 
@@ -114,11 +114,17 @@ fn map_to_root(user: u32, group: u32) -> std::io::Result<()> {
     fs::write("/proc/self/gid_map", format!("0 {group} 1"))
 }
 
-/// Control groups are the one thing that no namespace takes along.
-fn clean_up(folder: &Path) {
-    let Some(name) = folder.file_name() else { return };
-    for controller in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
-        remove_groups(&controller.path().join(name));
+/// The scratch file system and the control groups outlive the processes inside.
+fn clean_up(folder: tempfile::TempDir) {
+    // Where the stage was never furnished there is nothing to unmount.
+    rustix::mount::unmount(folder.path(), rustix::mount::UnmountFlags::DETACH).ok();
+    let name = folder.path().file_name().map(std::ffi::OsStr::to_owned);
+    if let Err(error) = folder.close() {
+        eprintln!("the demo's folder could not be removed: {error}");
+    }
+    let hierarchies = fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten();
+    for (hierarchy, name) in hierarchies.zip(name.iter().cycle()) {
+        remove_groups(&hierarchy.path().join(name));
     }
 }
 

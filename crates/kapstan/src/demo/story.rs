@@ -18,6 +18,7 @@ use super::bounds::{Bounds, Extremes};
 use super::traffic::{Tally, Traffic};
 use super::{images, web};
 use crate::node::{self, Node};
+use agent::runtime::profile::Profile;
 
 const NAMESPACE: &str = "default";
 const NAME: &str = "web";
@@ -72,7 +73,7 @@ async fn told(with_containers: bool, folder: &Path) -> Result<ExitCode, String> 
         images::build(node.images(), &["v1", "v2", "v3"])?;
         Some(node)
     } else {
-        node::start_simulated(client.clone(), 4, "simulated", None)?;
+        node::start_simulated(client.clone(), 4, "simulated", simulation()?);
         None
     };
     println!("A throw-away cluster serves after {} ms: {}", started.elapsed().as_millis(), place(with_containers));
@@ -84,6 +85,13 @@ async fn told(with_containers: bool, folder: &Path) -> Result<ExitCode, String> 
     server.stop().await;
     let (chapters, tally) = chapters?;
     Ok(report(&chapters, tally.as_ref(), started.elapsed()))
+}
+
+/// Simulated pods take a moment, and one image is not to be had.
+fn simulation() -> Result<Profile, String> {
+    Profile::parse(
+        "images: [{image: \"web:v9\", unpullable: true}, {image: \"*\", startTime: 200ms, timeToReady: 500ms}]",
+    )
 }
 
 fn place(with_containers: bool) -> &'static str {
@@ -163,7 +171,7 @@ impl Stage {
         };
         let reason = tokio::time::timeout(PATIENCE, stuck).await.map_err(|_| "web:v9 did not get stuck".to_owned())?;
         board.say(&format!("    stuck: {reason}. Why, in the controller's words:"));
-        for sentence in self.why().await? {
+        for sentence in self.why_about(&reason).await? {
             board.say(&format!("      - {sentence}"));
         }
         board.close();
@@ -218,10 +226,24 @@ impl Stage {
         if let Some(labels) = template.metadata.as_mut().and_then(|meta| meta.labels.as_mut()) {
             labels.remove("pod-template-hash");
         }
-        let mut deployment = self.deployments.get(NAME).await.map_err(told_by_api)?;
-        deployment.spec.get_or_insert_default().template = template;
-        let replaced = self.deployments.replace(NAME, &PostParams::default(), &deployment).await;
-        replaced.map(drop).map_err(told_by_api)
+        let operations = json!([{ "op": "replace", "path": "/spec/template", "value": template }]);
+        let request = hyper::Request::patch(format!("/apis/apps/v1/namespaces/{NAMESPACE}/deployments/{NAME}"))
+            .header(hyper::header::CONTENT_TYPE, "application/json-patch+json")
+            .body(operations.to_string().into_bytes())
+            .map_err(|error| error.to_string())?;
+        self.client.request::<Value>(request).await.map(drop).map_err(told_by_api)
+    }
+
+    /// The reasons, as soon as they name `reason`: the controller hears of it a moment after the pod's status shows it.
+    async fn why_about(&self, reason: &str) -> Result<Vec<String>, String> {
+        let deadline = Instant::now() + CALM;
+        loop {
+            let sentences = self.why().await?;
+            if sentences.iter().any(|sentence| sentence.contains(reason)) || deadline <= Instant::now() {
+                return Ok(sentences);
+            }
+            tokio::time::sleep(FRAME).await;
+        }
     }
 
     async fn why(&self) -> Result<Vec<String>, String> {

@@ -1,0 +1,11 @@
+//! Tests of the whole: the real binary, driven by real kubectl and by raw requests.
+//!
+//! One test binary, so that it links once; every test starts its own server on a free port with a fresh data folder, and
+//! they run side by side. A test that lacks a tool or a right says `skipped: why` and passes.
+
+// In tests a failed assumption is a failed test.
+#![allow(clippy::unwrap_used)]
+
+mod cluster;
+mod fourth_seed;
+mod transcript;

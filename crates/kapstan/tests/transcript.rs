@@ -1,0 +1,246 @@
+//! Transcripts: text files that are documentation and test at once.
+//!
+//! A line `$ COMMAND` is run in a shell; the lines below it are what it prints, standard error after standard output and
+//! `[exit CODE]` last when it fails. A line `# TEXT` is for the reader. A line `...` stands for any lines.
+//! What differs from run to run is masked: `<age>`, `<time>`, `<ip>`, `<hash-N>` (numbered as they appear) and `<pod>`.
+//! Spaces count only as separators, rows of a table in any order are the same. A command that only looks is repeated
+//! until it shows what it should. `UPDATE_EXPECT=1` writes down what was printed where it differs.
+
+use std::fmt::Write;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use crate::cluster::{Cluster, Kubectl, PATIENCE, eventually};
+
+/// Commands that change nothing.
+const LOOKS: [&str; 4] = ["kubectl get ", "kubectl describe ", "kubectl rollout history ", "kubectl logs "];
+/// What kubectl says beside the matter.
+const CHATTER: &str = "Flag --record has been deprecated, --record will be removed in the future";
+
+/// Runs the transcript `NAME` in `tests/transcripts` and compares.
+pub fn play(name: &str, cluster: &Cluster, kubectl: &Kubectl) {
+    let path = folder().join(name);
+    let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let mut masks = Masks::default();
+    let mut played = String::new();
+    let mut differences = String::new();
+    let update = std::env::var_os("UPDATE_EXPECT").is_some();
+    for part in parse(&text) {
+        let Part::Step { command, expected } = part else {
+            let Part::Text(line) = part else { continue };
+            writeln!(played, "{line}").unwrap();
+            continue;
+        };
+        let printed = run(cluster, kubectl, command, &expected, &mut masks);
+        let shown = printed.as_ref().unwrap_or(&expected);
+        write!(played, "$ {command}\n{shown}").unwrap();
+        if let Some(printed) = &printed {
+            write!(differences, "$ {command}\n--- expected\n{expected}--- printed\n{printed}").unwrap();
+            if !update {
+                break;
+            }
+        }
+    }
+    if update && played != text {
+        fs::write(&path, played).unwrap();
+    } else {
+        assert!(differences.is_empty(), "{name}: UPDATE_EXPECT=1 takes over what is printed\n{differences}");
+    }
+}
+
+/// The folder of transcripts and of the manifests that they use.
+pub fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/transcripts")
+}
+
+enum Part<'a> {
+    /// For the reader: kept as it is.
+    Text(&'a str),
+    /// A command and what it should print.
+    Step { command: &'a str, expected: String },
+}
+
+fn parse(text: &str) -> Vec<Part<'_>> {
+    let mut parts: Vec<Part> = Vec::new();
+    for line in text.lines() {
+        match (line.strip_prefix("$ "), parts.last_mut()) {
+            (Some(command), _) => parts.push(Part::Step { command, expected: String::new() }),
+            (None, Some(Part::Step { expected, .. })) if !line.is_empty() && !line.starts_with("# ") => {
+                expected.push_str(line);
+                expected.push('\n');
+            }
+            _ => parts.push(Part::Text(line)),
+        }
+    }
+    parts
+}
+
+/// What the command printed, if it is not what was expected.
+fn run(cluster: &Cluster, kubectl: &Kubectl, command: &str, expected: &str, masks: &mut Masks) -> Option<String> {
+    let mut attempt = || {
+        let mut tried = masks.clone();
+        let printed = tried.mask(&terminal(&cluster.shell(kubectl, command)));
+        let matched = same(expected, &printed);
+        *masks =
+            if matched || !LOOKS.iter().any(|look| command.starts_with(look)) { tried.clone() } else { masks.clone() };
+        if matched { Ok(()) } else { Err((printed, tried)) }
+    };
+    let looks = LOOKS.iter().any(|look| command.starts_with(look));
+    let outcome = if looks { eventually(PATIENCE, attempt) } else { attempt() };
+    let (printed, tried) = outcome.err()?;
+    *masks = tried;
+    Some(printed)
+}
+
+/// What a terminal would show.
+fn terminal(output: &Output) -> String {
+    let both = [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned()).join("");
+    let lines = both.lines().map(str::trim_end).filter(|line| !line.is_empty() && *line != CHATTER);
+    let mut text: String = lines.map(|line| format!("{line}\n")).collect();
+    if !output.status.success() {
+        writeln!(text, "[exit {}]", output.status.code().unwrap_or(-1)).unwrap();
+    }
+    text
+}
+
+/// Compares line by line, words by words; `...` in `expected` stands for any lines.
+fn same(expected: &str, printed: &str) -> bool {
+    fn words(line: &str) -> Vec<&str> {
+        line.split_whitespace().collect()
+    }
+    fn matches(expected: &[&str], printed: &[&str]) -> bool {
+        match (expected.split_first(), printed.split_first()) {
+            (Some((&"...", rest)), _) => (0..=printed.len()).any(|skip| matches(rest, &printed[skip..])),
+            (Some((wanted, wanted_rest)), Some((line, rest))) => {
+                words(wanted) == words(line) && matches(wanted_rest, rest)
+            }
+            (None, None) => true,
+            _ => false,
+        }
+    }
+    matches(&expected.lines().collect::<Vec<_>>(), &printed.lines().collect::<Vec<_>>())
+}
+
+/// Replaces what differs from run to run.
+#[derive(Clone, Default)]
+struct Masks {
+    hashes: Vec<String>,
+}
+
+impl Masks {
+    fn mask(&mut self, text: &str) -> String {
+        let mut lines: Vec<String> = Vec::new();
+        let mut table = None;
+        for line in text.lines() {
+            let line = self.words(line);
+            let cells = cells(&line);
+            if cells.iter().any(|cell| matches!(*cell, "AGE" | "Age")) {
+                table = Some(lines.len());
+            }
+            lines.push(if table.is_some() { ages(&line) } else { time(&line) });
+        }
+        if let Some(header) = table {
+            align(&mut lines[header..]);
+        }
+        lines.iter().map(|line| format!("{line}\n")).collect()
+    }
+
+    /// Masks names and addresses in a line.
+    fn words(&mut self, line: &str) -> String {
+        let part_of_word = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '-' | '.');
+        let mut masked = String::new();
+        let mut rest = line;
+        while let Some(start) = rest.find(part_of_word) {
+            let end = rest[start..].find(|letter| !part_of_word(letter)).map_or(rest.len(), |length| start + length);
+            masked.push_str(&rest[..start]);
+            let word = &rest[start..end];
+            let is_hash = masked.ends_with("pod-template-hash=");
+            masked.push_str(&if is_hash { self.hash(word) } else { self.word(word) });
+            rest = &rest[end..];
+        }
+        masked + rest
+    }
+
+    fn word(&mut self, word: &str) -> String {
+        let numbers: Vec<&str> = word.split('.').collect();
+        if numbers.len() == 4 && numbers.iter().all(|number| number.parse::<u8>().is_ok()) {
+            return "<ip>".into();
+        }
+        let parts: Vec<&str> = word.split('-').collect();
+        match parts.as_slice() {
+            [owner @ .., hash, pod] if !owner.is_empty() && random(hash, 7..=10) && random(pod, 5..=5) => {
+                format!("{}-{}-<pod>", owner.join("-"), self.hash(hash))
+            }
+            [owner @ .., hash] if !owner.is_empty() && random(hash, 7..=10) => {
+                format!("{}-{}", owner.join("-"), self.hash(hash))
+            }
+            _ => word.to_owned(),
+        }
+    }
+
+    fn hash(&mut self, hash: &str) -> String {
+        let known = self.hashes.iter().position(|known| known == hash);
+        let index = known.unwrap_or_else(|| {
+            self.hashes.push(hash.to_owned());
+            self.hashes.len() - 1
+        });
+        format!("<hash-{}>", index + 1)
+    }
+}
+
+/// Generated parts of names have letters that spell no words.
+fn random(text: &str, lengths: std::ops::RangeInclusive<usize>) -> bool {
+    lengths.contains(&text.len()) && text.chars().all(|letter| "bcdfghjklmnpqrstvwxz2456789".contains(letter))
+}
+
+/// The cells of a table's row; two spaces or more are between them.
+fn cells(line: &str) -> Vec<&str> {
+    line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect()
+}
+
+/// Masks ages in a table's row: `5m3s`, `3s (x2 over 5m)`, `1 (3s ago)`.
+fn ages(line: &str) -> String {
+    let mut masked = line.to_owned();
+    for word in line.split([' ', '(', ')']).filter(|word| is_age(word)) {
+        masked = masked.replacen(word, "<age>", 1);
+    }
+    masked
+}
+
+fn is_age(word: &str) -> bool {
+    let units = word.chars().filter(|letter| "smhdy".contains(*letter)).count();
+    let ends = word.ends_with(['s', 'm', 'h', 'd', 'y']) && word.starts_with(|letter: char| letter.is_ascii_digit());
+    word == "<invalid>" || ends && word.chars().filter(char::is_ascii_digit).count() + units == word.len()
+}
+
+/// Masks the value of `CreationTimestamp:` and its like.
+fn time(line: &str) -> String {
+    match line.split_once("Timestamp:").or_else(|| line.split_once("Time:")) {
+        Some((name, value)) if value.contains(':') => {
+            let label = &line[..line.len() - value.len()];
+            let spaces = value.len() - value.trim_start().len();
+            assert!(label.starts_with(name));
+            format!("{label}{}<time>", &value[..spaces])
+        }
+        _ => line.to_owned(),
+    }
+}
+
+/// Aligns a table anew after masking; what `get` lists is sorted, since random names have no order.
+fn align(lines: &mut [String]) {
+    let indent = lines[0].len() - lines[0].trim_start().len();
+    let gap = if indent == 0 { 3 } else { 2 };
+    if indent == 0 {
+        lines[1..].sort();
+    }
+    let rows: Vec<Vec<String>> =
+        lines.iter().map(|line| cells(line).into_iter().map(str::to_owned).collect()).collect();
+    let columns = rows[0].len();
+    let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(String::len).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    for (line, row) in lines.iter_mut().zip(&rows).filter(|(_, row)| row.len() == columns) {
+        let padded = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}{:gap$}", "", width = *width));
+        *line = format!("{:indent$}{}", "", padded.collect::<String>().trim_end());
+    }
+}
