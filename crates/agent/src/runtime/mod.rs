@@ -4,10 +4,13 @@
 //! profile. The pod worker above speaks only these words, so both are driven by the very same code.
 
 use serde::{Deserialize, Serialize};
-use std::{net::IpAddr, path::PathBuf, time::Duration};
+use std::{net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
+use k8s_openapi::api::core::v1::Pod;
 
 pub mod native;
+pub mod profile;
+pub mod simulated;
 
 /// What a pod's sandbox (network namespace, cgroup, shim) is made from.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -236,4 +239,97 @@ pub enum PullPolicy {
     IfNotPresent,
     /// Never ask.
     Never,
+}
+
+/// Where a node's containers live. Every method does the same on both, as far as pods can tell.
+#[derive(Clone)]
+pub enum Runtime {
+    /// Real containers.
+    Native(Arc<native::Native>),
+    /// Pretended ones.
+    Simulated(Arc<simulated::Simulated>),
+}
+
+impl Runtime {
+    /// True: nothing real happens; volumes and environments need not be made.
+    pub fn is_simulated(&self) -> bool {
+        matches!(self, Runtime::Simulated(_))
+    }
+
+    /// Tells about a pod before anything is asked for it.
+    pub fn introduce(&self, pod: &Pod) {
+        if let Runtime::Simulated(simulated) = self {
+            simulated.introduce(pod);
+        }
+    }
+
+    /// Makes sure of an image.
+    pub async fn ensure_image(&self, image: &str, policy: PullPolicy) -> Result<ImageSeen, RuntimeError> {
+        match self {
+            Runtime::Native(native) => native.ensure_image(image, policy).await,
+            Runtime::Simulated(simulated) => simulated.ensure_image(image, policy).await,
+        }
+    }
+
+    /// Makes a pod's sandbox, or finds the one that stands.
+    pub async fn start_sandbox(&self, spec: &SandboxSpec) -> Result<Sandbox, RuntimeError> {
+        match self {
+            Runtime::Native(native) => native.start_sandbox(spec).await,
+            Runtime::Simulated(simulated) => simulated.start_sandbox(spec).await,
+        }
+    }
+
+    /// Starts a container in its pod's sandbox.
+    pub async fn start_container(&self, spec: &ContainerSpec) -> Result<ContainerSeen, RuntimeError> {
+        match self {
+            Runtime::Native(native) => native.start_container(spec).await,
+            Runtime::Simulated(simulated) => simulated.start_container(spec).await,
+        }
+    }
+
+    /// Asks a container to stop and kills it after `grace`. A second call may shorten the first one's grace.
+    pub async fn stop_container(&self, uid: &str, id: &str, grace: Duration) -> Result<Exit, RuntimeError> {
+        match self {
+            Runtime::Native(native) => native.stop_container(uid, id, grace).await,
+            Runtime::Simulated(simulated) => simulated.stop_container(uid, id, grace).await,
+        }
+    }
+
+    /// Removes what is left of an ended container; its logs stay.
+    pub async fn remove_container(&self, uid: &str, id: &str) -> Result<(), RuntimeError> {
+        match self {
+            Runtime::Native(native) => native.remove_container(uid, id).await,
+            Runtime::Simulated(simulated) => simulated.remove_container(uid, id).await,
+        }
+    }
+
+    /// Takes a sandbox down with all that is in it; its pod's logs stay.
+    pub async fn stop_sandbox(&self, uid: &str) -> Result<(), RuntimeError> {
+        match self {
+            Runtime::Native(native) => native.stop_sandbox(uid).await,
+            Runtime::Simulated(simulated) => simulated.stop_sandbox(uid).await,
+        }
+    }
+
+    /// Runs a command inside a container.
+    pub async fn exec(
+        &self,
+        uid: &str,
+        id: &str,
+        argv: &[String],
+        timeout: Duration,
+    ) -> Result<ExecResult, RuntimeError> {
+        match self {
+            Runtime::Native(native) => native.exec(uid, id, argv, timeout).await,
+            Runtime::Simulated(simulated) => simulated.exec(uid, id).await,
+        }
+    }
+
+    /// Everything that runs, also from before the agent started.
+    pub async fn list(&self) -> Result<Vec<PodSeen>, RuntimeError> {
+        match self {
+            Runtime::Native(native) => native.list().await,
+            Runtime::Simulated(simulated) => simulated.list().await,
+        }
+    }
 }

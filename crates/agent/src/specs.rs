@@ -1,0 +1,280 @@
+//! What the runtime is asked for: a pod's sandbox and its containers, in the runtime's words.
+//!
+//! Pure. What this node cannot give (another process namespace, a local seccomp profile, sysctls …) is refused with a
+//! sentence that names the field: it becomes `CreateContainerConfigError`, never silence. Mirrors
+//! `generateContainerConfig` and `determineEffectiveSecurityContext` (`pkg/kubelet/kuberuntime`) and
+//! `pkg/kubelet/network/dns`.
+
+use std::path::{Path, PathBuf};
+
+use k8s_openapi::{
+    api::core::v1::{Container, Pod, PodSecurityContext, PodSpec, SeccompProfile, SecurityContext},
+    apimachinery::pkg::api::resource::Quantity,
+};
+
+use crate::{
+    environment::expand,
+    resources,
+    runtime::{ContainerSpec, Limits, Mount, SandboxSpec, Security},
+};
+
+/// Where a container leaves its last words, unless it says otherwise.
+const TERMINATION_MESSAGE_PATH: &str = "/dev/termination-log";
+
+/// How pods on this node find names.
+#[derive(Clone, Debug, Default)]
+pub struct Dns {
+    /// The cluster's name server; `None`: pods use the node's.
+    pub server: Option<String>,
+    /// The cluster's domain, such as `cluster.local`.
+    pub domain: String,
+}
+
+/// The sandbox of a pod.
+pub fn sandbox(pod: &Pod, dns: &Dns) -> SandboxSpec {
+    let part = |text: &Option<String>| text.clone().unwrap_or_default();
+    let spec = pod.spec.clone().unwrap_or_default();
+    let aliases = spec.host_aliases.iter().flatten();
+    SandboxSpec {
+        uid: part(&pod.metadata.uid),
+        namespace: part(&pod.metadata.namespace),
+        name: part(&pod.metadata.name),
+        hostname: hostname(pod, &spec, dns),
+        host_network: spec.host_network == Some(true),
+        resolv_conf: resolv_conf(pod, &spec, dns),
+        host_aliases: aliases.map(|alias| (alias.ip.clone(), alias.hostnames.clone().unwrap_or_default())).collect(),
+    }
+}
+
+/// A host name has 63 characters at most (`truncatePodHostnameIfNeeded`).
+fn hostname(pod: &Pod, spec: &PodSpec, dns: &Dns) -> String {
+    let name = spec.hostname.as_deref().filter(|name| !name.is_empty()).or(pod.metadata.name.as_deref());
+    let short: String = name.unwrap_or_default().chars().take(63).collect();
+    let short = short.trim_end_matches(['-', '.']).to_owned();
+    match &spec.subdomain {
+        Some(subdomain) if spec.set_hostname_as_fqdn == Some(true) => {
+            let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+            format!("{short}.{subdomain}.{namespace}.svc.{}", dns.domain)
+        }
+        _ => short,
+    }
+}
+
+fn resolv_conf(pod: &Pod, spec: &PodSpec, dns: &Dns) -> Vec<String> {
+    let policy = spec.dns_policy.as_deref().unwrap_or("ClusterFirst");
+    let host_network = spec.host_network == Some(true);
+    let cluster = policy == "ClusterFirstWithHostNet" || (policy == "ClusterFirst" && !host_network);
+    let mut servers = Vec::new();
+    let mut searches = Vec::new();
+    let mut options = Vec::new();
+    if let Some(server) = dns.server.as_ref().filter(|_| cluster) {
+        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+        let domain = &dns.domain;
+        servers.push(server.clone());
+        searches.extend([format!("{namespace}.svc.{domain}"), format!("svc.{domain}"), domain.clone()]);
+        options.push("ndots:5".to_owned());
+    }
+    if let Some(config) = &spec.dns_config {
+        servers.extend(config.nameservers.iter().flatten().cloned());
+        searches.extend(config.searches.iter().flatten().cloned());
+        for option in config.options.iter().flatten() {
+            let name = option.name.clone().unwrap_or_default();
+            options.retain(|other| other.split(':').next() != Some(name.as_str()));
+            options.push(option.value.as_ref().map_or(name.clone(), |value| format!("{name}:{value}")));
+        }
+    }
+    let mut lines: Vec<_> = servers.iter().map(|server| format!("nameserver {server}")).collect();
+    if !searches.is_empty() {
+        lines.push(format!("search {}", searches.join(" ")));
+    }
+    if !options.is_empty() {
+        lines.push(format!("options {}", options.join(" ")));
+    }
+    lines
+}
+
+/// Folder of a container's logs and last words.
+pub fn container_dir(pod_dir: &Path, container: &str) -> PathBuf {
+    pod_dir.join(container)
+}
+
+/// Where an instance's output goes.
+pub fn log_path(pod_dir: &Path, container: &str, attempt: u32) -> PathBuf {
+    container_dir(pod_dir, container).join(format!("{attempt}.log"))
+}
+
+/// Where an instance's last words go.
+pub fn termination_path(pod_dir: &Path, container: &str, attempt: u32) -> PathBuf {
+    container_dir(pod_dir, container).join(format!("{attempt}.termination"))
+}
+
+/// A container of a pod. `mounts` are those of its volumes.
+pub fn container(
+    pod: &Pod,
+    container: &Container,
+    attempt: u32,
+    env: Vec<(String, String)>,
+    mut mounts: Vec<Mount>,
+    pod_dir: &Path,
+) -> Result<ContainerSpec, String> {
+    let spec = pod.spec.as_ref().ok_or("the pod has no spec")?;
+    refuse_what_cannot_be(spec, container)?;
+    let expanded = |words: &Option<Vec<String>>| -> Vec<String> {
+        let value_of = |name: &str| env.iter().rev().find(|(other, _)| other == name).map(|(_, value)| value.clone());
+        words.iter().flatten().map(|word| expand(word, value_of)).collect()
+    };
+    mounts.push(Mount {
+        source: termination_path(pod_dir, &container.name, attempt),
+        target: container.termination_message_path.as_deref().unwrap_or(TERMINATION_MESSAGE_PATH).into(),
+        read_only: false,
+    });
+    Ok(ContainerSpec {
+        pod_uid: pod.metadata.uid.clone().unwrap_or_default(),
+        name: container.name.clone(),
+        attempt,
+        image: container.image.clone().unwrap_or_default(),
+        command: expanded(&container.command),
+        args: expanded(&container.args),
+        working_dir: container.working_dir.clone(),
+        mounts,
+        limits: limits(container)?,
+        security: security(spec.security_context.as_ref(), container.security_context.as_ref()),
+        log_path: log_path(pod_dir, &container.name, attempt),
+        stdin: container.stdin == Some(true),
+        tty: container.tty == Some(true),
+        stop_signal: container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.stop_signal.clone()),
+        env,
+    })
+}
+
+fn refuse_what_cannot_be(spec: &PodSpec, container: &Container) -> Result<(), String> {
+    let of_pod = spec.security_context.as_ref();
+    let own = container.security_context.as_ref();
+    let local = |profile: Option<&SeccompProfile>| profile.is_some_and(|profile| profile.type_ == "Localhost");
+    let armour = |profile: Option<&k8s_openapi::api::core::v1::AppArmorProfile>| {
+        profile.is_some_and(|profile| profile.type_ == "Localhost")
+    };
+    // One row each: what is asked for, and the field it is asked with.
+    let rows = [
+        (spec.host_pid == Some(true), "spec.hostPID"),
+        (spec.host_ipc == Some(true), "spec.hostIPC"),
+        (spec.share_process_namespace == Some(true), "spec.shareProcessNamespace"),
+        (spec.host_users == Some(false), "spec.hostUsers: false"),
+        (spec.runtime_class_name.is_some(), "spec.runtimeClassName"),
+        (spec.resource_claims.iter().flatten().next().is_some(), "spec.resourceClaims"),
+        (of_pod.is_some_and(|of_pod| of_pod.sysctls.iter().flatten().next().is_some()), "securityContext.sysctls"),
+        (local(of_pod.and_then(|of_pod| of_pod.seccomp_profile.as_ref())), "seccompProfile of type Localhost"),
+        (local(own.and_then(|own| own.seccomp_profile.as_ref())), "seccompProfile of type Localhost"),
+        (armour(of_pod.and_then(|of_pod| of_pod.app_armor_profile.as_ref())), "appArmorProfile of type Localhost"),
+        (armour(own.and_then(|own| own.app_armor_profile.as_ref())), "appArmorProfile of type Localhost"),
+        (own.is_some_and(|own| own.proc_mount.as_deref() == Some("Unmasked")), "securityContext.procMount: Unmasked"),
+        (container.volume_devices.iter().flatten().next().is_some(), "volumeDevices"),
+    ];
+    match rows.iter().find(|(asked, _)| *asked) {
+        Some((_, field)) => Err(format!("{field} is not supported on this node")),
+        None => Ok(()),
+    }
+}
+
+fn limits(container: &Container) -> Result<Limits, String> {
+    let bounds = container.resources.as_ref().and_then(|resources| resources.limits.as_ref());
+    for (name, _) in bounds.into_iter().flatten() {
+        if !matches!(name.as_str(), "cpu" | "memory" | "ephemeral-storage") {
+            return Err(format!("resources.limits.{name} is not supported on this node"));
+        }
+    }
+    let read = |quantity: Option<&Quantity>, scale: fn(&Quantity) -> Option<i64>, field: &str| match quantity {
+        None => Ok(None),
+        Some(quantity) => {
+            let value = scale(quantity).and_then(|value| u64::try_from(value).ok());
+            value.map(Some).ok_or_else(|| format!("resources.{field} is not a quantity: {}", quantity.0))
+        }
+    };
+    let shares = read(resources::request(container, "cpu"), resources::milli, "requests.cpu")?;
+    Ok(Limits {
+        cpu_shares: shares.map(|milli| (milli * 1024 / 1000).clamp(2, 262_144)),
+        cpu_milli: read(resources::limit(container, "cpu"), resources::milli, "limits.cpu")?,
+        memory_bytes: read(resources::limit(container, "memory"), resources::whole, "limits.memory")?,
+        pids: None,
+    })
+}
+
+/// What the container says counts, then what its pod says.
+fn security(of_pod: Option<&PodSecurityContext>, own: Option<&SecurityContext>) -> Security {
+    let mut groups: Vec<i64> = of_pod.and_then(|of_pod| of_pod.supplemental_groups.clone()).unwrap_or_default();
+    groups.extend(of_pod.and_then(|of_pod| of_pod.fs_group));
+    let capabilities = own.and_then(|own| own.capabilities.as_ref());
+    let profile = own.and_then(|own| own.seccomp_profile.as_ref());
+    let profile = profile.or_else(|| of_pod.and_then(|of_pod| of_pod.seccomp_profile.as_ref()));
+    let non_root = own.and_then(|own| own.run_as_non_root).or_else(|| of_pod.and_then(|of_pod| of_pod.run_as_non_root));
+    Security {
+        run_as_user: own.and_then(|own| own.run_as_user).or_else(|| of_pod.and_then(|of_pod| of_pod.run_as_user)),
+        run_as_group: own.and_then(|own| own.run_as_group).or_else(|| of_pod.and_then(|of_pod| of_pod.run_as_group)),
+        run_as_non_root: non_root == Some(true),
+        supplemental_groups: groups,
+        read_only_root: own.and_then(|own| own.read_only_root_filesystem) == Some(true),
+        privileged: own.and_then(|own| own.privileged) == Some(true),
+        allow_privilege_escalation: own.and_then(|own| own.allow_privilege_escalation) != Some(false),
+        add_capabilities: capabilities.and_then(|one| one.add.clone()).unwrap_or_default(),
+        drop_capabilities: capabilities.and_then(|one| one.drop.clone()).unwrap_or_default(),
+        seccomp_default: profile.is_some_and(|profile| profile.type_ == "RuntimeDefault"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use expect_test::expect;
+
+    fn pod(yaml: &str) -> Pod {
+        serde_yaml::from_str(yaml).unwrap()
+    }
+
+    fn built(pod: &Pod) -> Result<ContainerSpec, String> {
+        let one = &pod.spec.as_ref().unwrap().containers[0];
+        container(pod, one, 1, vec![("A".into(), "b".into())], Vec::new(), Path::new("/pods/u"))
+    }
+
+    #[test]
+    fn a_container_is_asked_for_in_the_runtimes_words() {
+        let pod = pod("
+metadata: {name: p, namespace: ns, uid: u}
+spec:
+  securityContext: {runAsUser: 7, fsGroup: 9, seccompProfile: {type: RuntimeDefault}}
+  containers:
+  - name: c
+    image: web:v1
+    command: [serve, '$(A)']
+    resources: {limits: {cpu: 500m, memory: 64Mi}}
+    securityContext: {runAsUser: 8, capabilities: {drop: [ALL]}, allowPrivilegeEscalation: false}
+");
+        let spec = built(&pod).unwrap();
+        expect![[r#"
+            ["serve", "b"] Limits { cpu_shares: Some(512), cpu_milli: Some(500), memory_bytes: Some(67108864), pids: None }
+            Security { run_as_user: Some(8), run_as_group: None, run_as_non_root: false, supplemental_groups: [9], read_only_root: false, privileged: false, allow_privilege_escalation: false, add_capabilities: [], drop_capabilities: ["ALL"], seccomp_default: true }
+            [Mount { source: "/pods/u/c/1.termination", target: "/dev/termination-log", read_only: false }] "/pods/u/c/1.log"
+        "#]]
+        .assert_eq(&format!(
+            "{:?} {:?}\n{:?}\n{:?} {:?}\n",
+            spec.command, spec.limits, spec.security, spec.mounts, spec.log_path
+        ));
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused() {
+        let pod = pod("{metadata: {name: p}, spec: {hostPID: true, containers: [{name: c}]}}");
+        assert_eq!(built(&pod).unwrap_err(), "spec.hostPID is not supported on this node");
+    }
+
+    #[test]
+    fn names_are_found_in_the_cluster_first() {
+        let dns = Dns { server: Some("10.96.0.10".into()), domain: "cluster.local".into() };
+        let plain = pod("{metadata: {name: p, namespace: ns}, spec: {containers: []}}");
+        assert_eq!(
+            sandbox(&plain, &dns).resolv_conf,
+            ["nameserver 10.96.0.10", "search ns.svc.cluster.local svc.cluster.local cluster.local", "options ndots:5"]
+        );
+        let of_node = pod("{metadata: {name: p, namespace: ns}, spec: {dnsPolicy: Default, containers: []}}");
+        assert!(sandbox(&of_node, &dns).resolv_conf.is_empty());
+    }
+}

@@ -1,0 +1,382 @@
+//! The volumes of a pod: folders under `<data-dir>/pods/<uid>/volumes`, filled from the API, or paths of the node.
+//!
+//! emptyDir, hostPath, configMap, secret, downwardAPI and projected (serviceAccountToken included) are made; every
+//! other kind is refused with a sentence that names it. Making them again is harmless: files are written anew, an
+//! emptyDir keeps what is in it. Names come from API objects, so each is checked not to leave its volume. Mirrors
+//! `pkg/volume/{configmap,secret,downwardapi,projected,emptydir,hostpath}`.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    os::unix::fs::{PermissionsExt, chown},
+    path::{Component, Path, PathBuf},
+};
+
+use k8s_openapi::api::{
+    authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec},
+    core::v1::{
+        ConfigMap, Container, DownwardAPIVolumeFile, EmptyDirVolumeSource, HostPathVolumeSource, KeyToPath, Pod,
+        Secret, ServiceAccount, ServiceAccountTokenProjection, Volume, VolumeProjection,
+    },
+};
+use kube::{Api, Client, api::PostParams};
+
+use crate::{
+    environment::{Place, expand, field_value, resource_value},
+    resources,
+    runtime::Mount,
+};
+
+/// Mode of files where the volume names none.
+const DEFAULT_MODE: i32 = 0o644;
+/// Seconds a projected token lives where the projection names none.
+const TOKEN_SECONDS: i64 = 3_607;
+
+/// Where the volumes of a pod are.
+pub fn folder(pod_dir: &Path, volume: &str) -> PathBuf {
+    pod_dir.join("volumes").join(volume)
+}
+
+/// Makes every volume of the pod. The error is the text of a `FailedMount` event.
+pub async fn prepare(client: &Client, pod: &Pod, pod_dir: &Path, place: &Place) -> Result<(), String> {
+    for volume in pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten()) {
+        let made = make(client, pod, volume, &folder(pod_dir, &volume.name), place).await;
+        made.map_err(|why| format!("MountVolume.SetUp failed for volume \"{}\" : {why}", volume.name))?;
+    }
+    Ok(())
+}
+
+/// Unmounts what [`prepare`] mounted.
+pub fn release(pod: &Pod, pod_dir: &Path) {
+    for volume in pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten()) {
+        if volume.empty_dir.as_ref().is_some_and(in_memory) {
+            let _ = rustix::mount::unmount(folder(pod_dir, &volume.name), rustix::mount::UnmountFlags::DETACH);
+        }
+    }
+}
+
+async fn make(client: &Client, pod: &Pod, volume: &Volume, dir: &Path, place: &Place) -> Result<(), String> {
+    if let Some(path) = &volume.host_path {
+        return host_path(path);
+    }
+    fs::create_dir_all(dir).map_err(|error| format!("creating {}: {error}", dir.display()))?;
+    let (files, mode) = if let Some(source) = &volume.empty_dir {
+        return empty_dir(pod, source, dir);
+    } else if let Some(source) = &volume.config_map {
+        let optional = source.optional == Some(true);
+        let files = config_map_files(client, pod, &source.name, optional, source.items.as_deref()).await?;
+        (files, source.default_mode)
+    } else if let Some(source) = &volume.secret {
+        let (name, optional) = (source.secret_name.as_deref().unwrap_or_default(), source.optional == Some(true));
+        (secret_files(client, pod, name, optional, source.items.as_deref()).await?, source.default_mode)
+    } else if let Some(source) = &volume.downward_api {
+        (downward_files(pod, source.items.as_deref().unwrap_or_default(), place)?, source.default_mode)
+    } else if let Some(source) = &volume.projected {
+        let mut files = Files::new();
+        for projection in source.sources.iter().flatten() {
+            files.extend(projected_files(client, pod, projection, place).await?);
+        }
+        (files, source.default_mode)
+    } else {
+        return Err("its kind is not supported on this node: use emptyDir, hostPath, configMap, secret, downwardAPI or projected".into());
+    };
+    write_files(dir, &files, mode.unwrap_or(DEFAULT_MODE), fs_group(pod))
+}
+
+fn fs_group(pod: &Pod) -> Option<u32> {
+    let group = pod.spec.as_ref()?.security_context.as_ref()?.fs_group?;
+    u32::try_from(group).ok()
+}
+
+// ---- folders -------------------------------------------------------------------------------------------------------
+
+fn in_memory(source: &EmptyDirVolumeSource) -> bool {
+    source.medium.as_deref() == Some("Memory")
+}
+
+fn empty_dir(pod: &Pod, source: &EmptyDirVolumeSource, dir: &Path) -> Result<(), String> {
+    match source.medium.as_deref().unwrap_or_default() {
+        "" => {}
+        "Memory" => mount_memory(source, dir)?,
+        other => return Err(format!("medium {other:?} is not supported on this node")),
+    }
+    let failed = |error: std::io::Error| format!("preparing {}: {error}", dir.display());
+    let mode = if fs_group(pod).is_some() { 0o2777 } else { 0o777 };
+    if let Some(group) = fs_group(pod) {
+        chown(dir, None, Some(group)).map_err(failed)?;
+    }
+    fs::set_permissions(dir, fs::Permissions::from_mode(mode)).map_err(failed)
+}
+
+fn mount_memory(source: &EmptyDirVolumeSource, dir: &Path) -> Result<(), String> {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    if mounts.lines().any(|line| line.split(' ').nth(1).is_some_and(|target| Path::new(target) == dir)) {
+        return Ok(());
+    }
+    let size = source.size_limit.as_ref().and_then(resources::whole).filter(|bytes| *bytes > 0);
+    let options = size.map(|bytes| format!("size={bytes}")).unwrap_or_default();
+    let options = std::ffi::CString::new(options).map_err(|error| error.to_string())?;
+    let flags = rustix::mount::MountFlags::NOSUID | rustix::mount::MountFlags::NODEV;
+    rustix::mount::mount("tmpfs", dir, "tmpfs", flags, options.as_c_str())
+        .map_err(|error| format!("mounting a tmpfs at {}: {error}", dir.display()))
+}
+
+fn host_path(source: &HostPathVolumeSource) -> Result<(), String> {
+    use std::os::unix::fs::FileTypeExt;
+    let path = Path::new(&source.path);
+    let wanted = source.type_.as_deref().unwrap_or_default();
+    let failed = |error: std::io::Error| format!("hostPath {}: {error}", source.path);
+    match wanted {
+        "DirectoryOrCreate" => fs::create_dir_all(path).map_err(failed)?,
+        "FileOrCreate" if !path.exists() => drop(fs::File::create(path).map_err(failed)?),
+        _ => {}
+    }
+    let kind = fs::metadata(path).map_err(failed)?.file_type();
+    let fits = match wanted {
+        "" => true,
+        "Directory" | "DirectoryOrCreate" => kind.is_dir(),
+        "File" | "FileOrCreate" => kind.is_file(),
+        "Socket" => kind.is_socket(),
+        "CharDevice" => kind.is_char_device(),
+        "BlockDevice" => kind.is_block_device(),
+        other => return Err(format!("hostPath type {other:?} is not known")),
+    };
+    if fits { Ok(()) } else { Err(format!("hostPath type check failed: {} is not a {wanted}", source.path)) }
+}
+
+// ---- files ---------------------------------------------------------------------------------------------------------
+
+/// Path within the volume → content and mode.
+type Files = BTreeMap<String, (Vec<u8>, Option<i32>)>;
+
+fn namespace(pod: &Pod) -> &str {
+    pod.metadata.namespace.as_deref().unwrap_or_default()
+}
+
+async fn config_map_files(
+    client: &Client,
+    pod: &Pod,
+    name: &str,
+    optional: bool,
+    items: Option<&[KeyToPath]>,
+) -> Result<Files, String> {
+    let api: Api<ConfigMap> = Api::namespaced(client.clone(), namespace(pod));
+    let Some(map) = api.get_opt(name).await.map_err(|error| error.to_string())? else {
+        return if optional { Ok(Files::new()) } else { Err(format!("configmap \"{name}\" not found")) };
+    };
+    let text = map.data.into_iter().flatten().map(|(key, value)| (key, value.into_bytes()));
+    let binary = map.binary_data.into_iter().flatten().map(|(key, value)| (key, value.0));
+    chosen(text.chain(binary).collect(), items, optional, "configmap")
+}
+
+async fn secret_files(
+    client: &Client,
+    pod: &Pod,
+    name: &str,
+    optional: bool,
+    items: Option<&[KeyToPath]>,
+) -> Result<Files, String> {
+    let api: Api<Secret> = Api::namespaced(client.clone(), namespace(pod));
+    let Some(secret) = api.get_opt(name).await.map_err(|error| error.to_string())? else {
+        return if optional { Ok(Files::new()) } else { Err(format!("secret \"{name}\" not found")) };
+    };
+    let data = secret.data.into_iter().flatten().map(|(key, value)| (key, value.0));
+    chosen(data.collect(), items, optional, "secret")
+}
+
+/// All keys, or those that `items` names, under the paths it gives.
+fn chosen(
+    mut data: BTreeMap<String, Vec<u8>>,
+    items: Option<&[KeyToPath]>,
+    optional: bool,
+    kind: &str,
+) -> Result<Files, String> {
+    let Some(items) = items.filter(|items| !items.is_empty()) else {
+        return Ok(data.into_iter().map(|(key, value)| (key, (value, None))).collect());
+    };
+    let mut files = Files::new();
+    for item in items {
+        match data.remove(&item.key) {
+            Some(value) => drop(files.insert(item.path.clone(), (value, item.mode))),
+            None if optional => {}
+            None => return Err(format!("{kind} references non-existent {kind} key: {}", item.key)),
+        }
+    }
+    Ok(files)
+}
+
+fn downward_files(pod: &Pod, items: &[DownwardAPIVolumeFile], place: &Place) -> Result<Files, String> {
+    let mut files = Files::new();
+    for item in items {
+        let text = match (&item.field_ref, &item.resource_field_ref) {
+            (Some(field), _) => field_value(field, pod, place)?,
+            (None, Some(resource)) => resource_value(resource, pod, None, place)?,
+            (None, None) => return Err(format!("item {} names neither fieldRef nor resourceFieldRef", item.path)),
+        };
+        files.insert(item.path.clone(), (text.into_bytes(), item.mode));
+    }
+    Ok(files)
+}
+
+async fn projected_files(
+    client: &Client,
+    pod: &Pod,
+    projection: &VolumeProjection,
+    place: &Place,
+) -> Result<Files, String> {
+    if let Some(source) = &projection.config_map {
+        let optional = source.optional == Some(true);
+        return config_map_files(client, pod, &source.name, optional, source.items.as_deref()).await;
+    }
+    if let Some(source) = &projection.secret {
+        let optional = source.optional == Some(true);
+        return secret_files(client, pod, &source.name, optional, source.items.as_deref()).await;
+    }
+    if let Some(source) = &projection.downward_api {
+        return downward_files(pod, source.items.as_deref().unwrap_or_default(), place);
+    }
+    if let Some(source) = &projection.service_account_token {
+        let token = token(client, pod, source).await?;
+        return Ok([(source.path.clone(), (token.into_bytes(), None))].into());
+    }
+    Err("one of its projections is of a kind that is not supported on this node".into())
+}
+
+async fn token(client: &Client, pod: &Pod, source: &ServiceAccountTokenProjection) -> Result<String, String> {
+    let account = pod.spec.as_ref().and_then(|spec| spec.service_account_name.as_deref()).unwrap_or("default");
+    let request = TokenRequest {
+        spec: Some(TokenRequestSpec {
+            audiences: Some(source.audience.clone().filter(|audience| !audience.is_empty()).into_iter().collect()),
+            expiration_seconds: Some(source.expiration_seconds.unwrap_or(TOKEN_SECONDS)),
+            bound_object_ref: Some(BoundObjectReference {
+                api_version: Some("v1".into()),
+                kind: Some("Pod".into()),
+                name: pod.metadata.name.clone(),
+                uid: pod.metadata.uid.clone(),
+            }),
+        }),
+        ..TokenRequest::default()
+    };
+    let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), namespace(pod));
+    let answer = accounts.create_token_request(account, &PostParams::default(), &request).await;
+    let answer = answer.map_err(|error| format!("failed to fetch token: {error}"))?;
+    answer.status.and_then(|status| status.token).ok_or_else(|| "failed to fetch token: the answer has none".into())
+}
+
+fn write_files(dir: &Path, files: &Files, default_mode: i32, group: Option<u32>) -> Result<(), String> {
+    for (name, (content, mode)) in files {
+        let path = within(dir, name)?;
+        let failed = |error: std::io::Error| format!("writing {}: {error}", path.display());
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent).map_err(failed)?;
+        }
+        // Written beside and renamed: a container that reads meanwhile sees the old file or the new one.
+        let beside = path.with_file_name(format!(".{}.new", path.file_name().unwrap_or_default().to_string_lossy()));
+        fs::write(&beside, content).map_err(failed)?;
+        let mode = u32::try_from(mode.unwrap_or(default_mode)).unwrap_or(0o644) & 0o777;
+        // A group that must be able to read gets that right, as the kubelet gives it.
+        let mode = if group.is_some() { mode | 0o040 } else { mode };
+        fs::set_permissions(&beside, fs::Permissions::from_mode(mode)).map_err(failed)?;
+        if let Some(group) = group {
+            chown(&beside, None, Some(group)).map_err(failed)?;
+        }
+        fs::rename(&beside, &path).map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// `name` below `dir`; refuses names that lead out of it.
+fn within(dir: &Path, name: &str) -> Result<PathBuf, String> {
+    let path = Path::new(name);
+    let plain = path.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
+    if plain && !name.is_empty() { Ok(dir.join(path)) } else { Err(format!("path {name:?} leads out of the volume")) }
+}
+
+// ---- mounts --------------------------------------------------------------------------------------------------------
+
+/// What a container's `volumeMounts` come to. `env` is its environment, for `subPathExpr`.
+pub fn mounts(
+    pod: &Pod,
+    container: &Container,
+    pod_dir: &Path,
+    env: &[(String, String)],
+) -> Result<Vec<Mount>, String> {
+    let volumes = pod.spec.as_ref().and_then(|spec| spec.volumes.as_deref()).unwrap_or_default();
+    let mut mounts = Vec::new();
+    for mount in container.volume_mounts.iter().flatten() {
+        let volume = volumes.iter().find(|volume| volume.name == mount.name);
+        let volume = volume.ok_or_else(|| format!("volume \"{}\" is not in the pod", mount.name))?;
+        if mount.mount_propagation.as_deref().is_some_and(|kind| kind != "None") {
+            return Err(format!("mountPropagation of volume \"{}\" is not supported on this node", mount.name));
+        }
+        let root = match &volume.host_path {
+            Some(path) => PathBuf::from(&path.path),
+            None => folder(pod_dir, &volume.name),
+        };
+        let value_of = |name: &str| env.iter().rev().find(|(other, _)| other == name).map(|(_, value)| value.clone());
+        let sub_path = match &mount.sub_path_expr {
+            Some(text) => Some(expand(text, value_of)),
+            None => mount.sub_path.clone(),
+        };
+        let always_read_only = volume.config_map.is_some()
+            || volume.secret.is_some()
+            || volume.projected.is_some()
+            || volume.downward_api.is_some();
+        mounts.push(Mount {
+            source: sub_folder(&root, sub_path.as_deref().unwrap_or_default())?,
+            target: PathBuf::from(&mount.mount_path),
+            read_only: mount.read_only == Some(true) || always_read_only,
+        });
+    }
+    Ok(mounts)
+}
+
+/// `subPath` below a volume, made when it is not there. A link in it must not lead out of the volume.
+fn sub_folder(root: &Path, sub_path: &str) -> Result<PathBuf, String> {
+    if sub_path.is_empty() {
+        return Ok(root.to_owned());
+    }
+    let path = within(root, sub_path)?;
+    let failed = |error: std::io::Error| format!("failed to create subPath {}: {error}", path.display());
+    if !path.exists() {
+        fs::create_dir_all(&path).map_err(failed)?;
+    }
+    let (real, real_root) = (path.canonicalize().map_err(failed)?, root.canonicalize().map_err(failed)?);
+    if real.starts_with(real_root) { Ok(real) } else { Err(format!("subPath {sub_path:?} leads out of the volume")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_may_not_leave_the_volume() {
+        let dir = tempfile::tempdir().unwrap();
+        for bad in ["../x", "/etc/passwd", "a/../../b", ""] {
+            let files = Files::from([(bad.to_owned(), (Vec::new(), None))]);
+            assert!(write_files(dir.path(), &files, 0o644, None).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn files_get_their_content_and_mode() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = Files::from([
+            ("a".to_owned(), (b"one".to_vec(), None)),
+            ("sub/b".to_owned(), (b"two".to_vec(), Some(0o400))),
+        ]);
+        write_files(dir.path(), &files, 0o640, None).unwrap();
+        write_files(dir.path(), &files, 0o640, None).unwrap();
+        assert_eq!(fs::read(dir.path().join("a")).unwrap(), b"one");
+        let mode = |name: &str| fs::metadata(dir.path().join(name)).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode("a"), mode("sub/b")), (0o640, 0o400));
+    }
+
+    #[test]
+    fn a_link_in_a_sub_path_may_not_leave_the_volume() {
+        let dir = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("/etc", dir.path().join("out")).unwrap();
+        assert!(sub_folder(dir.path(), "out").unwrap_err().contains("leads out"));
+        assert!(sub_folder(dir.path(), "fine/deep").unwrap().is_dir());
+    }
+}
