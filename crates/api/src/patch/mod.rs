@@ -6,7 +6,7 @@
 mod go_text;
 mod strategic;
 
-pub use strategic::{StrategicError, strategic};
+pub use strategic::{StrategicError, strategic, three_way, two_way};
 
 use serde_json::Value;
 

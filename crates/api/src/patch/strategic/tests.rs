@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::*;
+use crate::schema::table;
 
 fn apply(kind: &str, original: &str, patch: &str) -> String {
     let id = table().definition(kind).unwrap();
@@ -233,5 +234,61 @@ fn cases() {
     ];
     for (kind, original, patch, wanted) in cases {
         assert_eq!(apply(kind, original, patch), wanted, "{original} + {patch}");
+    }
+}
+
+/// (kind, last applied, wanted, live, two-way patch from live to wanted, three-way patch)
+#[test]
+fn patches_are_made_as_kubectl_makes_them() {
+    let cases = [
+        (
+            CONFIG_MAP,
+            r#"{"data":{"a":"1","b":"2"}}"#,
+            r#"{"data":{"a":"2"}}"#,
+            r#"{"data":{"a":"1","b":"2","c":"3"}}"#,
+            r#"{"data":{"a":"2","b":null,"c":null}}"#,
+            r#"{"data":{"a":"2","b":null}}"#,
+        ),
+        (
+            POD,
+            r#"{"containers":[{"name":"a"},{"name":"b"}]}"#,
+            r#"{"containers":[{"name":"c"},{"name":"a","image":"2"}]}"#,
+            r#"{"containers":[{"name":"a","image":"1"},{"name":"b"},{"name":"side"}]}"#,
+            r#"{"$setElementOrder/containers":[{"name":"c"},{"name":"a"}],"containers":[{"name":"c"},{"image":"2","name":"a"},{"$patch":"delete","name":"b"},{"$patch":"delete","name":"side"}]}"#,
+            r#"{"$setElementOrder/containers":[{"name":"c"},{"name":"a"}],"containers":[{"name":"c"},{"image":"2","name":"a"},{"$patch":"delete","name":"b"}]}"#,
+        ),
+        (
+            META,
+            r#"{"finalizers":["a","b"]}"#,
+            r#"{"finalizers":["a","c"]}"#,
+            r#"{"finalizers":["a","b","x"]}"#,
+            r#"{"$deleteFromPrimitiveList/finalizers":["b","x"],"$setElementOrder/finalizers":["a","c"],"finalizers":["c"]}"#,
+            r#"{"$deleteFromPrimitiveList/finalizers":["b"],"$setElementOrder/finalizers":["a","c"],"finalizers":["c"]}"#,
+        ),
+        (
+            DEPLOYMENT,
+            r#"{}"#,
+            r#"{"strategy":{"type":"Recreate"}}"#,
+            r#"{"strategy":{"type":"RollingUpdate","rollingUpdate":{"maxSurge":1}}}"#,
+            r#"{"strategy":{"$retainKeys":["type"],"rollingUpdate":null,"type":"Recreate"}}"#,
+            r#"{"strategy":{"$retainKeys":["type"],"type":"Recreate"}}"#,
+        ),
+        (
+            POD,
+            r#"{}"#,
+            r#"{"tolerations":[{"key":"a"}]}"#,
+            r#"{"tolerations":[{"key":"b"}]}"#,
+            r#"{"tolerations":[{"key":"a"}]}"#,
+            r#"{"tolerations":[{"key":"a"}]}"#,
+        ),
+        (POD, r#"{}"#, r#"{"containers":[{"name":"a"}]}"#, r#"{"containers":[{"name":"a"}]}"#, "{}", "{}"),
+    ];
+    for (kind, last, wanted, live, two, three) in cases {
+        let id = table().definition(kind).unwrap();
+        let read = |text: &str| serde_json::from_str::<Value>(text).unwrap();
+        assert_eq!(two_way(id, read(live), read(wanted)).unwrap().to_string(), two);
+        let patch = three_way(id, read(last), read(wanted), read(live)).unwrap();
+        assert_eq!(patch.to_string(), three);
+        assert_eq!(strategic(id, read(live), two_way(id, read(live), read(wanted)).unwrap()).unwrap(), read(wanted));
     }
 }
