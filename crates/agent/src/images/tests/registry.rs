@@ -9,7 +9,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use axum::{Router, extract::State, http::StatusCode, http::Uri, response::IntoResponse};
+use axum::{
+    Router,
+    extract::State,
+    http::{HeaderMap, StatusCode, Uri},
+    response::IntoResponse,
+};
 use expect_test::expect;
 use serde_json::json;
 
@@ -21,6 +26,8 @@ use crate::runtime::{PullPolicy, RuntimeError};
 struct Served {
     files: Mutex<HashMap<String, (String, Vec<u8>)>>,
     manifests_given: AtomicUsize,
+    /// What the header `Authorization` must be, if it must be there.
+    login: Mutex<Option<String>>,
 }
 
 struct Registry {
@@ -69,8 +76,12 @@ impl Registry {
     }
 }
 
-async fn answer(State(served): State<Arc<Served>>, uri: Uri) -> impl IntoResponse {
+async fn answer(State(served): State<Arc<Served>>, headers: HeaderMap, uri: Uri) -> impl IntoResponse {
     let path = uri.path();
+    let given = headers.get("authorization").map(|value| value.to_str().unwrap().to_owned());
+    if served.login.lock().unwrap().is_some() && given != *served.login.lock().unwrap() {
+        return (StatusCode::UNAUTHORIZED, [("www-authenticate", "Basic realm=\"test\"".to_owned())], Vec::new());
+    }
     if path == "/v2/" {
         return (StatusCode::OK, [("content-type", "application/json".to_owned())], b"{}".to_vec());
     }
@@ -250,4 +261,28 @@ async fn without_a_registry_a_pull_fails_at_once() {
     assert!(start.elapsed() < Duration::from_secs(1));
     expect![[r#"failed to pull and unpack image "docker.io/library/nginx:1.161": failed to resolve reference "docker.io/library/nginx:1.161": failed to do request: Head "http://REGISTRY/v2/library/nginx/manifests/1.161": dial tcp REGISTRY: connect: connection refused"#]]
         .assert_eq(&error.to_string().replace(&address.to_string(), "REGISTRY"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registry_that_wants_a_login() {
+    let registry = Registry::start().await;
+    registry.image("team/web", "v1", &layers("one"));
+    *registry.served.login.lock().unwrap() = Some("Basic c29tZW9uZTpzZWNyZXQ=".to_owned());
+    let name = format!("{}/team/web:v1", registry.address);
+    let with_password = |password: &str| {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("registries.yaml");
+        let yaml =
+            format!("registries:\n  \"{}\":\n    username: someone\n    password: {password}\n", registry.address);
+        fs::write(&path, yaml).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        (Store::open(folder.path()).unwrap(), folder)
+    };
+    let (store, _folder) = with_password("secret");
+    store.ensure(&name, PullPolicy::IfNotPresent).await.unwrap();
+    let (store, _folder) = with_password("wrong");
+    let text = message(store.ensure(&name, PullPolicy::IfNotPresent).await.unwrap_err(), &registry);
+    assert!(text.contains("pull access denied"), "{text}");
+    assert!(!text.contains("wrong"), "{text}");
 }
