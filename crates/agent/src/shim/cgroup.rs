@@ -20,8 +20,9 @@ const CPU_QUOTA_MIN: u64 = 1_000;
 /// The kernel lets go of a group a moment after its last process was reaped.
 const REMOVE_TRIES: usize = 50;
 const REMOVE_PAUSE: Duration = Duration::from_millis(2);
-/// Controllers used on v1; `name=systemd` keeps containers out of the agent's unit, which systemd kills as a whole.
-const CONTROLLERS: [&str; 4] = ["cpu", "memory", "pids", "name=systemd"];
+/// Hierarchies used on v1: controllers, and the one in which systemd keeps its units.
+const V1_HIERARCHIES: [&str; 4] = ["cpu", "memory", "pids", UNITS];
+const UNITS: &str = "name=systemd";
 
 /// The hierarchies of this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,7 +49,7 @@ impl Hierarchies {
             match (tail.next(), tail.nth(1)) {
                 (Some("cgroup"), Some(options)) => {
                     let of = |controller: &&&str| options.split(',').any(|option| option == **controller);
-                    v1.extend(CONTROLLERS.iter().filter(of).map(|c| (*c, PathBuf::from(mount_point))));
+                    v1.extend(V1_HIERARCHIES.iter().filter(of).map(|c| (*c, PathBuf::from(mount_point))));
                 }
                 (Some("cgroup2"), _) => v2 = mount_point.into(),
                 _ => {}
@@ -62,6 +63,35 @@ impl Hierarchies {
             Hierarchies::V1(all) => all.iter().map(|(_, path)| path.as_path()).collect(),
             Hierarchies::V2(path) => vec![path],
         }
+    }
+
+    /// Where bounds are set.
+    fn controllers(&self) -> Vec<&Path> {
+        match self {
+            Hierarchies::V1(all) => {
+                all.iter().filter(|(name, _)| *name != UNITS).map(|(_, path)| path.as_path()).collect()
+            }
+            Hierarchies::V2(path) => vec![path],
+        }
+    }
+
+    /// Moves the calling process out of the unit it was started in, into `group`: systemd kills a unit as a whole when it
+    /// stops it, and a shim outlives its agent. Does nothing when it is in no unit.
+    pub fn leave_unit(&self, group: &Path) -> io::Result<()> {
+        let (mark, root) = match self {
+            Hierarchies::V1(all) => {
+                (":name=systemd:", all.iter().find(|(name, _)| *name == UNITS).map(|(_, path)| path))
+            }
+            Hierarchies::V2(path) => ("0::", Some(path)),
+        };
+        let groups = fs::read_to_string("/proc/self/cgroup")?;
+        let unit = groups.lines().find_map(|line| line.split_once(mark)).map(|(_, unit)| unit);
+        let (Some(root), Some(unit)) = (root, unit) else { return Ok(()) };
+        if unit == "/" {
+            return Ok(());
+        }
+        fs::create_dir_all(below(root, group))?;
+        write(&below(root, group).join("cgroup.procs"), "0")
     }
 
     /// Removes `group` and what is below it everywhere; missing is fine.
@@ -99,7 +129,10 @@ impl Cgroup {
 
     /// Moves the calling process in.
     pub fn join(&self) -> io::Result<()> {
-        self.hierarchies.roots().iter().try_for_each(|root| write(&below(root, &self.group).join("cgroup.procs"), "0"))
+        self.hierarchies
+            .controllers()
+            .iter()
+            .try_for_each(|root| write(&below(root, &self.group).join("cgroup.procs"), "0"))
     }
 
     /// True when the kernel killed a process of the group because its memory bound was hit.
@@ -129,7 +162,7 @@ impl Cgroup {
     }
 
     fn make(&self) -> io::Result<()> {
-        for root in self.hierarchies.roots() {
+        for root in self.hierarchies.controllers() {
             fs::create_dir_all(below(root, &self.group))?;
         }
         if let Hierarchies::V2(root) = &self.hierarchies {

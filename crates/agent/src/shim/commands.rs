@@ -26,7 +26,9 @@ struct Command {
     pid: Pid,
     output: Option<OwnedFd>,
     text: Vec<u8>,
+    /// `None`: never, or killed already.
     deadline: Option<Instant>,
+    late: bool,
     asker: (u64, u64),
 }
 
@@ -55,12 +57,12 @@ impl Commands {
         let broken = |e: std::io::Error| Failure::Start(format!("cannot make a command's output: {e}"));
         let (write, read) = output_pipe().map_err(broken)?;
         let input = File::open("/dev/null").map_err(broken)?.into();
-        let stdio = Stdio { input, output: write.try_clone().map_err(broken)?, error: write, terminal: false };
+        let stdio = Stdio { input, output: write.try_clone().map_err(broken)?, error: write, terminal: None };
         let mut process = container.plan.process.clone();
         process.argv = argv;
         let pid = spawn(own_pids, &process, Place::Inside(first), container.cgroup.as_ref(), stdio)?;
-        let deadline = Some(Instant::now() + Duration::from_millis(timeout_ms));
-        self.running.push(Command { pid, output: Some(read), text: Vec::new(), deadline, asker });
+        let deadline = Instant::now().checked_add(Duration::from_millis(timeout_ms));
+        self.running.push(Command { pid, output: Some(read), text: Vec::new(), deadline, late: false, asker });
         Ok(())
     }
 
@@ -87,6 +89,7 @@ impl Commands {
             self.running.iter_mut().filter(|command| command.deadline.is_some_and(|deadline| deadline <= now))
         {
             command.deadline = None;
+            command.late = true;
             // It leads a group of its own; what it started is in there.
             let group = Pid::from_raw(-command.pid.as_raw());
             if let Err(error) = kill_process(group, libc::SIGKILL) {
@@ -100,9 +103,10 @@ impl Commands {
         let at = self.running.iter().position(|command| command.pid == pid)?;
         let mut command = self.running.swap_remove(at);
         command.read();
-        let answer = match command.deadline {
-            None => Answer::Failed(Failure::TimedOut),
-            Some(_) => Answer::Executed { code, output: String::from_utf8_lossy(&command.text).into_owned() },
+        let answer = if command.late {
+            Answer::Failed(Failure::TimedOut)
+        } else {
+            Answer::Executed { code, output: String::from_utf8_lossy(&command.text).into_owned() }
         };
         Some((command.asker, answer))
     }

@@ -3,7 +3,7 @@
 //! Sockets never block. An agent that does not read what it is sent is cut off when [`UNREAD_MAX`] bytes wait for it: it
 //! connects again and asks for the state, so nothing is lost.
 
-use super::wire::{Message, Request, decode, encode};
+use super::wire::{Answer, Failure, Message, Request, encode, read_request, take_frame};
 use nix::poll::PollFlags;
 use std::{
     collections::BTreeMap,
@@ -59,8 +59,14 @@ impl Connections {
         connection.read();
         let mut requests = Vec::new();
         loop {
-            match decode(&mut connection.incoming) {
-                Ok(Some(request)) => requests.push(request),
+            match take_frame(&mut connection.incoming) {
+                Ok(Some(frame)) => match read_request(&frame) {
+                    Ok(request) => requests.push(request),
+                    Err((number, why)) => {
+                        let answer = Answer::Failed(Failure::Start(why));
+                        connection.outgoing.extend(encode(&Message::Answer { number, answer }));
+                    }
+                },
                 Ok(None) => break,
                 Err(error) => {
                     eprintln!("agent cut off: {error}");

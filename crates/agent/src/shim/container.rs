@@ -13,12 +13,13 @@ use super::{
 use crate::runtime::{ContainerSeen, Exit};
 use nix::{
     fcntl::{FcntlArg, OFlag, fcntl},
+    sys::socket::{AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, socketpair},
     unistd::{Pid, pipe2},
 };
 use std::{
     fs::{self, File},
-    io::{self, Write},
-    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    io::{self, IoSliceMut, Write},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
     path::Path,
 };
 
@@ -61,8 +62,7 @@ impl Container {
         let broken = |what: &str, e: &dyn std::fmt::Display| Failure::Start(format!("{what}: {e}"));
         let log = LogFile::open(&plan.log_path)
             .map_err(|e| broken(&format!("cannot open the log {}", plan.log_path.display()), &e))?;
-        let (stdio, files, input) =
-            make_stdio(&plan).map_err(|e| broken("cannot make standard input and output", &e))?;
+        let (stdio, mut ends) = make_stdio(&plan).map_err(|e| broken("cannot make standard input and output", &e))?;
         let cgroup = Cgroup::create(hierarchies, &shim.cgroup.join(&plan.id), &plan.limits)?;
         let first = match spawn(own_pids, &plan.process, Place::New(&plan), cgroup.as_ref(), stdio) {
             Ok(first) => first,
@@ -80,9 +80,15 @@ impl Container {
             started_at_ms: now_ms(),
             exit: None,
         };
-        let outputs =
-            files.into_iter().map(|(stream, file)| Output { file: Some(file), lines: Lines::new(stream) }).collect();
-        let container = Container { plan, seen, cgroup, order, first, outputs, log, _input: input };
+        if let Some(socket) = &ends.terminal {
+            match receive_terminal(socket) {
+                Ok(terminal) => ends.outputs.push((Stream::Stdout, terminal)),
+                Err(error) => eprintln!("the output of container {} is lost: {error}", plan.id),
+            }
+        }
+        let output = |(stream, file)| Output { file: Some(file), lines: Lines::new(stream) };
+        let outputs = ends.outputs.into_iter().map(output).collect();
+        let container = Container { plan, seen, cgroup, order, first, outputs, log, _input: ends.input };
         if let Err(error) = container.record(shim) {
             container.kill(); // reaped, and forgotten, in a later turn
             return Err(broken("cannot record the container", &error));
@@ -189,11 +195,21 @@ fn remove_group(cgroup: Option<&Cgroup>) {
     }
 }
 
-type Files = Vec<(Stream, OwnedFd)>;
+/// The shim's ends of a container's standard input and output.
+struct Ends {
+    outputs: Vec<(Stream, OwnedFd)>,
+    /// Kept so that a process that reads its input waits.
+    input: Option<OwnedFd>,
+    /// Where the container's terminal comes from, once it runs.
+    terminal: Option<OwnedFd>,
+}
 
-fn make_stdio(plan: &ContainerPlan) -> io::Result<(Stdio, Files, Option<OwnedFd>)> {
+fn make_stdio(plan: &ContainerPlan) -> io::Result<(Stdio, Ends)> {
+    let nothing = || File::options().read(true).write(true).open("/dev/null").map(OwnedFd::from);
     if plan.tty {
-        return make_terminal();
+        let (receiver, sender) = socketpair(AddressFamily::Unix, SockType::Datagram, None, SockFlag::SOCK_CLOEXEC)?;
+        let stdio = Stdio { input: nothing()?, output: nothing()?, error: nothing()?, terminal: Some(sender) };
+        return Ok((stdio, Ends { outputs: Vec::new(), input: None, terminal: Some(receiver) }));
     }
     let (output, stdout) = output_pipe()?;
     let (error, stderr) = output_pipe()?;
@@ -201,25 +217,29 @@ fn make_stdio(plan: &ContainerPlan) -> io::Result<(Stdio, Files, Option<OwnedFd>
         let (input, kept) = pipe2(OFlag::O_CLOEXEC)?;
         (input, Some(kept))
     } else {
-        (File::open("/dev/null")?.into(), None)
+        (nothing()?, None)
     };
-    Ok((
-        Stdio { input, output, error, terminal: false },
-        vec![(Stream::Stdout, stdout), (Stream::Stderr, stderr)],
-        kept,
-    ))
+    let outputs = vec![(Stream::Stdout, stdout), (Stream::Stderr, stderr)];
+    Ok((Stdio { input, output, error, terminal: None }, Ends { outputs, input: kept, terminal: None }))
 }
 
-fn make_terminal() -> io::Result<(Stdio, Files, Option<OwnedFd>)> {
-    let pair = nix::pty::openpty(None, None)?;
-    for end in [&pair.master, &pair.slave] {
-        fcntl(end.as_raw_fd(), FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC))?;
-    }
-    let kept = pair.master.try_clone()?;
-    unblock(&pair.master)?;
-    let stdio =
-        Stdio { input: pair.slave.try_clone()?, output: pair.slave.try_clone()?, error: pair.slave, terminal: true };
-    Ok((stdio, vec![(Stream::Stdout, pair.master)], Some(kept)))
+/// Takes the terminal that a container that runs has sent.
+#[expect(unsafe_code, reason = "a descriptor that was just received is owned by nobody else")]
+fn receive_terminal(socket: &OwnedFd) -> io::Result<OwnedFd> {
+    let mut text = [0; 1];
+    let mut space = nix::cmsg_space!([i32; 1]);
+    let mut texts = [IoSliceMut::new(&mut text)];
+    let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT;
+    let message = recvmsg::<()>(socket.as_raw_fd(), &mut texts, Some(&mut space), flags)?;
+    let sent = message.cmsgs()?.find_map(|part| match part {
+        ControlMessageOwned::ScmRights(files) => files.first().copied(),
+        _ => None,
+    });
+    let sent = sent.ok_or_else(|| io::Error::other("the container sent no terminal"))?;
+    // SAFETY: the kernel made this descriptor for us in `recvmsg`.
+    let terminal = unsafe { OwnedFd::from_raw_fd(sent) };
+    unblock(&terminal)?;
+    Ok(terminal)
 }
 
 /// A pipe: the end to write for a process, the end to read (which never blocks) for the shim.

@@ -42,6 +42,7 @@ use std::{
     io::{Read, Write},
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     os::unix::net::UnixListener,
+    panic::{AssertUnwindSafe, catch_unwind},
     time::Instant,
 };
 use wire::{Answer, Ask, Failure, Message, Request, ShimConfig};
@@ -145,9 +146,13 @@ impl Shim {
         enter_sandbox(&config).map_err(|e| step("cannot make the pod's namespaces", &e))?;
         let children = watch_children().map_err(|e| step("signals", &e))?;
         let listener = listen(&config).map_err(|e| step("cannot listen on its socket", &e))?;
+        let hierarchies = Hierarchies::discover();
+        if let Err(error) = hierarchies.leave_unit(&config.cgroup.join("shim")) {
+            eprintln!("the shim stays in its agent's control group, and ends with it: {error}");
+        }
         Ok(Shim {
             own_pids,
-            hierarchies: Hierarchies::discover(),
+            hierarchies,
             listener,
             children,
             agents: Connections::default(),
@@ -162,7 +167,8 @@ impl Shim {
     fn run(mut self) -> i32 {
         loop {
             for heard in self.listen() {
-                self.hear(heard);
+                // A fault in one request must not take the pod with it; the panic is in shim.log.
+                let _ = catch_unwind(AssertUnwindSafe(|| self.hear(heard)));
             }
             self.commands.kill_late(Instant::now());
             if self.stopping.is_some() && self.containers.values().all(Container::has_ended) {
@@ -305,9 +311,6 @@ impl Shim {
     }
 
     fn end(mut self) -> i32 {
-        if let Err(error) = self.hierarchies.remove(&self.config.cgroup) {
-            eprintln!("control group {} stays: {error}", self.config.cgroup.display());
-        }
         let _ = std::fs::remove_file(ShimConfig::socket_name(&self.config.pod_uid));
         if let Some((agent, number)) = self.stopping {
             self.send(agent, number, Answer::Done);

@@ -8,21 +8,25 @@
 use super::{cgroup::Cgroup, rootfs, seccomp, wire::ContainerPlan, wire::Failure, wire::Process};
 use nix::{
     errno::Errno,
+    fcntl::OFlag,
+    pty::{grantpt, posix_openpt, ptsname_r, unlockpt},
     sched::{CloneFlags, setns, unshare},
     sys::{
         prctl,
         resource::{Resource, setrlimit},
         signal::{SigHandler, SigSet, SigmaskHow, Signal, signal, sigprocmask},
+        socket::{ControlMessage, MsgFlags, sendmsg},
         stat::{Mode, umask},
         wait::waitpid,
     },
     unistd::{ForkResult, Gid, Pid, Uid, dup2, execve, fchown, fork, pipe2, setgroups, setresgid, setresuid, setsid},
 };
+use rustix::fs::OFlags;
 use rustix::thread::{CapabilitySet, CapabilitySets};
 use std::{
     ffi::CString,
     fs::{self, File},
-    io::{Read, Write},
+    io::{IoSlice, Read, Write},
     os::fd::{AsFd, AsRawFd, OwnedFd},
     os::unix::fs::PermissionsExt,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -42,8 +46,8 @@ pub struct Stdio {
     pub output: OwnedFd,
     /// Standard error.
     pub error: OwnedFd,
-    /// True: `input` is a terminal that becomes the controlling one.
-    pub terminal: bool,
+    /// When the process gets a terminal instead: where it sends the terminal's other end.
+    pub terminal: Option<OwnedFd>,
 }
 
 /// Where a process goes.
@@ -63,7 +67,7 @@ pub fn spawn(
     stdio: Stdio,
 ) -> Result<Pid, Failure> {
     let broken = |what: &str, e: Errno| Failure::Start(format!("{what}: {e}"));
-    let (report, reporter) = pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(|e| broken("cannot make a pipe", e))?;
+    let (report, reporter) = pipe2(OFlag::O_CLOEXEC).map_err(|e| broken("cannot make a pipe", e))?;
     let mounts = match place {
         Place::New(_) => {
             unshare(CloneFlags::CLONE_NEWPID).map_err(|e| broken("cannot make a process namespace", e))?;
@@ -169,6 +173,11 @@ fn prepare(
 }
 
 fn open_stdio(process: &Process, stdio: &Stdio) -> nix::Result<()> {
+    if let Some(sender) = &stdio.terminal {
+        let terminal = make_terminal(process, sender)?;
+        (0..=2).try_for_each(|number| dup2(terminal.as_raw_fd(), number).map(drop))?;
+        return take_terminal();
+    }
     for (file, number) in [(&stdio.input, 0), (&stdio.output, 1), (&stdio.error, 2)] {
         dup2(file.as_raw_fd(), number)?;
         // Programs open /dev/stdout by name; it must belong to whom they run as. Devices are left alone.
@@ -177,7 +186,27 @@ fn open_stdio(process: &Process, stdio: &Stdio) -> nix::Result<()> {
             let _ = fchown(number, Some(Uid::from_raw(process.uid)), Some(Gid::from_raw(process.gid)));
         }
     }
-    if stdio.terminal { take_terminal() } else { Ok(()) }
+    Ok(())
+}
+
+/// A terminal of the container's own `/dev/pts`, so that it has a name there.
+fn make_terminal(process: &Process, sender: &OwnedFd) -> nix::Result<OwnedFd> {
+    let master = posix_openpt(OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC)?;
+    grantpt(&master)?;
+    unlockpt(&master)?;
+    let name = ptsname_r(&master)?;
+    let terminal = rustix::fs::open(&name, OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC, rustix::fs::Mode::empty());
+    let terminal = terminal.map_err(|e| Errno::from_raw(e.raw_os_error()))?;
+    let _ = fchown(terminal.as_raw_fd(), Some(Uid::from_raw(process.uid)), None);
+    let files = [master.as_raw_fd()];
+    sendmsg::<()>(
+        sender.as_raw_fd(),
+        &[IoSlice::new(b"t")],
+        &[ControlMessage::ScmRights(&files)],
+        MsgFlags::empty(),
+        None,
+    )?;
+    Ok(terminal)
 }
 
 #[expect(unsafe_code, reason = "TIOCSCTTY has no safe wrapper")]

@@ -34,6 +34,8 @@ const DEVICE_LINKS: [(&str, &str); 5] = [
     ("/proc/self/fd/2", "stderr"),
     ("pts/ptmx", "ptmx"),
 ];
+/// Size of `/dev/shm`; the engines' default.
+const SHARED_MEMORY: &str = "65536k";
 /// What would tell about or reach into the node.
 const MASKED: [&str; 11] = [
     "/proc/acpi",
@@ -122,10 +124,6 @@ fn mount_devices(root: &OwnedFd, plan: &ContainerPlan) -> Result<()> {
         new_file_system("devpts", &terminals, quiet).or_else(|_| new_file_system("devpts", &terminals[..2], quiet))?;
     attach(&pts, &make_directory(root, Path::new("/dev/pts"))?)?;
     let quiet = quiet | MountAttrFlags::MOUNT_ATTR_NODEV;
-    attach(
-        &new_file_system("tmpfs", &[("mode", "1777"), ("size", "65536k")], quiet)?,
-        &make_directory(root, Path::new("/dev/shm"))?,
-    )?;
     attach(&new_file_system("mqueue", &[], quiet)?, &make_directory(root, Path::new("/dev/mqueue"))?)
 }
 
@@ -258,6 +256,22 @@ fn make(root: &OwnedFd, path: &Path, create: &dyn Fn(&OwnedFd, &OsStr) -> rustix
         Err(e) => return Err(format!("cannot make {} in the container: {e}", path.display())),
     }
     find(root, path)?.ok_or_else(|| format!("{} is a link to nowhere", path.display()))
+}
+
+/// Mounts the memory that a pod's containers share as `/dev/shm`; what was mounted there before is taken off.
+pub fn mount_shared_memory(place: &Path) -> io::Result<()> {
+    unmount_shared_memory(place);
+    let flags =
+        MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC | MountAttrFlags::MOUNT_ATTR_NODEV;
+    let memory =
+        new_file_system("tmpfs", &[("mode", "1777"), ("size", SHARED_MEMORY)], flags).map_err(io::Error::other)?;
+    let place = open(place, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    attach(&memory, &place).map_err(io::Error::other)
+}
+
+/// Takes it off.
+pub fn unmount_shared_memory(place: &Path) {
+    let _ = unmount(place, UnmountFlags::DETACH);
 }
 
 /// A view of a program that nobody can write through. A shim is executed from one: a container that gets hold of its

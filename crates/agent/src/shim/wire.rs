@@ -5,7 +5,7 @@
 //! one thread) and the agent (tokio) share it.
 
 use crate::runtime::{ContainerSeen, Exit, Limits, Mount};
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
 /// No message is longer; a peer that announces more is cut off.
@@ -203,8 +203,8 @@ pub fn encode(message: &impl Serialize) -> Vec<u8> {
     frame
 }
 
-/// Takes the first whole message off `buffer`; `None` when more bytes are needed.
-pub fn decode<T: DeserializeOwned>(buffer: &mut Vec<u8>) -> Result<Option<T>, String> {
+/// Takes the first whole frame off `buffer`; `None` when more bytes are needed.
+pub fn take_frame(buffer: &mut Vec<u8>) -> Result<Option<Vec<u8>>, String> {
     let Some(head) = buffer.first_chunk::<4>() else { return Ok(None) };
     let length = u32::from_be_bytes(*head) as usize;
     if length > FRAME_MAX {
@@ -213,9 +213,22 @@ pub fn decode<T: DeserializeOwned>(buffer: &mut Vec<u8>) -> Result<Option<T>, St
     if buffer.len() < 4 + length {
         return Ok(None);
     }
-    let message = serde_json::from_slice(&buffer[4..4 + length]).map_err(|e| format!("unreadable message: {e}"))?;
+    let frame = buffer[4..4 + length].to_vec();
     buffer.drain(..4 + length);
-    Ok(Some(message))
+    Ok(Some(frame))
+}
+
+/// Reads a request. The two ends may be of different versions: what is not understood is no reason to part, so it comes
+/// back as the request's number and why.
+pub fn read_request(frame: &[u8]) -> Result<Request, (u64, String)> {
+    #[derive(Deserialize)]
+    struct Numbered {
+        number: u64,
+    }
+    serde_json::from_slice(frame).map_err(|error| {
+        let number = serde_json::from_slice(frame).map_or(0, |Numbered { number }| number);
+        (number, format!("the pod's shim, of another version, does not understand: {error}"))
+    })
 }
 
 #[cfg(test)]
@@ -227,9 +240,9 @@ mod tests {
         let frame = encode(&Request { number: 7, ask: Ask::Remove { container: "c".into() } });
         for cut in 0..frame.len() {
             let mut buffer = frame[..cut].to_vec();
-            assert!(decode::<Request>(&mut buffer).unwrap().is_none());
+            assert!(take_frame(&mut buffer).unwrap().is_none());
             buffer.extend(&frame[cut..]);
-            assert_eq!(decode::<Request>(&mut buffer).unwrap().unwrap().number, 7);
+            assert_eq!(read_request(&take_frame(&mut buffer).unwrap().unwrap()).unwrap().number, 7);
             assert!(buffer.is_empty());
         }
     }
@@ -237,6 +250,13 @@ mod tests {
     #[test]
     fn an_endless_message_is_refused() {
         let mut buffer = u32::MAX.to_be_bytes().to_vec();
-        assert!(decode::<Request>(&mut buffer).is_err());
+        assert!(take_frame(&mut buffer).is_err());
+    }
+
+    #[test]
+    fn what_another_version_asks_is_answered() {
+        let (number, why) = read_request(br#"{"number":9,"ask":{"Fly":{"height":3}}}"#).unwrap_err();
+        assert_eq!(number, 9);
+        assert!(why.contains("unknown variant `Fly`"), "{why}");
     }
 }

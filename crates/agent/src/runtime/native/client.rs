@@ -1,14 +1,15 @@
 //! The agent's end of the line to a shim.
 //!
 //! One task reads and keeps the pod's state in the order in which the shim speaks, so that whoever was answered also sees
-//! what the answer says. When the line breaks, the shim is gone, and its containers with it: they are given an end.
+//! what the answer says. When the line breaks and no shim listens any more, it is gone, and its containers with it: they
+//! are given an end.
 
 use super::PodState;
 use crate::{
     runtime::{ContainerSeen, Exit, Exited, RuntimeError},
     shim::{
         now_ms,
-        wire::{Answer, Ask, Failure, Message, Request, ShimConfig, decode, encode},
+        wire::{Answer, Ask, Failure, Message, Request, ShimConfig, encode, take_frame},
         write_record,
     },
 };
@@ -38,14 +39,20 @@ const HELLO_WAIT: Duration = Duration::from_secs(10);
 /// Exit code of a container of which nobody knows how it ended; the kubelet's for the same.
 const LOST_CODE: i32 = 137;
 
+/// How often a broken line is connected anew before the shim counts as gone.
+const RECONNECTS: usize = 3;
+/// Number of the request that a line asks for itself.
+const OWN: u64 = u64::MAX;
+
 type Waiting = Arc<Mutex<Option<HashMap<u64, oneshot::Sender<Answer>>>>>;
+type Writer = Arc<tokio::sync::Mutex<OwnedWriteHalf>>;
 
 /// A connected shim.
 pub struct Shim {
     /// Its process id: the way to the pod's namespaces.
     pub pid: i32,
-    writer: tokio::sync::Mutex<OwnedWriteHalf>,
-    /// `None`: the line is broken.
+    writer: Writer,
+    /// `None`: the shim is gone.
     waiting: Waiting,
     next: AtomicU64,
     gone: watch::Receiver<bool>,
@@ -67,18 +74,23 @@ impl Shim {
         state: watch::Sender<PodState>,
         exited: mpsc::Sender<Exited>,
     ) -> Result<Shim, RuntimeError> {
-        let failed =
-            |e: &dyn std::fmt::Display| RuntimeError::Sandbox(format!("no shim answers for pod {pod_uid}: {e}"));
-        // By way of its folder's descriptor: the path may be longer than a socket's address can be.
-        let folder = File::open(run_dir).map_err(|e| failed(&e))?;
-        let socket = format!("/proc/self/fd/{}/{}", folder.as_raw_fd(), ShimConfig::socket_name(pod_uid));
-        let (read, write) = UnixStream::connect(socket).await.map_err(|e| failed(&e))?.into_split();
+        let failed = |e: &dyn std::fmt::Display| RuntimeError::Sandbox(format!("no shim answers for pod {pod_uid}: {e}"));
+        let (read, write) = open_socket(run_dir, pod_uid).await.map_err(|e| failed(&e))?.into_split();
         let waiting: Waiting = Arc::new(Mutex::new(Some(HashMap::new())));
+        let writer = Arc::new(tokio::sync::Mutex::new(write));
         let (going, gone) = watch::channel(false);
-        let line = Line { pod_uid: pod_uid.to_owned(), containers, state, exited, waiting: waiting.clone(), going };
+        let line = Line {
+            pod_uid: pod_uid.to_owned(),
+            run_dir: run_dir.to_owned(),
+            containers,
+            state,
+            exited,
+            waiting: waiting.clone(),
+            writer: writer.clone(),
+            going,
+        };
         let reader = tokio::spawn(line.listen(read));
-        let mut shim =
-            Shim { pid: 0, writer: tokio::sync::Mutex::new(write), waiting, next: AtomicU64::new(0), gone, reader };
+        let mut shim = Shim { pid: 0, writer, waiting, next: AtomicU64::new(0), gone, reader };
         match tokio::time::timeout(HELLO_WAIT, shim.ask(Ask::State)).await.map_err(|e| failed(&e))?? {
             Answer::State { pid, .. } => shim.pid = pid,
             other => return Err(super::unexpected(&other)),
@@ -86,7 +98,7 @@ impl Shim {
         Ok(shim)
     }
 
-    /// True when the line is broken.
+    /// True when the shim is gone.
     pub fn is_gone(&self) -> bool {
         *self.gone.borrow()
     }
@@ -97,8 +109,7 @@ impl Shim {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let (answered, answer) = oneshot::channel();
         lock(&self.waiting).as_mut().ok_or_else(gone)?.insert(number, answered);
-        let frame = encode(&Request { number, ask });
-        self.writer.lock().await.write_all(&frame).await.map_err(|_| gone())?;
+        send(&self.writer, Request { number, ask }).await.map_err(|_| gone())?;
         match answer.await.map_err(|_| gone())? {
             Answer::Failed(failure) => Err(failure.into()),
             answer => Ok(answer),
@@ -118,6 +129,16 @@ impl Shim {
     }
 }
 
+async fn open_socket(run_dir: &Path, pod_uid: &str) -> std::io::Result<UnixStream> {
+    // By way of its folder's descriptor: the path may be longer than a socket's address can be.
+    let folder = File::open(run_dir)?;
+    UnixStream::connect(format!("/proc/self/fd/{}/{}", folder.as_raw_fd(), ShimConfig::socket_name(pod_uid))).await
+}
+
+async fn send(writer: &Writer, request: Request) -> std::io::Result<()> {
+    writer.lock().await.write_all(&encode(&request)).await
+}
+
 impl From<Failure> for RuntimeError {
     fn from(failure: Failure) -> RuntimeError {
         match failure {
@@ -131,35 +152,62 @@ impl From<Failure> for RuntimeError {
 
 struct Line {
     pod_uid: String,
+    run_dir: PathBuf,
     containers: PathBuf,
     state: watch::Sender<PodState>,
     exited: mpsc::Sender<Exited>,
     waiting: Waiting,
+    writer: Writer,
     going: watch::Sender<bool>,
 }
 
 impl Line {
     async fn listen(self, mut socket: OwnedReadHalf) {
+        for _ in 0..RECONNECTS {
+            self.read(&mut socket).await;
+            self.forget_asked();
+            match self.reconnect().await {
+                Ok(fresh) => socket = fresh,
+                Err(_) => break,
+            }
+        }
+        self.end().await;
+    }
+
+    /// Hears everything until the line breaks.
+    async fn read(&self, socket: &mut OwnedReadHalf) {
         let mut buffer = Vec::new();
         while socket.read_buf(&mut buffer).await.is_ok_and(|n| n > 0) {
             loop {
-                match decode(&mut buffer) {
-                    Ok(Some(message)) => self.hear(message).await,
+                match take_frame(&mut buffer) {
+                    Ok(Some(frame)) => match serde_json::from_slice(&frame) {
+                        Ok(message) => self.hear(message).await,
+                        Err(error) => tracing::warn!(pod_uid = self.pod_uid, %error, "a shim of another version said"),
+                    },
                     Ok(None) => break,
                     Err(error) => {
                         tracing::error!(pod_uid = self.pod_uid, %error, "shim");
-                        return self.broken().await;
+                        return;
                     }
                 }
             }
         }
-        self.broken().await;
+    }
+
+    /// A shim that lives listens; one that ended does not, and has taken its containers with it.
+    async fn reconnect(&self) -> std::io::Result<OwnedReadHalf> {
+        let (read, write) = open_socket(&self.run_dir, &self.pod_uid).await?.into_split();
+        *self.writer.lock().await = write;
+        send(&self.writer, Request { number: OWN, ask: Ask::State }).await?;
+        Ok(read)
     }
 
     async fn hear(&self, message: Message) {
         match message {
             Message::Answer { number, answer } => {
-                self.learn(&answer);
+                for (container, exit) in self.learn(&answer) {
+                    self.tell(container, exit).await;
+                }
                 let asker = lock(&self.waiting).as_mut().and_then(|waiting| waiting.remove(&number));
                 if let Some(asker) = asker {
                     let _ = asker.send(answer);
@@ -176,13 +224,20 @@ impl Line {
         }
     }
 
-    fn learn(&self, answer: &Answer) {
+    /// Keeps what an answer says; returns what ended unheard.
+    fn learn(&self, answer: &Answer) -> Vec<(String, Exit)> {
+        let mut unheard = Vec::new();
         match answer {
-            // Ended containers of an earlier shim of the same pod are known from their records.
             Answer::State { containers, .. } => self.state.send_modify(|state| {
-                state
-                    .containers
-                    .retain(|known| known.exit.is_some() && !containers.iter().any(|fresh| fresh.id == known.id));
+                for fresh in containers {
+                    let ran = state.find(&fresh.id).is_some_and(|known| known.exit.is_none());
+                    if let (true, Some(exit)) = (ran, &fresh.exit) {
+                        unheard.push((fresh.id.clone(), exit.clone()));
+                    }
+                }
+                // Ended containers of an earlier shim of the same pod are known from their records.
+                let earlier = |known: &ContainerSeen| !containers.iter().any(|fresh| fresh.id == known.id);
+                state.containers.retain(|known| known.exit.is_some() && earlier(known));
                 state.containers.extend(containers.iter().cloned());
             }),
             Answer::Started(seen) => self.state.send_modify(|state| {
@@ -192,13 +247,21 @@ impl Line {
             }),
             _ => {}
         }
+        unheard
     }
 
-    async fn broken(&self) {
+    /// Whoever waits for an answer on a broken line is told that none comes.
+    fn forget_asked(&self) {
+        if let Some(waiting) = lock(&self.waiting).as_mut() {
+            waiting.clear();
+        }
+    }
+
+    async fn end(&self) {
         for (container, exit) in bury(&self.state, &self.containers) {
             self.tell(container, exit).await;
         }
-        lock(&self.waiting).take(); // whoever waits is told
+        lock(&self.waiting).take();
         let _ = self.going.send(true);
     }
 

@@ -1,42 +1,64 @@
-//! The files that a pod's containers share: `hosts`, `hostname`, `resolv.conf`; contents as the kubelet writes them
+//! What a pod's containers share: `hosts`, `hostname`, `resolv.conf` and `/dev/shm`; contents as the kubelet writes them
 //! (`pkg/kubelet/kubelet_pods.go`, `managedHostsFileContent`).
 
-use crate::runtime::SandboxSpec;
+use crate::{
+    runtime::SandboxSpec,
+    shim::rootfs::{mount_shared_memory, unmount_shared_memory},
+};
 use std::{
     fmt::Write,
     fs, io,
     net::IpAddr,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
+/// Folder of the pod in which they are.
+const SHARED: &str = "shared";
 /// Name and place inside a container.
-pub const FILES: [(&str, &str); 3] =
-    [("hosts", "/etc/hosts"), ("hostname", "/etc/hostname"), ("resolv.conf", "/etc/resolv.conf")];
+pub const FILES: [(&str, &str); 4] =
+    [("hosts", "/etc/hosts"), ("hostname", "/etc/hostname"), ("resolv.conf", "/etc/resolv.conf"), (MEMORY, "/dev/shm")];
+const MEMORY: &str = "shm";
 
 /// Where the pod's own `name` is.
 pub fn path(pod: &Path, name: &str) -> PathBuf {
-    pod.join("etc").join(name)
+    pod.join(SHARED).join(name)
 }
 
 /// Writes them all.
 pub fn write(pod: &Path, spec: &SandboxSpec, address: IpAddr) -> io::Result<()> {
-    fs::create_dir_all(pod.join("etc"))?;
+    fs::create_dir_all(path(pod, MEMORY))?;
+    mount_shared_memory(&path(pod, MEMORY))?;
     let node = |file: &str| fs::read_to_string(file).unwrap_or_default();
     let hosts = if spec.host_network { node("/etc/hosts") } else { own_hosts(&spec.hostname, address) };
     let resolv_conf =
         if spec.resolv_conf.is_empty() { node("/etc/resolv.conf") } else { spec.resolv_conf.join("\n") + "\n" };
-    fs::write(path(pod, "hosts"), hosts + &aliases(&spec.host_aliases))?;
-    fs::write(path(pod, "hostname"), format!("{}\n", spec.hostname))?;
-    fs::write(path(pod, "resolv.conf"), resolv_conf)
+    write_public(&path(pod, "hosts"), &(hosts + &aliases(&spec.host_aliases)))?;
+    write_public(
+        &path(pod, "hostname"),
+        &format!(
+            "{}
+",
+            spec.hostname
+        ),
+    )?;
+    write_public(&path(pod, "resolv.conf"), &resolv_conf)
+}
+
+/// Readable for whatever user a container runs as.
+fn write_public(path: &Path, text: &str) -> io::Result<()> {
+    fs::write(path, text)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o644))
 }
 
 /// Removes them.
-pub fn remove(pod: &Path) {
-    for (name, _) in FILES {
-        let _ = fs::remove_file(path(pod, name));
-    }
-    let _ = fs::remove_dir(pod.join("etc"));
+pub fn remove(pod: &Path) -> io::Result<()> {
+    unmount_shared_memory(&path(pod, MEMORY));
     let _ = fs::remove_file(pod.join("shim.log"));
+    match fs::remove_dir_all(pod.join(SHARED)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 fn own_hosts(hostname: &str, address: IpAddr) -> String {

@@ -18,7 +18,7 @@ use crate::{
         ContainerSeen, ContainerSpec, ExecResult, Exit, Exited, ImageSeen, PodSeen, PullPolicy, RuntimeError, Sandbox,
         SandboxSpec,
     },
-    shim::{cgroup::Hierarchies, rootfs::read_only_view, wire::Answer, wire::Ask, wire::ShimConfig},
+    shim::{cgroup::Hierarchies, replace_file, rootfs::read_only_view, wire::Answer, wire::Ask, wire::ShimConfig},
 };
 use client::Shim;
 use serde::{Deserialize, Serialize};
@@ -92,6 +92,8 @@ struct Node {
 struct SandboxRecord {
     spec: SandboxSpec,
     address: IpAddr,
+    /// Its network was made: a shim that is found can be taken over. Otherwise an agent crashed while it made it.
+    complete: bool,
 }
 
 /// One pod of this node.
@@ -264,6 +266,17 @@ impl Pod {
         &self.record.spec.uid
     }
 
+    fn write_record(&self, complete: bool) -> Result<(), RuntimeError> {
+        let write = || {
+            fs::create_dir_all(&self.folder)?;
+            let record = SandboxRecord { complete, ..self.record.clone() };
+            replace_file(&self.folder.join(open::SANDBOX), &serde_json::to_vec(&record)?)
+        };
+        write().map_err(|e: io::Error| {
+            RuntimeError::Io(format!("cannot record the sandbox in {}: {e}", self.folder.display()))
+        })
+    }
+
     fn containers_folder(&self) -> PathBuf {
         self.folder.join("containers")
     }
@@ -334,22 +347,18 @@ impl Node {
             self.lock_addresses().allocate().ok_or_else(full)?.into()
         };
         let folder = self.options.data_dir.join("pods").join(&spec.uid);
-        let record = SandboxRecord { spec: spec.clone(), address };
-        let write = || {
-            fs::create_dir_all(&folder)?;
-            crate::shim::replace_file(&folder.join(open::SANDBOX), &serde_json::to_vec(&record)?)
-        };
-        if let Err(error) = write() {
+        let pod = Arc::new(Pod::new(folder, SandboxRecord { spec: spec.clone(), address, complete: false }));
+        if let Err(error) = pod.write_record(false) {
             self.free(address);
-            return Err(RuntimeError::Io(format!("cannot record the sandbox in {}: {error}", folder.display())));
+            return Err(error);
         }
-        let pod = Arc::new(Pod::new(folder, record));
         pods.insert(spec.uid.clone(), pod.clone());
         Ok(pod)
     }
 
     async fn make_sandbox(&self, pod: &Pod) -> Result<Arc<Shim>, RuntimeError> {
         let spec = &pod.record.spec;
+        pod.write_record(false)?;
         files::write(&pod.folder, spec, pod.record.address).map_err(|e| {
             RuntimeError::Sandbox(format!("cannot write the pod's files in {}: {e}", pod.folder.display()))
         })?;
@@ -361,6 +370,7 @@ impl Node {
             shim.stop(STOP_WAIT).await?;
             return Err(error);
         }
+        pod.write_record(true)?;
         pod.state.send_modify(|state| state.stands = true);
         Ok(shim)
     }
@@ -435,7 +445,7 @@ impl Node {
             .await
             .map_err(|e| RuntimeError::Io(format!("control group stays: {e}")))?;
         let _ = fs::remove_file(self.run_dir().join(ShimConfig::socket_name(pod.uid())));
-        files::remove(&pod.folder);
+        files::remove(&pod.folder).map_err(|e| RuntimeError::Io(e.to_string()))?;
         remove_folder(&pod.containers_folder())?;
         fs::remove_file(pod.folder.join(open::SANDBOX))
             .or_else(missing_is_fine)

@@ -3,7 +3,7 @@
 //! A shim that answers is taken over as it is. Where none answers, what it ran is dead too (containers die with their
 //! shim); containers without a recorded end get one, as the kubelet does for containers that vanished.
 
-use super::{Node, Options, Pod, PodState, SandboxRecord, client, node_address};
+use super::{Node, Options, Pod, PodState, STOP_WAIT, SandboxRecord, client, node_address};
 use crate::{
     images::Store,
     network::{Addresses, Cidr, Network},
@@ -50,6 +50,11 @@ async fn take_over(node: &Node, pod: Pod) {
         node.lock_addresses().take(address);
     }
     match node.connect(&pod).await {
+        Ok(shim) if !pod.record.complete => {
+            if let Err(error) = shim.stop(STOP_WAIT).await {
+                tracing::warn!(pod_uid = pod.uid(), %error, "half-made sandbox");
+            }
+        }
         Ok(shim) => {
             pod.state.send_modify(|state| state.stands = true);
             *pod.shim.lock().await = Some(shim);

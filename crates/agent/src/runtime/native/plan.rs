@@ -249,7 +249,7 @@ fn mounts(spec: &ContainerSpec, pod: &Path) -> Vec<Mount> {
     let own = files::FILES.iter().filter(|(_, target)| !taken(target)).map(|(name, target)| Mount {
         source: files::path(pod, name),
         target: target.into(),
-        read_only: spec.security.read_only_root,
+        read_only: spec.security.read_only_root && target.starts_with("/etc/"),
     });
     own.chain(spec.mounts.iter().cloned()).collect()
 }
@@ -351,6 +351,14 @@ mod tests {
         let mounts = mounts(&ContainerSpec { mounts: vec![volume], ..spec() }, Path::new("/pod"));
         let text: Vec<String> =
             mounts.iter().map(|m| format!("{} {}", m.source.display(), m.target.display())).collect();
-        assert_eq!(text, ["/pod/etc/hostname /etc/hostname", "/pod/etc/resolv.conf /etc/resolv.conf", "/v /etc/hosts"]);
+        assert_eq!(
+            text,
+            [
+                "/pod/shared/hostname /etc/hostname",
+                "/pod/shared/resolv.conf /etc/resolv.conf",
+                "/pod/shared/shm /dev/shm",
+                "/v /etc/hosts"
+            ]
+        );
     }
 }
