@@ -52,6 +52,9 @@ impl Node {
         let client = Client::new(server.router.clone(), "default");
         let mut native = native::Options::new(&options.data_dir);
         native.pod_cidr = OWN_PODS.into();
+        if let Some(name) = &options.cgroups {
+            native.cgroup = Path::new("/").join(name);
+        }
         let (native, exits) = Native::open(native).await.map_err(|error| error.to_string())?;
         let images = native.images().clone();
         let shutdown = CancellationToken::new();

@@ -52,6 +52,8 @@ pub struct Options {
     pub pod_cidr: String,
     /// Name of the bridge.
     pub bridge: String,
+    /// Control group above those of the pods.
+    pub cgroup: PathBuf,
     /// Address of pods that share the node's network; `None`: the bridge's.
     pub node_address: Option<IpAddr>,
     /// The program that is executed as `PROGRAM shim …`; it must call [`crate::shim::main`] for that, first thing.
@@ -65,6 +67,7 @@ impl Options {
             data_dir: data_dir.into(),
             pod_cidr: "10.244.0.0/24".into(),
             bridge: "kapstan0".into(),
+            cgroup: "/kapstan".into(),
             node_address: None,
             program: "/proc/self/exe".into(),
         }
@@ -326,6 +329,10 @@ impl Node {
         self.options.data_dir.join("run")
     }
 
+    fn group_of(&self, pod: &Pod) -> PathBuf {
+        self.options.cgroup.join(pod.uid())
+    }
+
     /// The pod, known from before or new: with an address, and on record.
     fn admit(&self, spec: &SandboxSpec) -> Result<Arc<Pod>, RuntimeError> {
         if spec.uid.is_empty() || spec.uid.contains(['/', '\0']) || spec.uid.starts_with('.') {
@@ -382,7 +389,7 @@ impl Node {
             host_network: pod.record.spec.host_network,
             pod_dir: pod.folder.clone(),
             run_dir: self.run_dir(),
-            cgroup: group_of(pod.uid()),
+            cgroup: self.group_of(pod),
         };
         let failed = |e: &dyn std::fmt::Display| {
             RuntimeError::Sandbox(format!("cannot start the shim of pod {}: {e}", pod.uid()))
@@ -440,7 +447,7 @@ impl Node {
         for folder in containers.unwrap_or_default() {
             self.drop_container_folder(folder).await?;
         }
-        let group = group_of(pod.uid());
+        let group = self.group_of(pod);
         blocking(move || Hierarchies::discover().remove(&group))
             .await
             .map_err(|e| RuntimeError::Io(format!("control group stays: {e}")))?;
@@ -460,10 +467,6 @@ impl Node {
             self.lock_addresses().free(address);
         }
     }
-}
-
-fn group_of(pod_uid: &str) -> PathBuf {
-    Path::new("/kapstan").join(pod_uid)
 }
 
 fn remove_folder(folder: &Path) -> Result<(), RuntimeError> {
