@@ -1,6 +1,8 @@
 //! What upstream's `strategicpatch` tests hold as facts, told on real types.
 
-use serde_json::Value;
+use proptest::prelude::*;
+use proptest::sample::subsequence;
+use serde_json::{Value, json};
 
 use super::*;
 use crate::schema::table;
@@ -290,5 +292,54 @@ fn patches_are_made_as_kubectl_makes_them() {
         let patch = three_way(id, read(last), read(wanted), read(live)).unwrap();
         assert_eq!(patch.to_string(), three);
         assert_eq!(strategic(id, read(live), two_way(id, read(live), read(wanted)).unwrap()).unwrap(), read(wanted));
+    }
+}
+
+/// A pod spec with merged lists in merged lists, unions, maps and plain lists.
+fn any_pod() -> impl Strategy<Value = Value> {
+    let named = |names: &[&'static str]| subsequence(names.to_vec(), 0..=names.len()).prop_shuffle();
+    let env = named(&["A", "B", "C"]).prop_map(|names| {
+        names.iter().map(|name| json!({ "name": name, "value": name.to_lowercase() })).collect::<Vec<_>>()
+    });
+    let container = (prop::option::of(env), prop::option::of(named(&["x", "y"])), 0..3u8);
+    let containers = named(&["a", "b", "c", "d"]).prop_flat_map(move |names| {
+        let filled = prop::collection::vec(container.clone(), names.len());
+        filled.prop_map(move |filled| -> Value {
+            let each = names.iter().zip(filled).map(|(name, (env, command, image))| {
+                let mut container = json!({ "name": name, "image": image.to_string() });
+                env.into_iter().for_each(|env| container["env"] = env.into());
+                command.into_iter().for_each(|command| container["command"] = command.into());
+                container
+            });
+            each.collect()
+        })
+    });
+    let volumes = named(&["v", "w"]).prop_flat_map(|names| {
+        let kinds = prop::collection::vec(any::<bool>(), names.len());
+        kinds.prop_map(move |kinds| -> Value {
+            let volume = |(name, empty): (&&str, bool)| match empty {
+                true => json!({ "name": name, "emptyDir": {} }),
+                false => json!({ "name": name, "hostPath": { "path": "/" } }),
+            };
+            names.iter().zip(kinds).map(volume).collect()
+        })
+    });
+    let selector = prop::collection::btree_map("[a-c]", "[0-9]", 0..3);
+    (containers, volumes, selector).prop_map(|(containers, volumes, selector)| {
+        json!({ "containers": containers, "volumes": volumes, "nodeSelector": selector })
+    })
+}
+
+proptest! {
+    #[test]
+    fn a_made_patch_leads_where_it_should(from in any_pod(), to in any_pod()) {
+        let id = table().definition(POD).unwrap();
+        let patch = two_way(id, from.clone(), to.clone()).unwrap();
+        let mut reached = strategic(id, from, patch).unwrap();
+        let mut wanted = to;
+        for value in [&mut reached, &mut wanted] {
+            crate::schema::check(id, value, crate::schema::Mode::Ignore).unwrap();
+        }
+        prop_assert_eq!(reached, wanted);
     }
 }
