@@ -6,8 +6,7 @@
 //! its preStop hook and hopes. A proxy whose Lease was not renewed for [`PROXY_ALIVE`] is dead and not waited for; that
 //! is judged by when the renewal was seen here, not by clocks of two machines.
 //!
-//! [`Drained`] watches slices and Leases once per process. [`acknowledge`] writes this node's Lease for the proxy that
-//! the binary runs. Neither changes any rule.
+//! [`Drained`] watches slices and Leases once per process. It writes nothing and changes no rule.
 
 use std::{
     collections::HashMap,
@@ -19,17 +18,16 @@ use futures::StreamExt;
 use jiff::Timestamp;
 use k8s_openapi::{
     api::{
-        coordination::v1::{Lease, LeaseSpec},
+        coordination::v1::Lease,
         discovery::v1::{Endpoint, EndpointSlice},
     },
-    apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use kube::{
     Api, Client, ResourceExt,
-    api::{ListParams, Patch, PatchParams, PostParams},
+    api::ListParams,
     runtime::{WatchStreamExt, watcher},
 };
-use serde_json::json;
 use tokio::sync::watch;
 
 /// Annotation of a proxy's Lease: highest `resourceVersion` of an EndpointSlice that its rules contain.
@@ -38,16 +36,10 @@ pub const APPLIED: &str = "kapstan.dev/applied-revision";
 pub const LEASE_NAMESPACE: &str = "kube-node-lease";
 /// A proxy that has not renewed its Lease for this long is dead.
 pub const PROXY_ALIVE: Duration = Duration::from_secs(40);
-/// How often a proxy renews its Lease when nothing changes.
-const RENEW_EVERY: Duration = Duration::from_secs(10);
 /// Between two looks when the API cannot be asked.
 const RETRY: Duration = Duration::from_millis(200);
 
-/// Name of the Lease of a node's proxy.
-pub fn lease_name(node: &str) -> String {
-    format!("{LEASE_PREFIX}{node}")
-}
-
+/// Names of the Leases begin so; the node's name follows.
 const LEASE_PREFIX: &str = "kapstan-proxy-";
 
 /// What this process knows of slices and proxies; one for all pods. Cheap to clone.
@@ -287,62 +279,11 @@ enum Look {
     Dropped(u64),
 }
 
-/// Writes the Lease of this node's proxy: at once when `applied` changes, and now and then to show that it lives.
-/// The binary feeds `applied` with what the proxy returns. Ends when the sender is dropped.
-pub async fn acknowledge(client: Client, node: String, mut applied: watch::Receiver<u64>) {
-    let leases: Api<Lease> = Api::namespaced(client, LEASE_NAMESPACE);
-    let mut exists = false;
-    loop {
-        let revision = *applied.borrow_and_update();
-        match write_lease(&leases, &node, revision, exists).await {
-            Ok(()) => exists = true,
-            Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => {
-                exists = status.code == 409;
-                tokio::time::sleep(RETRY).await;
-                continue;
-            }
-            Err(error) => {
-                tracing::warn!("the Lease of the proxy on {node} could not be written: {error}");
-                tokio::time::sleep(RETRY).await;
-                continue;
-            }
-        }
-        if let Ok(Err(_closed)) = tokio::time::timeout(RENEW_EVERY, applied.changed()).await {
-            return;
-        }
-    }
-}
-
-async fn write_lease(leases: &Api<Lease>, node: &str, revision: u64, exists: bool) -> kube::Result<()> {
-    let name = lease_name(node);
-    let renewed = MicroTime(Timestamp::now());
-    if exists {
-        let patch = json!({
-            "metadata": {"annotations": {APPLIED: revision.to_string()}},
-            "spec": {"renewTime": renewed},
-        });
-        return leases.patch(&name, &PatchParams::default(), &Patch::Merge(&patch)).await.map(drop);
-    }
-    let lease = Lease {
-        metadata: ObjectMeta {
-            name: Some(name),
-            namespace: Some(LEASE_NAMESPACE.into()),
-            annotations: Some([(APPLIED.to_owned(), revision.to_string())].into()),
-            ..ObjectMeta::default()
-        },
-        spec: Some(LeaseSpec {
-            holder_identity: Some(node.to_owned()),
-            lease_duration_seconds: i32::try_from(PROXY_ALIVE.as_secs()).ok(),
-            renew_time: Some(renewed),
-            ..LeaseSpec::default()
-        }),
-    };
-    leases.create(&PostParams::default(), &lease).await.map(drop)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+    use serde_json::json;
 
     fn slice(revision: u64, endpoints: &[(&str, bool, bool)]) -> EndpointSlice {
         let endpoints: Vec<_> = endpoints
@@ -361,7 +302,7 @@ mod tests {
 
     fn lease(node: &str, applied: u64) -> Lease {
         serde_json::from_value(json!({
-            "metadata": {"name": lease_name(node), "annotations": {APPLIED: applied.to_string()}},
+            "metadata": {"name": format!("{LEASE_PREFIX}{node}"), "annotations": {APPLIED: applied.to_string()}},
             "spec": {"renewTime": MicroTime(Timestamp::now())},
         }))
         .unwrap()

@@ -1,5 +1,6 @@
 //! The hands: runs pods on a node.
 
+pub mod backlog;
 pub mod clock;
 pub mod drained;
 pub mod environment;

@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     clock::Clock,
-    drained::{self, Drained},
+    drained::Drained,
     events::Recorder,
     pod_worker::{self, Word, Workshop},
     registration::{self, Capacity, LEASE_SECONDS, Machine, Registration},
@@ -69,7 +69,7 @@ pub struct NodeConfig {
 /// Runs a node until `shutdown`; its containers run on.
 ///
 /// `exits` is the runtime's; `applied` is the highest EndpointSlice revision that this node's proxy has in the kernel,
-/// if it has one: the binary runs the proxy and feeds it.
+/// if it runs in this process: known here before the proxy's Lease is.
 pub async fn run(
     config: NodeConfig,
     client: Client,
@@ -94,9 +94,6 @@ async fn serve(
 ) {
     // Ends with this function: nothing of the node outlives it but its containers.
     let mut beside = JoinSet::new();
-    if let Some(applied) = applied.clone() {
-        beside.spawn(drained::acknowledge(client.clone(), config.name.clone(), applied));
-    }
     let registration = config.registration(runtime.is_simulated());
     beside.spawn(heartbeat(client.clone(), registration));
     let own = applied.map(|applied| (config.name.clone(), applied));

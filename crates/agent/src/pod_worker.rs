@@ -618,13 +618,12 @@ impl Work {
             // One write may be on its way with what was true before; the one after it says "not ready".
             let _ = tokio::time::timeout(deadline, landed.wait_for(|count| *count > now)).await;
         }
+        let left = || deadline.saturating_sub(begun.elapsed());
         let late = match &self.shop.drained {
-            Some(drained) => {
-                let left = deadline.saturating_sub(begun.elapsed());
-                drained.wait_out_of_rules(self.namespace(), self.uid(), left).await
-            }
+            Some(drained) => drained.wait_out_of_rules(self.namespace(), self.uid(), left()).await,
             None => None,
         };
+        self.shop.runtime.wait_accepted(self.uid(), left()).await;
         self.tell(Outcome::Withdrawn { container, late }).await;
     }
 

@@ -325,6 +325,15 @@ impl Runtime {
         }
     }
 
+    /// Waits until the pod's servers have accepted every connection that was made to them.
+    pub async fn wait_accepted(&self, uid: &str, deadline: Duration) {
+        if let Runtime::Native(native) = self
+            && let Some(pid) = native.process_of(uid).await
+        {
+            crate::backlog::wait_accepted(pid, deadline).await;
+        }
+    }
+
     /// Everything that runs, also from before the agent started.
     pub async fn list(&self) -> Result<Vec<PodSeen>, RuntimeError> {
         match self {

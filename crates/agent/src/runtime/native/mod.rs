@@ -253,6 +253,13 @@ impl Native {
         }
     }
 
+    /// A process in the pod's network namespace, while its sandbox stands.
+    pub async fn process_of(&self, pod_uid: &str) -> Option<i32> {
+        let pod = self.node.pod(pod_uid).ok()?;
+        let shim = pod.shim.lock().await;
+        shim.as_ref().map(|shim| shim.pid).filter(|pid| *pid > 0)
+    }
+
     /// Every pod on this node.
     pub async fn list(&self) -> Result<Vec<PodSeen>, RuntimeError> {
         let pods: Vec<Arc<Pod>> = self.node.lock_pods().values().cloned().collect();
