@@ -80,7 +80,7 @@ async fn answer(gate: &Gate, who: Identity, request: HttpRequest) -> Result<Resp
         Route::Groups => Ok(discovery::groups(&accept)),
         Route::Group(group) => discovery::group(&group),
         Route::GroupVersion(group, version) => discovery::group_version(&group, &version),
-        Route::OpenApiV2 => openapi::v2(),
+        Route::OpenApiV2 => Ok(openapi::v2(request.headers())),
         Route::OpenApiV3Index => Ok(openapi::v3_index()),
         Route::OpenApiV3(path) => openapi::v3(&path, request.headers()),
         Route::Metrics => Ok(reply::text(&gate.metrics.render())),
