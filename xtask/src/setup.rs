@@ -58,7 +58,9 @@ fn debian_kubectl(folder: &Path) -> Result<PathBuf, String> {
 /// Downloads a Debian package and unpacks it into `into`.
 pub fn fetch_package(package: &str, into: &Path) -> Result<(), String> {
     let scratch = into.with_extension("download");
-    std::fs::create_dir_all(&scratch).and_then(|()| std::fs::create_dir_all(into)).map_err(|error| error.to_string())?;
+    std::fs::create_dir_all(&scratch)
+        .and_then(|()| std::fs::create_dir_all(into))
+        .map_err(|error| error.to_string())?;
     let download = || capture(Command::new("apt-get").args(["download", "-q", package]).current_dir(&scratch));
     if download().is_err() {
         println!("setup: apt-get update");
