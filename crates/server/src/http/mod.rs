@@ -80,9 +80,9 @@ async fn answer(gate: &Gate, who: Identity, request: HttpRequest) -> Result<Resp
         Route::Groups => Ok(discovery::groups(&accept)),
         Route::Group(group) => discovery::group(&group),
         Route::GroupVersion(group, version) => discovery::group_version(&group, &version),
-        Route::OpenApiV2 => Ok(openapi::v2(request.headers())),
-        Route::OpenApiV3Index => Ok(openapi::v3_index()),
-        Route::OpenApiV3(path) => openapi::v3(&path, request.headers()),
+        Route::OpenApiV2 => openapi::v2(request.headers()).await,
+        Route::OpenApiV3Index => openapi::v3_index().await,
+        Route::OpenApiV3(path) => openapi::v3(&path, &Query::parse(request.uri().query()), request.headers()).await,
         Route::Metrics => Ok(reply::text(&gate.metrics.render())),
         Route::Why(kind, namespace, name) => {
             let asked = Attributes { verb: "get", kind, subresource: "", namespace: &namespace, name: &name };

@@ -4,7 +4,9 @@
 //! answer to a URL that names the document's hash may be kept for ever, any other is checked again by its `ETag`.
 
 use api::Refusal;
-use api::schema::openapi::{Document, V2_MEDIA_TYPE, openapi_v2_json, openapi_v2_protobuf, openapi_v3, openapi_v3_index};
+use api::schema::openapi::{
+    Document, V2_MEDIA_TYPE, openapi_v2_json, openapi_v2_protobuf, openapi_v3, openapi_v3_index,
+};
 use axum::body::Body;
 use axum::response::Response;
 use http::header::{ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, ETAG, IF_NONE_MATCH, VARY};
