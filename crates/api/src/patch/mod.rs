@@ -159,7 +159,7 @@ fn failed_operation(patch: &json_patch::Patch, error: &json_patch::PatchError) -
 /// 422 as upstream's `NewGenericServerResponse`. Upstream keeps the reason to itself; here it is the cause, which kubectl prints.
 fn unprocessable(why: String) -> Refusal {
     let mut refusal = Refusal::new(422, "Invalid", "the server rejected our request due to an error in our request");
-    refusal.causes.push(Cause { reason: "UnexpectedServerResponse".into(), message: why, field: String::new() });
+    refusal.causes.push(Cause { reason: "UnexpectedServerResponse".into(), message: why, field: "patch".into() });
     refusal
 }
 
