@@ -135,6 +135,16 @@ impl Cgroup {
             .try_for_each(|root| write(&below(root, &self.group).join("cgroup.procs"), "0"))
     }
 
+    /// What a container may see of its groups: places below `/sys/fs/cgroup`, empty for the whole, and what is there.
+    pub fn views(&self) -> Vec<(&str, PathBuf)> {
+        match &self.hierarchies {
+            Hierarchies::V1(all) => {
+                all.iter().filter(|(name, _)| *name != UNITS).map(|(name, root)| (*name, below(root, &self.group))).collect()
+            }
+            Hierarchies::V2(root) => vec![("", below(root, &self.group))],
+        }
+    }
+
     /// True when the kernel killed a process of the group because its memory bound was hit.
     pub fn oom_killed(&self) -> bool {
         let file = match &self.hierarchies {
@@ -264,6 +274,57 @@ mod tests {
     #[test]
     fn shares_become_weights() {
         assert_eq!([2, 1024, 262_144].map(weight), [1, 39, 10_000]);
+    }
+
+    /// Every file below `folder` with what was written to it.
+    fn written(folder: &Path) -> String {
+        let mut lines: Vec<String> = Vec::new();
+        let mut folders = vec![folder.to_owned()];
+        while let Some(next) = folders.pop() {
+            for entry in fs::read_dir(next).unwrap().map(|entry| entry.unwrap().path()) {
+                if entry.is_dir() {
+                    folders.push(entry);
+                } else {
+                    let name = entry.strip_prefix(folder).unwrap().display().to_string();
+                    lines.push(format!("{name} = {}\n", fs::read_to_string(entry).unwrap()));
+                }
+            }
+        }
+        lines.sort();
+        lines.concat()
+    }
+
+    #[test]
+    fn what_is_written_to_which_file() {
+        let limits = Limits { cpu_shares: Some(512), cpu_milli: Some(250), memory_bytes: Some(1 << 26), pids: Some(9) };
+        let (v1, v2) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let controllers = ["cpu", "memory", "pids"].map(|name| (name, v1.path().join(name))).to_vec();
+        let machines = [(v1.path(), Hierarchies::V1(controllers)), (v2.path(), Hierarchies::V2(v2.path().to_owned()))];
+        let texts = machines.map(|(folder, hierarchies)| {
+            Cgroup::create(&hierarchies, Path::new("/k/p/c"), &limits).unwrap().unwrap();
+            written(folder)
+        });
+        expect_test::expect![[r#"
+            cpu/k/p/c/cpu.cfs_period_us = 100000
+            cpu/k/p/c/cpu.cfs_quota_us = 25000
+            cpu/k/p/c/cpu.shares = 512
+            memory/k/p/c/memory.limit_in_bytes = 67108864
+            memory/k/p/c/memory.memsw.limit_in_bytes = 67108864
+            pids/k/p/c/pids.max = 9
+        "#]]
+        .assert_eq(&texts[0]);
+        expect_test::expect![[r#"
+            cgroup.subtree_control = +pids
+            k/cgroup.subtree_control = +pids
+            k/p/c/cpu.max = 25000 100000
+            k/p/c/cpu.weight = 20
+            k/p/c/memory.max = 67108864
+            k/p/c/memory.oom.group = 1
+            k/p/c/memory.swap.max = 0
+            k/p/c/pids.max = 9
+            k/p/cgroup.subtree_control = +pids
+        "#]]
+        .assert_eq(&texts[1]);
     }
 
     #[test]

@@ -36,6 +36,7 @@ use nix::{
     },
     unistd::{ForkResult, Pid, dup2, fork, pipe2, sethostname, setsid},
 };
+use rustix::fs::FlockOperation;
 use std::{
     collections::BTreeMap,
     fs::File,
@@ -87,6 +88,9 @@ fn detach() -> nix::Result<Detached> {
 const READY: &str = "ready";
 
 fn await_ready(report: OwnedFd) -> i32 {
+    // An agent that dies now never learns of the shim. This process dies with it, and the shim, which then cannot say that
+    // it is ready, ends.
+    let _ = prctl::set_pdeathsig(Signal::SIGKILL);
     let mut text = String::new();
     let _ = File::from(report).read_to_string(&mut text);
     if text == READY {
@@ -107,7 +111,9 @@ fn serve(config: ShimConfig, reporter: OwnedFd) -> i32 {
             1
         }
         Ok(shim) => {
-            let _ = reporter.write_all(READY.as_bytes());
+            if reporter.write_all(READY.as_bytes()).is_err() {
+                return 1;
+            }
             drop(reporter);
             shim.run()
         }
@@ -327,6 +333,8 @@ fn detach_from_agent(config: &ShimConfig) -> std::io::Result<()> {
     std::fs::create_dir_all(&config.pod_dir)?;
     let nothing = File::options().read(true).write(true).open("/dev/null")?;
     let errors = File::options().create(true).append(true).open(config.pod_dir.join("shim.log"))?;
+    // Held as long as the shim lives: a pod has one. Another may just be on its way out.
+    rustix::fs::flock(&errors, FlockOperation::LockExclusive)?;
     dup2(nothing.as_raw_fd(), 0)?;
     dup2(nothing.as_raw_fd(), 1)?;
     dup2(errors.as_raw_fd(), 2)?;

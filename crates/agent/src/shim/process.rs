@@ -22,6 +22,7 @@ use nix::{
     unistd::{ForkResult, Gid, Pid, Uid, dup2, execve, fchown, fork, pipe2, setgroups, setresgid, setresuid, setsid},
 };
 use rustix::fs::OFlags;
+use rustix::process::PidfdFlags;
 use rustix::thread::{CapabilitySet, CapabilitySets};
 use std::{
     ffi::CString,
@@ -68,25 +69,20 @@ pub fn spawn(
 ) -> Result<Pid, Failure> {
     let broken = |what: &str, e: Errno| Failure::Start(format!("{what}: {e}"));
     let (report, reporter) = pipe2(OFlag::O_CLOEXEC).map_err(|e| broken("cannot make a pipe", e))?;
-    let mounts = match place {
+    let first = match place {
         Place::New(_) => {
             unshare(CloneFlags::CLONE_NEWPID).map_err(|e| broken("cannot make a process namespace", e))?;
             None
         }
         Place::Inside(first) => {
-            let namespace = |kind: &str| {
-                File::open(format!("/proc/{first}/ns/{kind}"))
-                    .map_err(|e| Failure::Start(format!("the container has ended: {e}")))
-            };
-            let mounts = namespace("mnt")?;
-            setns(namespace("pid")?, CloneFlags::CLONE_NEWPID)
-                .map_err(|e| broken("cannot enter the process namespace", e))?;
-            Some(mounts)
+            let first = open_process(first).map_err(|e| Failure::Start(format!("the container has ended: {e}")))?;
+            setns(&first, CloneFlags::CLONE_NEWPID).map_err(|e| broken("cannot enter the process namespace", e))?;
+            Some(first)
         }
     };
     match fork_process() {
         Ok(ForkResult::Child) => {
-            let failure = catch_unwind(AssertUnwindSafe(|| become_program(process, &place, mounts, cgroup, &stdio)));
+            let failure = catch_unwind(AssertUnwindSafe(|| become_program(process, &place, first, cgroup, &stdio)));
             let failure = failure
                 .unwrap_or_else(|_| Failure::Start("the container's process panicked before it was executed".into()));
             let _ = File::from(reporter).write_all(&serde_json::to_vec(&failure).unwrap_or_default());
@@ -111,6 +107,11 @@ pub fn spawn(
     }
 }
 
+fn open_process(pid: Pid) -> nix::Result<OwnedFd> {
+    let pid = rustix::process::Pid::from_raw(pid.as_raw()).ok_or(Errno::ESRCH)?;
+    rustix::process::pidfd_open(pid, PidfdFlags::empty()).map_err(|e| Errno::from_raw(e.raw_os_error()))
+}
+
 #[expect(unsafe_code, reason = "fork(2): sound because the shim has one thread")]
 fn fork_process() -> nix::Result<ForkResult> {
     // SAFETY: the shim starts no threads, so no lock can be held by one that the child lacks.
@@ -126,11 +127,11 @@ fn exit_at_once() -> ! {
 fn become_program(
     process: &Process,
     place: &Place,
-    mounts: Option<File>,
+    first: Option<OwnedFd>,
     cgroup: Option<&Cgroup>,
     stdio: &Stdio,
 ) -> Failure {
-    match prepare(process, place, mounts, cgroup, stdio) {
+    match prepare(process, place, first, cgroup, stdio) {
         Ok(()) => execute(process),
         Err(failure) => failure,
     }
@@ -139,7 +140,7 @@ fn become_program(
 fn prepare(
     process: &Process,
     place: &Place,
-    mounts: Option<File>,
+    first: Option<OwnedFd>,
     cgroup: Option<&Cgroup>,
     stdio: &Stdio,
 ) -> Result<(), Failure> {
@@ -151,12 +152,13 @@ fn prepare(
         cgroup.join().map_err(|e| start("cannot join the control group", &e))?;
     }
     umask(Mode::empty());
-    match (place, mounts) {
-        (Place::New(plan), _) => rootfs::enter(plan).map_err(Failure::Start)?,
-        (Place::Inside(_), Some(mounts)) => {
-            setns(mounts, CloneFlags::CLONE_NEWNS).map_err(|e| start("cannot enter the mount namespace", &e))?
+    match (place, first) {
+        (Place::New(plan), _) => rootfs::enter(plan, cgroup).map_err(Failure::Start)?,
+        (Place::Inside(_), Some(first)) => {
+            let groups = if cgroup.is_some() { CloneFlags::CLONE_NEWCGROUP } else { CloneFlags::empty() };
+            setns(first, CloneFlags::CLONE_NEWNS | groups).map_err(|e| start("cannot enter the container", &e))?
         }
-        (Place::Inside(_), None) => return Err(Failure::Start("no mount namespace to enter".into())),
+        (Place::Inside(_), None) => return Err(Failure::Start("no container to enter".into())),
     }
     umask(Mode::from_bits_truncate(0o022));
     open_stdio(process, stdio).map_err(|e| start("standard input and output", &e))?;

@@ -6,7 +6,7 @@
 //! (`openat2`), so that a symlink in an image or volume cannot lead out of it. Same layout as the engines' default
 //! (runtime-spec `config-linux.md`, containerd `pkg/oci/mounts.go`).
 
-use super::wire::ContainerPlan;
+use super::{cgroup::Cgroup, wire::ContainerPlan};
 use crate::runtime::Mount;
 use nix::sched::{CloneFlags, unshare};
 use rustix::{
@@ -57,12 +57,15 @@ const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys",
 type Result<T> = std::result::Result<T, String>;
 
 /// Turns the calling process's `/` into the container's.
-pub fn enter(plan: &ContainerPlan) -> Result<()> {
+pub fn enter(plan: &ContainerPlan, cgroup: Option<&Cgroup>) -> Result<()> {
     unshare(CloneFlags::CLONE_NEWNS).map_err(|e| format!("cannot make a mount namespace: {e}"))?;
     mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)
         .map_err(|e| format!("cannot detach the node's mounts: {e}"))?;
     let root = attach_root(plan)?;
     mount_kernel_files(&root, plan)?;
+    if let Some(cgroup) = cgroup {
+        show_groups(&root, plan, cgroup)?;
+    }
     mount_devices(&root, plan)?;
     mount_volumes(&root, plan)?;
     if !plan.privileged {
@@ -98,6 +101,23 @@ fn mount_kernel_files(root: &OwnedFd, plan: &ContainerPlan) -> Result<()> {
         Err(_) => clone_tree(Path::new("/sys"), sys_attributes.bits().into())?,
     };
     attach(&sys, &make_directory(root, Path::new("/sys"))?)
+}
+
+/// A container sees its own control groups where programs look for their limits, and no others.
+fn show_groups(root: &OwnedFd, plan: &ContainerPlan, cgroup: &Cgroup) -> Result<()> {
+    unshare(CloneFlags::CLONE_NEWCGROUP).map_err(|e| format!("cannot make a control group namespace: {e}"))?;
+    let place = Path::new("/sys/fs/cgroup");
+    let quiet = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC | MountAttrFlags::MOUNT_ATTR_NODEV;
+    let views = cgroup.views();
+    if views.iter().any(|(name, _)| !name.is_empty()) {
+        attach(&new_file_system("tmpfs", &[("mode", "755"), ("size", "4k")], quiet)?, &make_directory(root, place)?)?;
+    }
+    let attributes = if plan.privileged { quiet } else { quiet | MountAttrFlags::MOUNT_ATTR_RDONLY };
+    for (name, directory) in views {
+        let target = if name.is_empty() { place.to_owned() } else { place.join(name) };
+        attach(&clone_tree(&directory, attributes.bits().into())?, &make_directory(root, &target)?)?;
+    }
+    Ok(())
 }
 
 fn mount_devices(root: &OwnedFd, plan: &ContainerPlan) -> Result<()> {

@@ -18,6 +18,10 @@ fn main() {
     let code = match args.first().map(String::as_str) {
         Some("shim") => agent::shim::main(&args[1..]),
         Some("--in-room") => runner::run_here(&args[1], args[2].as_ref()),
+        Some("--churn") => {
+            tests::churn(args[1].as_ref());
+            0
+        }
         Some("--in-user-namespace") => user_namespace::run_here(&args[1], args[2].as_ref()),
         _ => runner::run_all(&args),
     };

@@ -44,6 +44,7 @@ tests! {
     containers_share_memory
     a_half_made_sandbox_is_made_again
     a_shim_leaves_the_agents_unit
+    an_agent_killed_at_any_time_leaves_nothing_lost
 }
 
 async fn logs_and_exit_codes(mut room: Room) {
@@ -104,6 +105,13 @@ async fn limits_are_in_the_control_group(room: Room) {
     assert!(["25000", "25000 100000"].contains(&read("cpu/cpu.cfs_quota_us", "cpu.max").as_str()));
     assert!(["512", "20"].contains(&read("cpu/cpu.shares", "cpu.weight").as_str()));
     assert!(!read("memory/cgroup.procs", "cgroup.procs").is_empty());
+    let line = "cat /sys/fs/cgroup/memory/memory.limit_in_bytes || cat /sys/fs/cgroup/memory.max; grep -E ':(memory)?:' /proc/self/cgroup; \
+         echo 1 > /sys/fs/cgroup/pids/pids.max || echo 1 > /sys/fs/cgroup/pids.max";
+    let inside = room.native.exec(&pod.uid, &seen.id, &["sh", "-c", line].map(String::from), SOON).await.unwrap();
+    let lines: Vec<&str> = inside.output.lines().collect();
+    assert_eq!(lines[0], (64 << 20).to_string(), "a container sees its limits: {}", inside.output);
+    assert!(lines[1].ends_with(":/"), "and not where it is: {}", inside.output);
+    assert!(inside.output.contains("Read-only file system"), "{}", inside.output);
     room.native.stop_sandbox(&pod.uid).await.unwrap();
 }
 
@@ -618,4 +626,52 @@ async fn a_shim_leaves_the_agents_unit(room: Room) {
     assert!(groups.contains(&format!("name=systemd:/kapstan/{}/shim\n", pod.uid)), "{groups}");
     assert_eq!(left, "");
     room.native.stop_sandbox(&pod.uid).await.unwrap();
+}
+
+/// An agent that is killed in the middle of whatever it does: the next one finds every pod and can end it.
+async fn an_agent_killed_at_any_time_leaves_nothing_lost(room: Room) {
+    let folder = room.folder.clone();
+    drop(room);
+    let mounts = || -> Vec<String> {
+        let all = fs::read_to_string("/proc/self/mounts").unwrap();
+        all.lines().filter(|line| line.contains("kapstan-")).map(String::from).collect()
+    };
+    for round in 0..20 {
+        let mut agent = std::process::Command::new("/proc/self/exe").arg("--churn").arg(&folder).spawn().unwrap();
+        tokio::time::sleep(Duration::from_millis(60 + 17 * round)).await;
+        agent.kill().unwrap();
+        agent.wait().unwrap();
+        let mut room = Room::come_back(&folder).await;
+        let pods = room.native.list().await.unwrap();
+        if std::env::var_os("VERBOSE").is_some() { println!("{round}: {pods:?} {:?}", mounts()); }
+        for seen in &pods {
+            let spec = SandboxSpec { uid: seen.uid.clone(), name: seen.name.clone(), hostname: "again".into(), ..room.pod("again") };
+            room.native.start_sandbox(&spec).await.unwrap();
+            let (exit, _) = room.run_named(&spec, &format!("works-{round}"), "ping -c 1 10.244.0.1").await;
+            assert_eq!(exit.code, 0, "a pod that was found works");
+            room.native.stop_sandbox(&seen.uid).await.unwrap();
+        }
+        assert_eq!(mounts(), [""; 0], "round {round}");
+        let data = options(&folder).data_dir;
+        assert_eq!(fs::read_dir(data.join("pods")).unwrap().count(), 0, "round {round}");
+        assert_eq!(fs::read_dir(data.join("run")).unwrap().count(), 0, "round {round}");
+    }
+}
+
+/// What that agent does, until it is killed.
+pub fn churn(folder: &Path) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let room = Room::come_back(folder).await;
+        loop {
+            let (pod, _) = room.start_pod("churn").await;
+            let spec = room.shell(&pod, "sleep 1000");
+            let seen = room.native.start_container(&spec).await.unwrap();
+            room.native.exec(&pod.uid, &seen.id, &["true".into()], SOON).await.unwrap();
+            room.native.stop_container(&pod.uid, &seen.id, Duration::ZERO).await.unwrap();
+            room.native.remove_container(&pod.uid, &seen.id).await.unwrap();
+            room.native.start_container(&spec).await.unwrap();
+            room.native.stop_sandbox(&pod.uid).await.unwrap();
+        }
+    });
 }

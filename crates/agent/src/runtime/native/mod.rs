@@ -227,7 +227,7 @@ impl Native {
         let Ok(pod) = self.node.pod(pod_uid) else { return Ok(()) };
         let mut shim = pod.shim.lock().await;
         if let Some(shim) = shim.take() {
-            shim.stop(STOP_WAIT).await?;
+            tokio::join!(shim.stop(STOP_WAIT), self.node.network.detach(pod_uid)).0?;
         }
         self.node.clear(&pod).await?;
         self.node.lock_pods().remove(pod_uid);
@@ -376,6 +376,9 @@ impl Node {
         files::write(&pod.folder, spec, pod.record.address).map_err(|e| {
             RuntimeError::Sandbox(format!("cannot write the pod's files in {}: {e}", pod.folder.display()))
         })?;
+        if let Ok(stray) = self.connect(pod).await {
+            stray.stop(STOP_WAIT).await?; // an agent that crashed had just started it
+        }
         self.execute_shim(pod).await?;
         let shim = self.connect(pod).await?;
         if let (false, IpAddr::V4(address)) = (spec.host_network, pod.record.address)

@@ -40,6 +40,7 @@ pub async fn open(mut options: Options, exited: mpsc::Sender<Exited>) -> Result<
         exited,
         options,
     };
+    sweep(&node.options.data_dir);
     let pods = read_pods(&node.options.data_dir.join("pods"))?;
     futures::future::join_all(pods.into_iter().map(|pod| take_over(&node, pod))).await;
     Ok(node)
@@ -65,6 +66,22 @@ async fn take_over(node: &Node, pod: Pod) {
         }
     }
     node.lock_pods().insert(pod.uid().to_owned(), Arc::new(pod));
+}
+
+/// Removes what a crash between two steps left of pods that are not on record: nothing of theirs can run.
+fn sweep(data_dir: &Path) {
+    let entries = |folder: &str| fs::read_dir(data_dir.join(folder)).into_iter().flatten().filter_map(Result::ok);
+    for folder in entries("pods").map(|entry| entry.path()).filter(|path| !path.join(SANDBOX).exists()) {
+        let _ = fs::remove_file(folder.join(SANDBOX).with_extension("new"));
+        let _ = fs::remove_dir(&folder); // where volumes are left, the worker removes them
+    }
+    for socket in entries("run") {
+        let name = socket.file_name();
+        let uid = name.to_str().and_then(|name| name.strip_suffix(".sock"));
+        if uid.is_some_and(|uid| !data_dir.join("pods").join(uid).exists()) {
+            let _ = fs::remove_file(socket.path());
+        }
+    }
 }
 
 fn read_pods(folder: &Path) -> Result<Vec<Pod>, RuntimeError> {
