@@ -69,6 +69,16 @@ pub fn dns_subdomain(value: &str) -> Vec<String> {
     errors
 }
 
+/// A domain name with at least two labels; a dot at its end is fine.
+pub fn fully_qualified(value: &str) -> Vec<String> {
+    let value = value.strip_suffix('.').unwrap_or(value);
+    let problems = dns_subdomain(value);
+    if problems.is_empty() && !value.contains('.') {
+        return vec!["should be a domain with at least two segments separated by dots".to_owned()];
+    }
+    problems
+}
+
 /// A subdomain whose labels may also have underscores: DNS search paths.
 pub fn dns_subdomain_with_underscore(value: &str) -> Vec<String> {
     let mut errors = too_long(value, SUBDOMAIN_LENGTH, "characters");
@@ -305,10 +315,14 @@ pub fn in_range(value: i64, low: i64, high: i64) -> Vec<String> {
     vec![format!("must be between {low} and {high}, inclusive")]
 }
 
-/// Cuts a trailing hyphen off a `generateName`, so that what is left can be judged as a name.
+/// A `generateName` that can be judged as a name. Upstream gives the character before a trailing hyphen away with it.
 pub fn mask_trailing_dash(value: &str) -> String {
     match value.strip_suffix('-') {
-        Some(rest) if !rest.is_empty() => format!("{rest}a"),
+        Some(rest) if !rest.is_empty() => {
+            let mut kept = rest.chars();
+            kept.next_back();
+            format!("{}a", kept.as_str())
+        }
         _ => value.to_owned(),
     }
 }

@@ -695,7 +695,7 @@ mod tests {
             "a in (x" is refused: unable to parse requirement: found '', expected: ',' or ')'
             "a===b" is refused: unable to parse requirement: found '=', expected: identifier
             "x>abc" is refused: unable to parse requirement: values[0]: Invalid value: "abc": for 'Gt', 'Lt' operators, the value must be an integer
-            "a@=b" is refused: unable to parse requirement: <nil>: Invalid value: "a@": name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName', or 'my.name', or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')
+            "a@=b" is refused: unable to parse requirement: <nil>: Invalid value: "a@": name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')
             "!a=b" is refused: found '=', expected: ',' or 'end of string'
             "a=b!c" is refused: found '!', expected: ',' or 'end of string'
         "#]].assert_eq(&table);

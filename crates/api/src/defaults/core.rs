@@ -32,9 +32,13 @@ pub fn namespace(namespace: &mut Namespace) {
     fill(&mut namespace.status.get_or_insert_default().phase, "Active");
 }
 
-/// A node: allocatable is what it has, unless told otherwise.
+/// A node: allocatable is what it has, unless told otherwise; the old and the new field of its pods' addresses agree.
 pub fn node(node: &mut Node) {
-    node.spec.get_or_insert_default();
+    let spec = node.spec.get_or_insert_default();
+    match (spec.pod_cidr.clone(), spec.pod_cidrs.as_ref().and_then(|ranges| ranges.first().cloned())) {
+        (Some(one), first) if !one.is_empty() && first.as_ref() != Some(&one) => spec.pod_cidrs = Some(vec![one]),
+        (_, first) => spec.pod_cidr = first,
+    }
     let status = node.status.get_or_insert_default();
     resource_list(&mut status.capacity);
     if status.allocatable.is_none() {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
     Container, DownwardAPIVolumeFile, EmptyDirVolumeSource, HTTPGetAction, LifecycleHandler, Pod, PodSpec,
-    PodTemplateSpec, Probe, ResourceRequirements, Volume,
+    PodTemplateSpec, Probe, ResourceFieldSelector, ResourceRequirements, Volume,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
@@ -54,7 +54,10 @@ fn pod_spec(spec: &mut PodSpec) {
     fill(&mut spec.restart_policy, "Always");
     fill(&mut spec.scheduler_name, "default-scheduler");
     spec.security_context.get_or_insert_default();
-    spec.termination_grace_period_seconds.get_or_insert(GRACE_PERIOD_SECONDS);
+    let grace = spec.termination_grace_period_seconds.get_or_insert(GRACE_PERIOD_SECONDS);
+    if *grace < 0 {
+        *grace = 1;
+    }
     service_account(spec);
     spec.volumes.iter_mut().flatten().for_each(volume);
     containers(spec).for_each(container);
@@ -121,6 +124,7 @@ fn container(container: &mut Container) {
         if let Some(field) = source.field_ref.as_mut() {
             fill(&mut field.api_version, "v1");
         }
+        source.resource_field_ref.iter_mut().for_each(divisor);
         if let Some(file) = source.file_key_ref.as_mut() {
             file.optional.get_or_insert(false);
         }
@@ -134,10 +138,15 @@ fn container(container: &mut Container) {
     }
 }
 
-/// `Always` for `latest`, which may have moved; `IfNotPresent` for everything else.
+/// `Always` for `latest`, which may have moved; `IfNotPresent` for everything else, also for what is no image's name.
 fn pull_policy(image: &str) -> &'static str {
     let (name, digest) = image.split_once('@').map_or((image, None), |(name, digest)| (name, Some(digest)));
-    let last = name.rsplit('/').next().unwrap_or_default();
+    let (domain, last) = name.rsplit_once('/').unwrap_or(("", name));
+    let unreadable = |c: char| c.is_ascii_uppercase() || c.is_whitespace();
+    let repository = last.split_once(':').map_or(last, |(repository, _)| repository);
+    if repository.contains(unreadable) || domain.contains(char::is_whitespace) {
+        return "IfNotPresent";
+    }
     match last.split_once(':') {
         Some((_, "latest")) => "Always",
         None if digest.is_none() && !name.is_empty() => "Always",
@@ -212,9 +221,12 @@ fn downward_file(file: &mut DownwardAPIVolumeFile) {
     if let Some(field) = file.field_ref.as_mut() {
         fill(&mut field.api_version, "v1");
     }
-    if let Some(divisor) = file.resource_field_ref.as_mut().and_then(|source| source.divisor.as_mut()) {
-        core::canonical_quantity(divisor);
-    }
+    file.resource_field_ref.iter_mut().for_each(divisor);
+}
+
+/// A divisor is always written out; zero stands for one.
+fn divisor(source: &mut ResourceFieldSelector) {
+    core::canonical_quantity(source.divisor.get_or_insert_with(|| Quantity("0".to_owned())));
 }
 
 fn canonical(resources: &mut ResourceRequirements) {

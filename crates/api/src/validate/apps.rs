@@ -238,7 +238,10 @@ fn replication_controller_spec(errors: &mut Errors, spec: Option<&ReplicationCon
 
 fn daemon_set_spec(errors: &mut Errors, spec: Option<&DaemonSetSpec>) {
     let Some(spec) = spec else { return errors.required(&SPEC.child("selector"), "") };
-    required_selector(errors, &spec.selector, "daemonset");
+    // Upstream does not ask for a selector here, but one that is missing finds no pod.
+    if !is_missing(&spec.selector) {
+        required_selector(errors, &spec.selector, "daemonset");
+    }
     replica_template(errors, Some(&spec.selector), Some(&spec.template), "DaemonSet");
     errors.not_negative(&SPEC.child("minReadySeconds"), spec.min_ready_seconds.unwrap_or(0));
     errors.not_negative(&SPEC.child("revisionHistoryLimit"), spec.revision_history_limit.unwrap_or(0));

@@ -16,8 +16,10 @@ pub fn create_namespace(namespace: &Namespace) -> Errors {
     let mut errors = Errors::default();
     meta::create(&mut errors, &namespace.metadata, false, names::dns_label);
     let finalizers = namespace.spec.as_ref().and_then(|spec| spec.finalizers.as_ref());
+    let path = Path::root("spec.finalizers");
     for name in finalizers.into_iter().flatten() {
-        errors.each(&Path::root("spec.finalizers"), name, names::qualified_name(name));
+        errors.each(&path, name, names::qualified_name(name));
+        meta::standard_finalizer(&mut errors, &path, name);
     }
     errors
 }
@@ -86,7 +88,7 @@ fn node_content(errors: &mut Errors, node: &Node) {
 
 fn amounts(errors: &mut Errors, path: &Path<'_>, list: &Option<BTreeMap<String, Quantity>>) {
     for (name, quantity) in list.iter().flatten() {
-        pod::amount(errors, &path.child(name), quantity);
+        pod::amount_of(errors, &path.child(name), name, quantity);
     }
 }
 

@@ -31,6 +31,9 @@ pub fn endpoint_slice(slice: &EndpointSlice, old: Option<&EndpointSlice>) -> Err
         errors.too_many(&path, endpoints.len(), ENDPOINTS);
         return errors;
     }
+    if old.is_some_and(|old| old.endpoints == slice.endpoints) {
+        return errors;
+    }
     for (i, given) in endpoints.iter().enumerate() {
         endpoint(&mut errors, &path.index(i), given, &slice.address_type);
     }
@@ -73,13 +76,14 @@ fn endpoint(errors: &mut Errors, path: &Path<'_>, endpoint: &Endpoint, address_t
                 let problems = names::ip_address(address);
                 if !problems.is_empty() {
                     errors.each(&at, address, problems);
-                } else if address.contains(':') != (address_type == "IPv6") {
-                    errors.invalid(&addresses, address.as_str(), format!("must be an {address_type} address"));
-                } else {
-                    errors.each(&at, address, names::endpoint_address(address));
+                    continue;
                 }
+                if address.contains(':') != (address_type == "IPv6") {
+                    errors.invalid(&addresses, address.as_str(), format!("must be an {address_type} address"));
+                }
+                errors.each(&at, address, names::endpoint_address(address));
             }
-            "FQDN" => errors.each(&at, address, names::dns_subdomain(address.strip_suffix('.').unwrap_or(address))),
+            "FQDN" => errors.each(&at, address, names::fully_qualified(address)),
             _ => {}
         }
     }
@@ -89,7 +93,9 @@ fn endpoint(errors: &mut Errors, path: &Path<'_>, endpoint: &Endpoint, address_t
     if let Some(name) = endpoint.hostname.as_deref() {
         errors.each(&path.child("hostname"), name, names::dns_label(name));
     }
-    for zone in endpoint.hints.iter().flat_map(|hints| hints.for_zones.iter().flatten()) {
-        errors.each(&path.child("hints.forZones"), &zone.name, names::label_value(&zone.name));
+    let zones = path.child("hints.forZones");
+    for (i, zone) in endpoint.hints.iter().flat_map(|hints| hints.for_zones.iter().flatten()).enumerate() {
+        let at = zones.index(i);
+        errors.each(&at.child("name"), &zone.name, names::label_value(&zone.name));
     }
 }

@@ -125,14 +125,18 @@ fn finalizers(errors: &mut Errors, finalizers: &[String]) {
     let path = METADATA.child("finalizers");
     for (i, finalizer) in finalizers.iter().enumerate() {
         errors.each(&path, finalizer, names::qualified_name(finalizer));
-        if !finalizer.contains('/') && !STANDARD_FINALIZERS.contains(&finalizer.as_str()) {
-            let detail = "name is neither a standard finalizer name nor is it fully qualified";
-            errors.invalid(&path.index(i), finalizer.as_str(), detail);
-        }
+        standard_finalizer(errors, &path.index(i), finalizer);
     }
     let has = |name: &str| finalizers.iter().any(|finalizer| finalizer == name);
     if has("orphan") && has("foregroundDeletion") {
         errors.invalid_object(&path, &finalizers, "finalizer orphan and foregroundDeletion cannot be both set");
+    }
+}
+
+/// A finalizer without a domain has to be one of Kubernetes' own.
+pub fn standard_finalizer(errors: &mut Errors, path: &Path<'_>, name: &str) {
+    if !name.contains('/') && !STANDARD_FINALIZERS.contains(&name) {
+        errors.invalid(path, name, "name is neither a standard finalizer name nor is it fully qualified");
     }
 }
 

@@ -180,11 +180,17 @@ fn cluster_addresses(errors: &mut Errors, spec: &ServiceSpec) {
     if all.len() > 1 && first == "None" {
         errors.invalid_object(&path, &all, "'None' must be the first and only value");
     }
+    let mut readable = all.len() < 2 || first != "None";
     for (i, address) in all.iter().enumerate().filter(|(i, address)| !(*i == 0 && *address == "None")) {
-        errors.each(&path.index(i), address, names::ip_address(address));
+        let problems = names::ip_address(address);
+        readable &= problems.is_empty();
+        errors.each(&path.index(i), address, problems);
     }
     if all.len() > 2 {
         errors.invalid_object(&path, &all, "may only hold up to 2 values");
+    }
+    if !readable {
+        return;
     }
     let is_v6 = |address: &String| address.contains(':');
     if let [one, other] = all

@@ -38,7 +38,6 @@ fn pod_spec(errors: &mut Errors, path: &Path<'_>, spec: &PodSpec) {
         refuse(errors, &path.child("os.name"), "nodes run Linux");
     }
     let given = [
-        ("ephemeralContainers", is_given(&spec.ephemeral_containers), "ephemeral containers"),
         ("resourceClaims", is_given(&spec.resource_claims), "dynamic resource allocation"),
         ("runtimeClassName", spec.runtime_class_name.is_some(), "there is one container runtime"),
         ("schedulingGroup", spec.scheduling_group.is_some(), "scheduling in groups"),

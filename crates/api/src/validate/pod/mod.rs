@@ -14,7 +14,7 @@ mod volumes;
 use k8s_openapi::api::core::v1::{Container, Pod, PodDNSConfig, PodSpec, PodTemplateSpec, Toleration};
 
 pub(super) use probes::port;
-pub(super) use resources::amount;
+pub(super) use resources::amount_of;
 pub(super) use volumes::source_names;
 
 use super::field::{Errors, Path};
@@ -40,6 +40,7 @@ pub fn create(pod: &Pod) -> Errors {
         return errors;
     };
     pod_spec(&mut errors, &path, spec, true);
+    volumes::tokens_need_an_account(&mut errors, &path.child("volumes"), spec);
     image_whitespace(&mut errors, &path.child("containers"), &spec.containers);
     image_whitespace(&mut errors, &path.child("initContainers"), spec.init_containers.as_deref().unwrap_or_default());
     if spec.ephemeral_containers.as_ref().is_some_and(|containers| !containers.is_empty()) {
@@ -156,7 +157,14 @@ fn pod_spec(errors: &mut Errors, path: &Path<'_>, spec: &PodSpec, is_pod: bool) 
         resources::list(errors, &path.child("overhead"), overhead);
     }
     if let Some(os) = spec.os.as_ref() {
-        errors.one_of(&path.child("os.name"), Some(os.name.as_str()), &["linux", "windows"]);
+        if os.name.is_empty() {
+            errors.required(&path.child("os.name"), "");
+        }
+        errors.optional_one_of(
+            &path.child("os"),
+            Some(os.name.as_str()).filter(|name| !name.is_empty()),
+            &["linux", "windows"],
+        );
     }
 }
 

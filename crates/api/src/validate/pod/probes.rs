@@ -98,15 +98,18 @@ fn check(errors: &mut Errors, path: &Path<'_>, handler: &Handler<'_>, grace: Opt
     let Some(first) = given.next() else {
         return errors.required(path, "must specify a handler type");
     };
+    one(errors, &path.child(first), first, handler, grace);
     for more in given {
         errors.forbidden(&path.child(more), "may not specify more than 1 handler type");
     }
-    let path = path.child(first);
-    match (first, handler) {
+}
+
+fn one(errors: &mut Errors, path: &Path<'_>, name: &str, handler: &Handler<'_>, grace: Option<i64>) {
+    match (name, handler) {
         ("exec", Handler { exec: Some(exec), .. }) if exec.command.as_ref().is_none_or(Vec::is_empty) => {
             errors.required(&path.child("command"), "");
         }
-        ("httpGet", Handler { http_get: Some(action), .. }) => http_get(errors, &path, action),
+        ("httpGet", Handler { http_get: Some(action), .. }) => http_get(errors, path, action),
         ("tcpSocket", Handler { tcp_socket: Some(action), .. }) => port(errors, &path.child("port"), &action.port),
         ("grpc", Handler { grpc: Some(action), .. }) => {
             port(errors, &path.child("port"), &IntOrString::Int(action.port));
@@ -114,7 +117,7 @@ fn check(errors: &mut Errors, path: &Path<'_>, handler: &Handler<'_>, grace: Opt
         ("sleep", Handler { sleep: Some(action), .. }) => {
             if let Some(grace) = grace.filter(|grace| !(0..=*grace).contains(&action.seconds)) {
                 let detail = format!("must be non-negative and less than terminationGracePeriodSeconds ({grace})");
-                errors.invalid(&path, action.seconds, detail);
+                errors.invalid(path, action.seconds, detail);
             }
         }
         _ => {}

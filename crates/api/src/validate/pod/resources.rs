@@ -20,25 +20,18 @@ pub(super) fn requirements(errors: &mut Errors, path: &Path<'_>, given: &Resourc
     let (limits, requests) = (given.limits.as_ref().unwrap_or(&empty), given.requests.as_ref().unwrap_or(&empty));
     let (limits_path, requests_path) = (path.child("limits"), path.child("requests"));
     for (name, quantity) in limits {
-        entry(errors, &limits_path.key(name), name, quantity, check_name);
+        let path = limits_path.key(name);
+        check_name(errors, &path, name);
+        if let Some(limit) = amount_of(errors, &path, name, quantity) {
+            huge_pages(errors, &path, name, limit);
+        }
     }
     for (name, quantity) in requests {
-        let Some(request) = entry(errors, &requests_path.key(name), name, quantity, check_name) else { continue };
-        let limit = limits.get(name).and_then(|limit| Amount::parse(&limit.0).ok());
-        match limit {
-            Some(limit) if request != limit && !can_overcommit(name) => {
-                let detail = format!("must be equal to {name} limit of {limit}");
-                errors.invalid(&requests_path, request.to_string(), detail);
-            }
-            Some(limit) if request > limit => {
-                let detail = format!("must be less than or equal to {name} limit of {limit}");
-                errors.invalid(&requests_path, request.to_string(), detail);
-            }
-            None if !can_overcommit(name) && !limits.contains_key(name) => {
-                errors.required(&limits_path, "Limit must be set for non overcommitable resources");
-            }
-            _ => {}
-        }
+        let path = requests_path.key(name);
+        check_name(errors, &path, name);
+        let Some(request) = amount_of(errors, &path, name, quantity) else { continue };
+        within_limit(errors, (&requests_path, &limits_path), name, request, limits.get(name));
+        huge_pages(errors, &path, name, request);
     }
     let names = || limits.keys().chain(requests.keys());
     if names().any(|name| name.starts_with("hugepages-")) && !names().any(|name| name == "cpu" || name == "memory") {
@@ -46,40 +39,64 @@ pub(super) fn requirements(errors: &mut Errors, path: &Path<'_>, given: &Resourc
     }
 }
 
+/// A request is no more than its limit, and just that where the resource cannot be promised twice.
+fn within_limit(
+    errors: &mut Errors,
+    (requests, limits): (&Path<'_>, &Path<'_>),
+    name: &str,
+    request: Amount,
+    limit: Option<&Quantity>,
+) {
+    let Some(limit) = limit else {
+        if !can_overcommit(name) {
+            errors.required(limits, "Limit must be set for non overcommitable resources");
+        }
+        return;
+    };
+    // A limit that cannot be read was told already.
+    let Ok(limit) = Amount::parse(&limit.0) else { return };
+    if request != limit && !can_overcommit(name) {
+        errors.invalid(requests, request.to_string(), format!("must be equal to {name} limit of {limit}"));
+    } else if request > limit {
+        errors.invalid(requests, request.to_string(), format!("must be less than or equal to {name} limit of {limit}"));
+    }
+}
+
 /// A plain list of amounts.
 pub(super) fn list(errors: &mut Errors, path: &Path<'_>, list: &BTreeMap<String, Quantity>) {
     let limits = path.child("limits");
     for (name, quantity) in list {
-        entry(errors, &limits.key(name), name, quantity, container_name);
+        let path = limits.key(name);
+        container_name(errors, &path, name);
+        if let Some(amount) = amount_of(errors, &path, name, quantity) {
+            huge_pages(errors, &path, name, amount);
+        }
     }
 }
 
-fn entry(
-    errors: &mut Errors,
-    path: &Path<'_>,
-    name: &str,
-    quantity: &Quantity,
-    check_name: NameCheck,
-) -> Option<Amount> {
-    check_name(errors, path, name);
-    let amount = amount(errors, path, quantity)?;
-    if !is_countable(name) && !amount.is_whole() {
-        errors.invalid(path, amount.to_string(), "must be an integer");
-    }
+/// Huge pages come whole.
+fn huge_pages(errors: &mut Errors, path: &Path<'_>, name: &str, amount: Amount) {
     if let Some(size) = name.strip_prefix("hugepages-").and_then(|size| Amount::parse(size).ok())
         && (size.value() <= 0 || amount.value() % size.value() != 0)
     {
         errors.invalid(path, amount.to_string(), format!("{amount} is not positive integer multiple of {name}"));
     }
-    Some(amount)
 }
 
-/// A quantity that can be read and is not negative.
-pub(in crate::validate) fn amount(errors: &mut Errors, path: &Path<'_>, quantity: &Quantity) -> Option<Amount> {
+/// A quantity that can be read, is not negative, and is whole where the resource cannot be split.
+pub(in crate::validate) fn amount_of(
+    errors: &mut Errors,
+    path: &Path<'_>,
+    name: &str,
+    quantity: &Quantity,
+) -> Option<Amount> {
     match Amount::parse(&quantity.0) {
         Ok(amount) => {
             if amount.is_negative() {
                 errors.invalid(path, amount.to_string(), "must be greater than or equal to 0");
+            }
+            if !is_divisible(name) && !amount.is_whole() {
+                errors.invalid(path, amount.to_string(), "must be an integer");
             }
             Some(amount)
         }
@@ -93,12 +110,11 @@ pub(in crate::validate) fn amount(errors: &mut Errors, path: &Path<'_>, quantity
 /// The name of a resource that a container can ask for.
 pub(super) fn container_name(errors: &mut Errors, path: &Path<'_>, name: &str) {
     let problems = names::qualified_name(name);
-    if !problems.is_empty() {
-        return errors.each(path, name, problems);
-    }
+    let malformed = !problems.is_empty();
+    errors.each(path, name, problems);
     if !name.contains('/') {
         let standard = matches!(name, "cpu" | "memory" | "ephemeral-storage") || name.starts_with("hugepages-");
-        if !standard && !is_quota_resource(name) {
+        if !malformed && !standard && !is_quota_resource(name) {
             errors.invalid(path, name, "must be a standard resource type or fully qualified");
         }
         if !standard {
@@ -110,7 +126,12 @@ pub(super) fn container_name(errors: &mut Errors, path: &Path<'_>, name: &str) {
 }
 
 fn pod_level_name(errors: &mut Errors, path: &Path<'_>, name: &str) {
-    if !pod_resources::is_pod_level(name) {
+    let problems = names::qualified_name(name);
+    if !problems.is_empty() {
+        errors.each(path, name, problems);
+    } else if !name.contains('/') && !pod_resources::is_pod_level(name) && !is_quota_resource(name) {
+        errors.invalid(path, name, "must be a standard resource type or fully qualified");
+    } else if !pod_resources::is_pod_level(name) {
         errors.not_supported(path, name, &["cpu", "hugepages-", "memory"]);
     }
 }
@@ -147,7 +168,7 @@ fn is_extended(name: &str) -> bool {
 }
 
 /// Resources of which a part can be had.
-fn is_countable(name: &str) -> bool {
+fn is_divisible(name: &str) -> bool {
     matches!(name, "cpu" | "memory" | "ephemeral-storage" | "storage") || name.starts_with("hugepages-")
 }
 

@@ -170,6 +170,8 @@ fn toleration(errors: &mut Errors, path: &Path<'_>, toleration: &Toleration) {
         }
         "Exists" if !value.is_empty() => errors.invalid(&at, value, "value must be empty when `operator` is 'Exists'"),
         "Exists" => {}
+        // Upstream names them though it only takes them with a feature gate.
+        "Lt" | "Gt" => errors.not_supported(&at, operator, &["Equal", "Exists", "Lt", "Gt"]),
         other => errors.not_supported(&at, other, &["Equal", "Exists"]),
     }
     if !effect.is_empty() {

@@ -31,7 +31,7 @@ pub(super) fn pod(errors: &mut Errors, path: &Path<'_>, spec: &PodSpec) {
     let groups_policy = context.supplemental_groups_policy.as_deref();
     errors.optional_one_of(&path.child("supplementalGroupsPolicy"), groups_policy, &["Merge", "Strict"]);
     let labels_policy = context.se_linux_change_policy.as_deref();
-    errors.optional_one_of(&path.child("seLinuxChangePolicy"), labels_policy, &["MountOption", "Recursive"]);
+    errors.optional_one_of(&path.child("seLinuxChangePolicy"), labels_policy, &["Recursive"]);
     seccomp(errors, &path.child("seccompProfile"), context.seccomp_profile.as_ref());
 }
 
@@ -67,7 +67,12 @@ fn user(errors: &mut Errors, path: &Path<'_>, id: Option<i64>) {
 
 fn seccomp(errors: &mut Errors, path: &Path<'_>, profile: Option<&SeccompProfile>) {
     let Some(profile) = profile else { return };
-    errors.one_of(&path.child("type"), Some(profile.type_.as_str()), &["Localhost", "RuntimeDefault", "Unconfined"]);
+    if profile.type_.is_empty() {
+        errors.required(&path.child("type"), "type is required when seccompProfile is set");
+    } else {
+        let types = ["Localhost", "RuntimeDefault", "Unconfined"];
+        errors.optional_one_of(&path.child("type"), Some(profile.type_.as_str()), &types);
+    }
     let at = path.child("localhostProfile");
     match profile.localhost_profile.as_deref() {
         None if profile.type_ == "Localhost" => errors.required(&at, "must be set when seccomp type is Localhost"),

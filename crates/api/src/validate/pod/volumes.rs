@@ -38,13 +38,16 @@ fn source(errors: &mut Errors, path: &Path<'_>, volume: &Volume) {
     if names.is_empty() {
         return errors.required(path, "must specify a volume type");
     }
+    one_source(errors, &path.child(&names[0]), &names[0], volume);
     for more in &names[1..] {
         errors.forbidden(&path.child(more), "may not specify more than 1 volume type");
     }
-    let path = path.child(&names[0]);
-    match names[0].as_str() {
-        "emptyDir" => empty_dir(errors, &path, volume),
-        "hostPath" => host_path(errors, &path, volume),
+}
+
+fn one_source(errors: &mut Errors, path: &Path<'_>, name: &str, volume: &Volume) {
+    match name {
+        "emptyDir" => empty_dir(errors, path, volume),
+        "hostPath" => host_path(errors, path, volume),
         "secret" => {
             let Some(secret) = volume.secret.as_ref() else { return };
             if secret.secret_name.as_deref().is_none_or(str::is_empty) {
@@ -65,13 +68,13 @@ fn source(errors: &mut Errors, path: &Path<'_>, volume: &Volume) {
             let Some(downward) = volume.downward_api.as_ref() else { return };
             mode(errors, &path.child("defaultMode"), downward.default_mode);
             for file in downward.items.iter().flatten() {
-                downward_file(errors, &path, file);
+                downward_file(errors, path, file);
             }
         }
         "projected" => {
             let Some(projected) = volume.projected.as_ref() else { return };
             mode(errors, &path.child("defaultMode"), projected.default_mode);
-            projection(errors, &path, projected);
+            projection(errors, path, projected);
         }
         "persistentVolumeClaim" => {
             let Some(claim) = volume.persistent_volume_claim.as_ref() else { return };
@@ -126,7 +129,7 @@ fn empty_dir(errors: &mut Errors, path: &Path<'_>, volume: &Volume) {
 fn host_path(errors: &mut Errors, path: &Path<'_>, volume: &Volume) {
     let Some(source) = volume.host_path.as_ref() else { return };
     if source.path.is_empty() {
-        errors.required(&path.child("path"), "");
+        return errors.required(&path.child("path"), "");
     }
     no_backsteps(errors, &path.child("path"), &source.path);
     let types = ["", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket"];
@@ -171,15 +174,25 @@ fn projection(errors: &mut Errors, path: &Path<'_>, projected: &ProjectedVolumeS
     for (i, source) in projected.sources.iter().flatten().enumerate() {
         let at = sources.index(i);
         projected_source(errors, path, &at, source);
-        let keys = source.secret.iter().flat_map(|source| source.items.iter().flatten());
-        let keys = keys.chain(source.config_map.iter().flat_map(|source| source.items.iter().flatten()));
-        let files = source.downward_api.iter().flat_map(|source| source.items.iter().flatten());
-        for file in keys.map(|item| &item.path).chain(files.map(|file| &file.path)).filter(|file| !file.is_empty()) {
+        for (file, shown) in files_of(source).filter(|(file, _)| !file.is_empty()) {
             if !seen.insert(file) {
-                errors.invalid(path, file.as_str(), "conflicting duplicate paths");
+                errors.invalid(path, shown, "conflicting duplicate paths");
             }
         }
     }
+}
+
+/// The files of a source, each with what upstream shows when it clashes with another.
+fn files_of(source: &VolumeProjection) -> impl Iterator<Item = (&str, &str)> {
+    let secret = source
+        .secret
+        .iter()
+        .flat_map(|secret| secret.items.iter().flatten().map(|item| (item.path.as_str(), secret.name.as_str())));
+    let config_map = source.config_map.iter().flat_map(|config_map| {
+        config_map.items.iter().flatten().map(|item| (item.path.as_str(), config_map.name.as_str()))
+    });
+    let downward = source.downward_api.iter().flat_map(|downward| downward.items.iter().flatten());
+    secret.chain(config_map).chain(downward.map(|file| (file.path.as_str(), file.path.as_str())))
 }
 
 fn projected_source(errors: &mut Errors, volume: &Path<'_>, path: &Path<'_>, source: &VolumeProjection) {
@@ -222,6 +235,23 @@ fn projected_source(errors: &mut Errors, volume: &Path<'_>, path: &Path<'_>, sou
     ];
     if given.iter().filter(|given| **given).count() > 1 {
         errors.forbidden(path, "may not specify more than 1 volume type per source");
+    }
+}
+
+/// A token is for a ServiceAccount.
+pub(super) fn tokens_need_an_account(errors: &mut Errors, path: &Path<'_>, spec: &PodSpec) {
+    if spec.service_account_name.as_deref().is_some_and(|name| !name.is_empty()) {
+        return;
+    }
+    for (i, volume) in spec.volumes.iter().flatten().enumerate() {
+        let at = path.index(i);
+        let sources = at.child("projected.sources");
+        let given = volume.projected.iter().flat_map(|projected| projected.sources.iter().flatten());
+        for (j, _) in given.enumerate().filter(|(_, source)| source.service_account_token.is_some()) {
+            let source = sources.index(j);
+            let detail = "must not be specified when serviceAccountName is not set";
+            errors.forbidden(&source.child("serviceAccountToken"), detail);
+        }
     }
 }
 
