@@ -54,6 +54,8 @@ pub enum Write {
     Update(Body),
     /// Replaces the status only.
     Status(Body),
+    /// Replaces `spec.finalizers` of a namespace, which no other write may touch.
+    Finalize(Body),
     /// Puts a pod on a node.
     Bind {
         /// The pod.

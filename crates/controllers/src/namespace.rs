@@ -108,7 +108,7 @@ fn let_go(namespace: &Namespace) -> Write {
             list
         });
     }
-    Write::Update(body.into_body())
+    Write::Finalize(body.into_body())
 }
 
 fn report(namespace: &Namespace, content: &Content, now: Timestamp) -> Option<Write> {

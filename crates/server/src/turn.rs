@@ -391,6 +391,11 @@ impl Writer {
                 let outcome = call.update(&key, Part::Status, body)?;
                 (key, outcome)
             }
+            Write::Finalize(body) => {
+                let key = key_of(&body);
+                let outcome = call.update(&key, Part::Finalize, body)?;
+                (key, outcome)
+            }
             Write::Bind { pod, uid, node } => {
                 let outcome = call.bind(&pod, &uid, &node)?;
                 (pod, outcome)
