@@ -3,7 +3,7 @@
 //! Each test is a process of its own, in a network namespace without a route out and a mount namespace of its own, once
 //! as root. [`user_namespace`] runs as an ordinary user in a user namespace. When a test has ended, however it ended, the
 //! runner finds what it left: a process or a control group that is left is a failure, and is removed.
-//! Without root nothing can be run: that is said, and nothing counts as passed.
+//! Without root only the last can be run: the others say so and count as skipped.
 
 #![allow(clippy::unwrap_used)]
 

@@ -1,6 +1,6 @@
 //! How long the steps take, printed: `cargo test -p agent --test native speed`.
 
-use crate::room::Room;
+use crate::{room::Room, runner::shims_of};
 use std::{pin::Pin, time::Duration, time::Instant};
 
 /// Rounds measured.
@@ -14,6 +14,7 @@ pub fn speed(room: Room) -> Pin<Box<dyn Future<Output = ()>>> {
 
 async fn measure(room: Room) {
     let mut steps: [Vec<Duration>; 5] = Default::default();
+    let mut memory = 0;
     for round in 0..ROUNDS {
         let pod = room.pod(&format!("speed-{round}"));
         let container = room.shell(&pod, "trap 'exit 0' QUIT; echo up; while :; do sleep 0.01; done");
@@ -26,6 +27,7 @@ async fn measure(room: Room) {
         let before_exec = Instant::now();
         room.native.exec(&pod.uid, &seen.id, &["true".into()], crate::room::SOON).await.unwrap();
         let exec = before_exec.elapsed();
+        memory = shims_of(&pod).into_iter().map(private_kib).next().unwrap();
         let before_stop = Instant::now();
         room.native.stop_container(&pod.uid, &seen.id, crate::room::SOON).await.unwrap();
         room.native.stop_sandbox(&pod.uid).await.unwrap();
@@ -44,5 +46,13 @@ async fn measure(room: Room) {
             times[ROUNDS - 1]
         );
     }
+    println!("  memory that a shim has for itself: {memory} KiB");
     assert!(steps[2][ROUNDS / 2] < BOUND);
+}
+
+/// Memory that only this process has.
+fn private_kib(pid: i32) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
+    let lines = text.lines().filter(|line| line.starts_with("Private_"));
+    lines.filter_map(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok()).sum()
 }

@@ -675,3 +675,13 @@ pub fn churn(folder: &Path) {
         }
     });
 }
+
+/// Fails while containers run.
+pub async fn panics(room: Room) {
+    for name in ["one", "two"] {
+        let (pod, _) = room.start_pod(name).await;
+        room.native.start_container(&room.shell(&pod, "sleep 1000 & sleep 1000")).await.unwrap();
+    }
+    std::panic::set_hook(Box::new(|_| {}));
+    panic!("on purpose");
+}

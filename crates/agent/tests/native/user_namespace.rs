@@ -10,7 +10,7 @@ use nix::{
     mount::{MsFlags, mount},
     sched::{CloneFlags, unshare},
     sys::{prctl, wait::WaitStatus, wait::waitpid},
-    unistd::{ForkResult, Gid, Uid, chown, fork, setgroups, setresgid, setresuid},
+    unistd::{ForkResult, Gid, Uid, chown, fork, getegid, geteuid, setgroups, setresgid, setresuid},
 };
 use std::{fs, path::Path};
 
@@ -22,20 +22,27 @@ pub fn all() -> Vec<(&'static str, Test)> {
 }
 
 pub fn run_here(name: &str, folder: &Path) -> i32 {
-    chown(folder, Some(Uid::from_raw(USER)), Some(Gid::from_raw(USER))).unwrap();
-    setgroups(&[]).unwrap();
-    setresgid(Gid::from_raw(USER), Gid::from_raw(USER), Gid::from_raw(USER)).unwrap();
-    setresuid(Uid::from_raw(USER), Uid::from_raw(USER), Uid::from_raw(USER)).unwrap();
+    if geteuid().is_root() {
+        become_nobody(folder);
+    }
+    let (user, group) = (geteuid(), getegid());
     prctl::set_dumpable(true).unwrap();
     if let Err(error) = unshare(CloneFlags::CLONE_NEWUSER) {
         println!("  skipped: this machine allows no user namespaces ({error})");
         return 0;
     }
     fs::write("/proc/self/setgroups", "deny").unwrap();
-    fs::write("/proc/self/uid_map", format!("0 {USER} 1")).unwrap();
-    fs::write("/proc/self/gid_map", format!("0 {USER} 1")).unwrap();
+    fs::write("/proc/self/uid_map", format!("0 {user} 1")).unwrap();
+    fs::write("/proc/self/gid_map", format!("0 {group} 1")).unwrap();
     unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWPID).unwrap();
     become_first(name, folder)
+}
+
+fn become_nobody(folder: &Path) {
+    chown(folder, Some(Uid::from_raw(USER)), Some(Gid::from_raw(USER))).unwrap();
+    setgroups(&[]).unwrap();
+    setresgid(Gid::from_raw(USER), Gid::from_raw(USER), Gid::from_raw(USER)).unwrap();
+    setresuid(Uid::from_raw(USER), Uid::from_raw(USER), Uid::from_raw(USER)).unwrap();
 }
 
 #[expect(unsafe_code, reason = "fork(2): this process has one thread")]
