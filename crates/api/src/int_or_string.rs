@@ -35,11 +35,15 @@ pub fn scaled(value: &IntOrString, total: i32, round: Round) -> Result<i32, NotA
     Ok(i32::try_from(scaled).unwrap_or(if scaled < 0 { i32::MIN } else { i32::MAX }))
 }
 
-/// The number before the `%`, if it is a percentage.
+/// The number before the `%`, if it is a percentage; one too large to count with is cut.
 pub fn percentage(value: &IntOrString) -> Option<i32> {
     match value {
         IntOrString::Int(_) => None,
-        IntOrString::String(text) => text.strip_suffix('%')?.parse().ok(),
+        IntOrString::String(text) => {
+            let number = text.strip_suffix('%')?;
+            let digits = !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());
+            number.parse().ok().or(digits.then_some(i32::MAX))
+        }
     }
 }
 
@@ -50,7 +54,17 @@ mod tests {
 
     #[test]
     fn scales_as_upstream() {
-        let cases = [("25%", 10), ("25%", 4), ("25%", 1), ("0%", 7), ("100%", 7), ("101%", 100), ("1%", 0), ("33%", 3)];
+        let cases = [
+            ("25%", 10),
+            ("25%", 4),
+            ("25%", 1),
+            ("0%", 7),
+            ("100%", 7),
+            ("101%", 100),
+            ("1%", 0),
+            ("33%", 3),
+            ("99999999999%", 3),
+        ];
         let table: String = cases
             .map(|(text, total)| {
                 let value = IntOrString::String(text.to_owned());
@@ -67,6 +81,7 @@ mod tests {
             101% of 100: up 101, down 101
             1% of 0: up 0, down 0
             33% of 3: up 1, down 0
+            99999999999% of 3: up 64424510, down 64424509
         "#]]
         .assert_eq(&table);
         assert_eq!(scaled(&IntOrString::Int(3), 100, Round::Up), Ok(3));

@@ -1,43 +1,16 @@
 //! What may be a name, a label, a key: each check returns upstream's exact texts, none when the value is fine.
 //!
-//! Mirrors apimachinery `pkg/util/validation/validation.go`, `pkg/api/validate/content` and apiserver
-//! `pkg/storage/names/generate.go`. Draws no random numbers: suffixes come from the caller.
+//! Mirrors apimachinery `pkg/util/validation/validation.go` and `pkg/api/validate/content`.
 
 /// The longest DNS label.
 pub const LABEL_LENGTH: usize = 63;
 /// The longest DNS subdomain.
 pub const SUBDOMAIN_LENGTH: usize = 253;
-/// How many characters a generated name gets after its `generateName`.
-pub const SUFFIX_LENGTH: usize = 5;
-/// How much of a `generateName` is kept.
-pub const GENERATE_NAME_LENGTH: usize = LABEL_LENGTH - SUFFIX_LENGTH;
-/// How many fresh suffixes are tried before a create with `generateName` fails as already existing.
-pub const GENERATE_NAME_TRIES: usize = 8;
 
 const LABEL: &str = "[a-z0-9]([-a-z0-9]*[a-z0-9])?";
 const SUBDOMAIN: &str = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*";
 const LABEL_1035: &str = "[a-z]([-a-z0-9]*[a-z0-9])?";
 const QUALIFIED: &str = "([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]";
-
-/// A name made of a `generateName` and a suffix of [`SUFFIX_LENGTH`] characters.
-pub fn generate(base: &str, suffix: &str) -> String {
-    let mut end = base.len().min(GENERATE_NAME_LENGTH);
-    while !base.is_char_boundary(end) {
-        end -= 1;
-    }
-    format!("{}{suffix}", &base[..end])
-}
-
-/// The suffix for a random number: five characters of an alphabet that spells no words.
-pub fn suffix(mut random: u64) -> String {
-    const ALPHABET: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
-    let mut text = String::with_capacity(SUFFIX_LENGTH);
-    for _ in 0..SUFFIX_LENGTH {
-        text.push(char::from(ALPHABET[(random % 27) as usize]));
-        random /= 27;
-    }
-    text
-}
 
 /// RFC 1123 label: most names of things that become DNS names.
 pub fn dns_label(value: &str) -> Vec<String> {
@@ -415,13 +388,5 @@ mod tests {
         for value in ["", "a", "A_b.c-9", &"a".repeat(63)] {
             assert_eq!(label_value(value), Vec::<String>::new());
         }
-    }
-
-    #[test]
-    fn generated_names_fit() {
-        assert_eq!(generate("web-", "abcde"), "web-abcde");
-        assert_eq!(generate(&"a".repeat(80), "bcdfg").len(), LABEL_LENGTH);
-        assert_eq!(suffix(0), "bbbbb");
-        assert_eq!(suffix(u64::MAX).len(), SUFFIX_LENGTH);
     }
 }

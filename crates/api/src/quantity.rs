@@ -87,10 +87,7 @@ impl Amount {
         let (digits, decimals) = digits(number)?;
         let nanos = match unit {
             Unit::PowerOfTen(power) => shift_ten(digits, power.saturating_sub(decimals).saturating_add(9))?,
-            Unit::PowerOfTwo(power) => shift_ten(digits, 9 - decimals)
-                .ok()
-                .and_then(|nanos| nanos.checked_mul(1 << power))
-                .map_or(LARGEST_BINARY, |nanos| nanos.min(LARGEST_BINARY)),
+            Unit::PowerOfTwo(power) => shift_two(digits, power, 9 - decimals).min(LARGEST_BINARY),
         };
         let form = if form == Form::Binary && nanos < NANOS && nanos > 0 { Form::Decimal } else { form };
         Ok(Self { nanos: if negative { -nanos } else { nanos }, form })
@@ -139,8 +136,9 @@ impl Amount {
     }
 
     fn effective_form(self) -> Form {
-        let small = self.nanos.abs() < 1024 * NANOS;
-        if self.form == Form::Binary && small { Form::Decimal } else { self.form }
+        // A binary suffix is for whole numbers; smaller ones would confuse, and fractions would be lost.
+        let unfit = self.nanos.abs() < 1024 * NANOS || !self.is_whole();
+        if self.form == Form::Binary && unfit { Form::Decimal } else { self.form }
     }
 }
 
@@ -221,6 +219,15 @@ fn shift_ten(digits: i128, power: i32) -> Result<i128, ParseError> {
     }
 }
 
+/// Multiplies before it rounds, so that a rounding error is not multiplied; amounts too large for that are capped
+/// anyway.
+fn shift_two(digits: i128, power: u32, ten: i32) -> i128 {
+    match digits.checked_mul(1 << power) {
+        Some(product) => shift_ten(product, ten).unwrap_or(LARGEST_BINARY),
+        None => shift_ten(digits, ten).ok().and_then(|nanos| nanos.checked_mul(1 << power)).unwrap_or(LARGEST_BINARY),
+    }
+}
+
 fn divide_away_from_zero(value: i128, by: i128) -> i128 {
     let quotient = value / by;
     match value % by {
@@ -241,7 +248,7 @@ impl fmt::Display for Amount {
         let form = self.effective_form();
         if form == Form::Binary {
             const SUFFIXES: [&str; 7] = ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"];
-            let (mantissa, step) = strip(divide_away_from_zero(self.nanos, NANOS), 1024, SUFFIXES.len() - 1);
+            let (mantissa, step) = strip(self.nanos / NANOS, 1024, SUFFIXES.len() - 1);
             return write!(f, "{mantissa}{}", SUFFIXES[step]);
         }
         const SUFFIXES: [&str; 10] = ["n", "u", "m", "", "k", "M", "G", "T", "P", "E"];
@@ -334,7 +341,7 @@ mod tests {
 
     #[test]
     fn canonical_forms() {
-        let texts = "0 0n 0Ki 1 1000 1000m 1500m 0.1 1.5 100m 1e3 12e6 1E 1Ei 1.5Gi 1Gi 1024Mi 1023 1024 0.5Ki 1.5Ki 0.0001Ki \
+        let texts = "0 0n 0Ki 1 1000 1000m 1500m 76.764Ki 9.048449500324Ti 0.1 1.5 100m 1e3 12e6 1E 1Ei 1.5Gi 1Gi 1024Mi 1023 1024 0.5Ki 1.5Ki 0.0001Ki \
                      100000 -1500m +5 05 .5 5. 1e-3 3.2e-10 0.0000000001 1E3 8Ei 10Ei 1000Ki 1025Ki 2048Ki 0.1Ti 123456789n 1k 1M 1G 1T 1P 99999P";
         let table: String =
             texts.split_whitespace().map(|text| format!("{text} -> {}\n", Amount::parse(text).unwrap())).collect();
@@ -346,6 +353,8 @@ mod tests {
             1000 -> 1k
             1000m -> 1
             1500m -> 1500m
+            76.764Ki -> 78606336m
+            9.048449500324Ti -> 9948875438950175079400n
             0.1 -> 100m
             1.5 -> 1500m
             100m -> 100m
@@ -376,7 +385,7 @@ mod tests {
             1000Ki -> 1000Ki
             1025Ki -> 1025Ki
             2048Ki -> 2Mi
-            0.1Ti -> 109951162778
+            0.1Ti -> 109951162777600m
             123456789n -> 123456789n
             1k -> 1k
             1M -> 1M

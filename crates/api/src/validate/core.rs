@@ -135,7 +135,8 @@ pub fn config_map(config_map: &ConfigMap, old: Option<&ConfigMap>) -> Errors {
         size += value.0.len();
     }
     if size > limits::CONFIG_BYTES {
-        errors.too_long(&Path::root(""), limits::CONFIG_BYTES);
+        // Upstream prints its empty path so.
+        errors.too_long(&Path::root("[]"), limits::CONFIG_BYTES);
     }
     errors
 }

@@ -3,6 +3,10 @@
 //! Judges objects after defaulting (`defaults`) and preparation (`prepare`). One file a group; mirrors
 //! `pkg/apis/*/validation`. Never changes an object, and never looks at others: whether a name is taken or a namespace
 //! exists is the door's business.
+//!
+//! Compared with the real API server (1.36) over hundreds of objects. What differs, on purpose: what `unsupported`
+//! refuses; a value shown as JSON has its API names in alphabetical order, where upstream shows its internal ones; and a
+//! refused pod update comes without upstream's dump of both specs.
 
 pub mod apps;
 pub mod batch;
