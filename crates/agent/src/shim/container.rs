@@ -8,18 +8,18 @@ use super::{
     kill_process,
     log::{Lines, LogFile, Stream, time_stamp},
     process::{Place, Stdio, spawn},
+    terminal,
     wire::{ContainerPlan, Failure, ShimConfig},
 };
 use crate::runtime::{ContainerSeen, Exit};
 use nix::{
     fcntl::{FcntlArg, OFlag, fcntl},
-    sys::socket::{AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, socketpair},
     unistd::{Pid, pipe2},
 };
 use std::{
     fs::{self, File},
-    io::{self, IoSliceMut, Write},
-    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+    io::{self, Write},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     path::Path,
 };
 
@@ -81,7 +81,7 @@ impl Container {
             exit: None,
         };
         if let Some(socket) = &ends.terminal {
-            match receive_terminal(socket) {
+            match terminal::receive(socket).and_then(|terminal| unblock(&terminal).map(|()| terminal)) {
                 Ok(terminal) => ends.outputs.push((Stream::Stdout, terminal)),
                 Err(error) => eprintln!("the output of container {} is lost: {error}", plan.id),
             }
@@ -207,7 +207,7 @@ struct Ends {
 fn make_stdio(plan: &ContainerPlan) -> io::Result<(Stdio, Ends)> {
     let nothing = || File::options().read(true).write(true).open("/dev/null").map(OwnedFd::from);
     if plan.tty {
-        let (receiver, sender) = socketpair(AddressFamily::Unix, SockType::Datagram, None, SockFlag::SOCK_CLOEXEC)?;
+        let (receiver, sender) = terminal::channel()?;
         let stdio = Stdio { input: nothing()?, output: nothing()?, error: nothing()?, terminal: Some(sender) };
         return Ok((stdio, Ends { outputs: Vec::new(), input: None, terminal: Some(receiver) }));
     }
@@ -221,25 +221,6 @@ fn make_stdio(plan: &ContainerPlan) -> io::Result<(Stdio, Ends)> {
     };
     let outputs = vec![(Stream::Stdout, stdout), (Stream::Stderr, stderr)];
     Ok((Stdio { input, output, error, terminal: None }, Ends { outputs, input: kept, terminal: None }))
-}
-
-/// Takes the terminal that a container that runs has sent.
-#[expect(unsafe_code, reason = "a descriptor that was just received is owned by nobody else")]
-fn receive_terminal(socket: &OwnedFd) -> io::Result<OwnedFd> {
-    let mut text = [0; 1];
-    let mut space = nix::cmsg_space!([i32; 1]);
-    let mut texts = [IoSliceMut::new(&mut text)];
-    let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT;
-    let message = recvmsg::<()>(socket.as_raw_fd(), &mut texts, Some(&mut space), flags)?;
-    let sent = message.cmsgs()?.find_map(|part| match part {
-        ControlMessageOwned::ScmRights(files) => files.first().copied(),
-        _ => None,
-    });
-    let sent = sent.ok_or_else(|| io::Error::other("the container sent no terminal"))?;
-    // SAFETY: the kernel made this descriptor for us in `recvmsg`.
-    let terminal = unsafe { OwnedFd::from_raw_fd(sent) };
-    unblock(&terminal)?;
-    Ok(terminal)
 }
 
 /// A pipe: the end to write for a process, the end to read (which never blocks) for the shim.

@@ -12,8 +12,10 @@ mod connection;
 mod container;
 mod log;
 mod process;
+mod rights;
 pub mod rootfs;
 mod seccomp;
+mod terminal;
 pub mod wire;
 
 pub use container::{RECORD, now_ms, replace_file, write_record};

@@ -5,29 +5,25 @@
 //! child. What fails before `execve` comes back through a pipe that `execve` closes, so a start is answered only when the
 //! program runs. Messages are those that users of the kubelet with runc know.
 
-use super::{cgroup::Cgroup, rootfs, seccomp, wire::ContainerPlan, wire::Failure, wire::Process};
+use super::{cgroup::Cgroup, rights, rootfs, terminal, wire::ContainerPlan, wire::Failure, wire::Process};
 use nix::{
     errno::Errno,
     fcntl::OFlag,
-    pty::{grantpt, posix_openpt, ptsname_r, unlockpt},
     sched::{CloneFlags, setns, unshare},
     sys::{
         prctl,
         resource::{Resource, setrlimit},
         signal::{SigHandler, SigSet, SigmaskHow, Signal, signal, sigprocmask},
-        socket::{ControlMessage, MsgFlags, sendmsg},
         stat::{Mode, umask},
         wait::waitpid,
     },
-    unistd::{ForkResult, Gid, Pid, Uid, dup2, execve, fchown, fork, pipe2, setgroups, setresgid, setresuid, setsid},
+    unistd::{ForkResult, Gid, Pid, Uid, dup2, execve, fchown, fork, pipe2, setsid},
 };
-use rustix::fs::OFlags;
 use rustix::process::PidfdFlags;
-use rustix::thread::{CapabilitySet, CapabilitySets};
 use std::{
     ffi::CString,
     fs::{self, File},
-    io::{IoSlice, Read, Write},
+    io::{Read, Write},
     os::fd::{AsFd, AsRawFd, OwnedFd},
     os::unix::fs::PermissionsExt,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -167,7 +163,7 @@ fn prepare(
     let _ = setrlimit(Resource::RLIMIT_NOFILE, soft, hard);
     rustix::process::chdir(&process.cwd)
         .map_err(|e| start(&format!("cannot change to the working directory {}", process.cwd.display()), &e))?;
-    drop_rights(process)?;
+    rights::keep(process)?;
     reset_signals().map_err(|e| start("signals", &e))?;
     // The container must not outlive the process that holds its output and its exit code.
     prctl::set_pdeathsig(Signal::SIGKILL).map_err(|e| start("prctl", &e))?;
@@ -176,9 +172,9 @@ fn prepare(
 
 fn open_stdio(process: &Process, stdio: &Stdio) -> nix::Result<()> {
     if let Some(sender) = &stdio.terminal {
-        let terminal = make_terminal(process, sender)?;
+        let terminal = terminal::make(process, sender)?;
         (0..=2).try_for_each(|number| dup2(terminal.as_raw_fd(), number).map(drop))?;
-        return take_terminal();
+        return terminal::take();
     }
     for (file, number) in [(&stdio.input, 0), (&stdio.output, 1), (&stdio.error, 2)] {
         dup2(file.as_raw_fd(), number)?;
@@ -189,82 +185,6 @@ fn open_stdio(process: &Process, stdio: &Stdio) -> nix::Result<()> {
         }
     }
     Ok(())
-}
-
-/// A terminal of the container's own `/dev/pts`, so that it has a name there.
-fn make_terminal(process: &Process, sender: &OwnedFd) -> nix::Result<OwnedFd> {
-    let master = posix_openpt(OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC)?;
-    grantpt(&master)?;
-    unlockpt(&master)?;
-    let name = ptsname_r(&master)?;
-    let terminal = rustix::fs::open(&name, OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC, rustix::fs::Mode::empty());
-    let terminal = terminal.map_err(|e| Errno::from_raw(e.raw_os_error()))?;
-    let _ = fchown(terminal.as_raw_fd(), Some(Uid::from_raw(process.uid)), None);
-    let files = [master.as_raw_fd()];
-    sendmsg::<()>(
-        sender.as_raw_fd(),
-        &[IoSlice::new(b"t")],
-        &[ControlMessage::ScmRights(&files)],
-        MsgFlags::empty(),
-        None,
-    )?;
-    Ok(terminal)
-}
-
-#[expect(unsafe_code, reason = "TIOCSCTTY has no safe wrapper")]
-fn take_terminal() -> nix::Result<()> {
-    // SAFETY: the request takes an integer, no memory is touched.
-    Errno::result(unsafe { libc::ioctl(0, libc::TIOCSCTTY, 0) }).map(drop)
-}
-
-fn drop_rights(process: &Process) -> Result<(), Failure> {
-    let start = |what: &str, e: &dyn std::fmt::Display| Failure::Start(format!("{what}: {e}"));
-    let kept = CapabilitySet::from_bits_retain(process.capabilities);
-    for bit in 0..=last_capability() {
-        let capability = CapabilitySet::from_bits_retain(1 << bit);
-        if !kept.contains(capability) {
-            rustix::thread::remove_capability_from_bounding_set(capability)
-                .map_err(|e| start("cannot drop a capability", &e))?;
-        }
-    }
-    if process.no_new_privileges {
-        rustix::thread::set_no_new_privs(true).map_err(|e| start("no_new_privs", &e))?;
-    }
-    if process.seccomp {
-        seccomp::apply(process.capabilities).map_err(|e| start("cannot apply the seccomp profile", &e))?;
-    }
-    let groups: Vec<Gid> = process.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
-    match setgroups(&groups) {
-        // A user namespace of one user forbids it; there the groups mean nothing.
-        Err(Errno::EPERM) if groups.is_empty() => {}
-        Err(e) => {
-            return Err(Failure::Config(format!("supplementary groups {:?} cannot be set here: {e}", process.groups)));
-        }
-        Ok(()) => {}
-    }
-    let (uid, gid) = (Uid::from_raw(process.uid), Gid::from_raw(process.gid));
-    let denied = |what: &str, id: u32, e: Errno| {
-        Failure::Config(format!(
-            "cannot run as {what} {id}: {e} (in a user namespace, only mapped ids exist: run the node as root)"
-        ))
-    };
-    setresgid(gid, gid, gid).map_err(|e| denied("group", process.gid, e))?;
-    setresuid(uid, uid, uid).map_err(|e| denied("user", process.uid, e))?;
-    if process.uid == 0 {
-        let possible = rustix::thread::capabilities(None).map_err(|e| start("capabilities", &e))?.permitted;
-        let sets = CapabilitySets {
-            effective: kept & possible,
-            permitted: kept & possible,
-            inheritable: CapabilitySet::empty(),
-        };
-        rustix::thread::set_capabilities(None, sets).map_err(|e| start("cannot set capabilities", &e))?;
-    }
-    Ok(())
-}
-
-/// The highest capability this kernel knows.
-fn last_capability() -> u32 {
-    fs::read_to_string("/proc/sys/kernel/cap_last_cap").ok().and_then(|text| text.trim().parse().ok()).unwrap_or(40)
 }
 
 #[expect(unsafe_code, reason = "signal(2): only default handlers are set")]

@@ -74,7 +74,8 @@ impl Shim {
         state: watch::Sender<PodState>,
         exited: mpsc::Sender<Exited>,
     ) -> Result<Shim, RuntimeError> {
-        let failed = |e: &dyn std::fmt::Display| RuntimeError::Sandbox(format!("no shim answers for pod {pod_uid}: {e}"));
+        let failed =
+            |e: &dyn std::fmt::Display| RuntimeError::Sandbox(format!("no shim answers for pod {pod_uid}: {e}"));
         let (read, write) = open_socket(run_dir, pod_uid).await.map_err(|e| failed(&e))?.into_split();
         let waiting: Waiting = Arc::new(Mutex::new(Some(HashMap::new())));
         let writer = Arc::new(tokio::sync::Mutex::new(write));
