@@ -2,6 +2,8 @@
 
 /// Bytes of a request body (upstream: `MaxRequestBodyBytes`).
 pub const REQUEST_BODY_BYTES: usize = 3 * 1024 * 1024;
+/// Bytes read of a body that is too large, so that its sender gets to see the answer.
+pub const DISCARDED_BODY_BYTES: usize = 64 * 1024 * 1024;
 /// Bytes of one stored object (etcd's default request limit, which Kubernetes users know).
 pub const OBJECT_BYTES: usize = 1536 * 1024;
 /// Levels of nesting in a JSON document.

@@ -605,7 +605,7 @@ fn configuration() {
     let mut large = config.clone();
     large["data"]["a"] = "x".repeat(1024 * 1024 + 1).into();
     let large = body(Kind::ConfigMap, large);
-    expect![[r#"ConfigMap "c" is invalid: : Too long: may not be more than 1048576 bytes"#]]
+    expect![[r#"ConfigMap "c" is invalid: []: Too long: may not be more than 1048576 bytes"#]]
         .assert_eq(&message(validate::create(&large), &large));
     let secret = json!({"metadata": {"name": "s", "namespace": "default"}, "type": "kubernetes.io/tls", "data": {"tls.crt": "eA=="}});
     let changes = [

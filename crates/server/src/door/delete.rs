@@ -3,7 +3,7 @@
 //! Upstream: `registry/rest/delete.go: BeforeDelete`, `registry/generic/registry/store.go: Delete`,
 //! `registry/core/pod/strategy.go: CheckGracefulDelete`.
 
-use api::{Body, Object, Propagation, Refusal};
+use api::{Body, Kind, Object, Propagation, Refusal};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -13,6 +13,8 @@ use super::{Outcome, update::uid_differs};
 const FOREGROUND: &str = "foregroundDeletion";
 /// Finalizer of an object that waits for its dependents to be let go.
 const ORPHAN: &str = "orphan";
+/// Namespaces that every cluster has (upstream: `admission/plugin/namespace/lifecycle`).
+const IMMORTAL: [&str; 3] = ["default", "kube-system", "kube-public"];
 
 /// What a client asks for when it deletes.
 #[derive(Clone, Debug, Default)]
@@ -29,6 +31,9 @@ pub struct DeleteOptions {
 
 /// Decides what deleting `object` means now.
 pub fn delete(object: &Object, options: &DeleteOptions, now: Timestamp) -> Result<Outcome, Refusal> {
+    if object.kind() == Kind::Namespace && IMMORTAL.contains(&object.name()) {
+        return Err(Refusal::forbidden(Kind::Namespace, object.name(), "this namespace may not be deleted"));
+    }
     check_preconditions(object, options)?;
     let mut body = object.body.clone();
     let finalizers_changed = settle_finalizers(&mut body, options.propagation);

@@ -54,6 +54,13 @@ pub fn group(group: &str) -> Result<Response, Refusal> {
     Ok(reply::json(&value))
 }
 
+/// The list of custom kinds: there are none.
+pub fn no_custom_kinds() -> Response {
+    reply::json(&json!({
+        "kind": "CustomResourceDefinitionList", "apiVersion": "apiextensions.k8s.io/v1", "metadata": {}, "items": [],
+    }))
+}
+
 /// `/api/v1` and `/apis/GROUP/VERSION`.
 pub fn group_version(group: &str, version: &str) -> Result<Response, Refusal> {
     let kinds: Vec<Kind> = kinds(|info| info.group == group && info.version == version);

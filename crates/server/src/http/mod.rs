@@ -2,6 +2,7 @@
 //! writer. Generic over the kinds table; there is no handler per kind.
 
 mod discovery;
+mod impersonate;
 mod logs;
 mod negotiate;
 mod openapi;
@@ -72,7 +73,7 @@ async fn answer(gate: &Gate, who: Identity, request: HttpRequest) -> Result<Resp
         Route::Version => return Ok(reply::json(&discovery::version())),
         _ => {}
     }
-    let user = who.ok_or_else(Refusal::unauthorized)?;
+    let user = impersonate::acting(who.ok_or_else(Refusal::unauthorized)?, request.headers())?;
     let accept = negotiate::accept(request.headers());
     match route {
         Route::Resource(target) => resource(gate, &user, &target, request).await,
@@ -80,6 +81,7 @@ async fn answer(gate: &Gate, who: Identity, request: HttpRequest) -> Result<Resp
         Route::Groups => Ok(discovery::groups(&accept)),
         Route::Group(group) => discovery::group(&group),
         Route::GroupVersion(group, version) => discovery::group_version(&group, &version),
+        Route::CustomKinds if request.method() == Method::GET => Ok(discovery::no_custom_kinds()),
         Route::OpenApiV2 => openapi::v2(request.headers()).await,
         Route::OpenApiV3Index => openapi::v3_index().await,
         Route::OpenApiV3(path) => openapi::v3(&path, &Query::parse(request.uri().query()), request.headers()).await,
@@ -89,7 +91,7 @@ async fn answer(gate: &Gate, who: Identity, request: HttpRequest) -> Result<Resp
             authorize(&gate.snapshot(), &user, &asked)?;
             read::why(gate, kind, &namespace, &name)
         }
-        Route::Health | Route::Version | Route::Unknown => Err(Refusal::no_such_path()),
+        Route::Health | Route::Version | Route::CustomKinds | Route::Unknown => Err(Refusal::no_such_path()),
     }
 }
 

@@ -15,6 +15,8 @@ pub enum Route {
     Group(String),
     /// `/api/v1` or `/apis/GROUP/VERSION`.
     GroupVersion(String, String),
+    /// The definitions of custom kinds, which kubectl lists before it says that it does not know a kind.
+    CustomKinds,
     /// `/version`.
     Version,
     /// `/healthz`, `/livez`, `/readyz`, with what is below them.
@@ -56,6 +58,7 @@ impl Route {
             ["apis", group] => Route::Group((*group).to_owned()),
             ["api", version] => Route::GroupVersion(String::new(), (*version).to_owned()),
             ["apis", group, version] => Route::GroupVersion((*group).to_owned(), (*version).to_owned()),
+            ["apis", "apiextensions.k8s.io", "v1", "customresourcedefinitions"] => Route::CustomKinds,
             ["api", version, rest @ ..] => resource("", version, rest),
             ["apis", group, version, rest @ ..] => resource(group, version, rest),
             ["version"] => Route::Version,

@@ -167,7 +167,9 @@ impl Watcher {
     fn take_changes(&mut self, newest: u64) {
         loop {
             match self.published.changes_after(self.kind, self.seen, BATCH) {
-                Ok(changes) => {
+                Ok(mut changes) => {
+                    // What is newer is not yet in the snapshot that a GET would see.
+                    changes.truncate(changes.partition_point(|change| change.revision <= newest));
                     let full = changes.len() == BATCH;
                     for change in changes {
                         self.seen = change.revision;

@@ -222,13 +222,25 @@ fn json_body(body: Bytes, media: &str) -> Result<Bytes, Refusal> {
     }
 }
 
-async fn read_body(body: Body) -> Result<Bytes, Refusal> {
-    let limited = http_body_util::Limited::new(body, limits::REQUEST_BODY_BYTES);
-    limited.collect().await.map(|collected| collected.to_bytes()).map_err(|error| {
-        if error.downcast_ref::<http_body_util::LengthLimitError>().is_some() {
-            Refusal::too_large(limits::REQUEST_BODY_BYTES)
-        } else {
-            Refusal::bad_request(format!("the request body could not be read: {error}"))
+async fn read_body(mut body: Body) -> Result<Bytes, Refusal> {
+    match http_body_util::Limited::new(&mut body, limits::REQUEST_BODY_BYTES).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.downcast_ref::<http_body_util::LengthLimitError>().is_some() => {
+            discard(body).await;
+            Err(Refusal::too_large(limits::REQUEST_BODY_BYTES))
         }
-    })
+        Err(error) => Err(Refusal::bad_request(format!("the request body could not be read: {error}"))),
+    }
+}
+
+/// Reads on, into nothing: a client that is still sending would take an early answer for a broken connection.
+async fn discard(mut body: Body) {
+    let mut left = limits::DISCARDED_BODY_BYTES;
+    while let Some(Ok(frame)) = body.frame().await {
+        let length = frame.data_ref().map_or(0, Bytes::len);
+        if left < length {
+            return;
+        }
+        left -= length;
+    }
 }
