@@ -6,9 +6,9 @@
 
 mod authorize;
 mod bootstrap;
-mod commit;
-mod decode;
-mod door;
+pub mod commit;
+pub mod decode;
+pub mod door;
 mod events;
 mod http;
 mod listen;
@@ -17,8 +17,9 @@ mod nodes;
 mod pages;
 mod pki;
 mod published;
-mod turn;
-mod why;
+pub mod turn;
+pub mod why;
+mod writer;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -35,6 +36,7 @@ pub use authorize::User;
 pub use nodes::{LogRequest, NodeRequest, Nodes};
 pub use pki::write_private;
 
+use crate::door::Ids;
 use crate::http::Gate;
 use crate::published::Published;
 use crate::turn::{Action, Writer};
@@ -216,7 +218,7 @@ fn start_writer(store: Store, recovered: Recovered, stopping: watch::Receiver<bo
     };
     let deciding = {
         let why = why.clone();
-        named("writer", move || Writer::new(world, why, committer).run(requests))
+        named("writer", move || writer::run(Writer::new(world, Ids::from_os(), why), requests, committer))
     };
     let gate = Gate {
         published,

@@ -6,7 +6,6 @@
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::time::Duration;
 
 use api::plan::CREATED;
@@ -22,6 +21,7 @@ use tokio::sync::oneshot;
 use crate::commit::Turn;
 use crate::door::{self, Call, DeleteOptions, Ids, Outcome, Part, Patch};
 use crate::events::{Recorded, Recorder};
+use crate::why::Whys;
 
 /// A write a client asks for.
 pub struct Request {
@@ -53,8 +53,15 @@ pub enum Action {
 
 /// What a client is answered.
 pub enum Answer {
-    /// The object, and whether it was made.
-    Object(Arc<Object>, bool),
+    /// The object as it then was.
+    Object {
+        /// The object.
+        object: Arc<Object>,
+        /// True if it was made.
+        created: bool,
+        /// What its writer should be told.
+        warnings: Vec<String>,
+    },
     /// Nothing but the fact that it is done.
     Done(Value),
     /// The objects that were deleted.
@@ -77,8 +84,6 @@ struct Setback {
 /// First and longest pause after a refused plan.
 const BACK_OFF_FIRST: Duration = Duration::from_millis(20);
 const BACK_OFF_LONGEST: Duration = Duration::from_secs(60);
-/// How often the writer looks for outdated events.
-const HOUSEKEEPING: Duration = Duration::from_secs(10);
 
 /// The owner of the state.
 pub struct Writer {
@@ -90,23 +95,21 @@ pub struct Writer {
     alarms: BTreeSet<(Timestamp, Decision)>,
     alarm_of: HashMap<Decision, Timestamp>,
     setbacks: HashMap<Decision, Setback>,
-    why: Arc<crate::why::Whys>,
-    committer: SyncSender<Turn>,
+    why: Arc<Whys>,
 }
 
 impl Writer {
     /// A writer over the recovered state; every decision is woken once.
-    pub fn new(world: Snapshot, why: Arc<crate::why::Whys>, committer: SyncSender<Turn>) -> Writer {
+    pub fn new(world: Snapshot, ids: Ids, why: Arc<Whys>) -> Writer {
         let mut writer = Writer {
             recorder: Recorder::recover(&world),
-            ids: Ids::from_os(),
+            ids,
             queue: VecDeque::new(),
             queued: HashSet::new(),
             alarms: BTreeSet::new(),
             alarm_of: HashMap::new(),
             setbacks: HashMap::new(),
             why,
-            committer,
             world,
         };
         let mut woken = Vec::new();
@@ -116,69 +119,58 @@ impl Writer {
         writer
     }
 
-    /// Takes turns until the requests end or the committer stops.
-    pub fn run(mut self, requests: Receiver<Request>) {
-        let mut housekeeping = clock();
-        loop {
-            let first = match self.next_request(&requests) {
-                Ok(first) => first,
-                Err(RecvTimeoutError::Timeout) => None,
-                Err(RecvTimeoutError::Disconnected) => return,
-            };
-            let now = clock();
-            let mut turn = Turn::default();
-            self.serve(&mut turn, first, &requests, now);
-            self.ring_alarms(now);
-            self.decide(&mut turn, now);
-            if now.duration_since(housekeeping) >= SignedDuration::try_from(HOUSEKEEPING).unwrap_or_default() {
-                housekeeping = now;
-                self.drop_outdated_events(&mut turn, now);
-            }
-            if turn.is_empty() {
-                continue;
-            }
-            turn.world = self.world.clone();
-            if self.committer.send(turn).is_err() {
-                return;
-            }
-        }
+    /// Takes one turn at `now`: `next` hands over the waiting requests, one a call.
+    pub fn take_turn(&mut self, next: &mut dyn FnMut() -> Option<Request>, now: Timestamp) -> Turn {
+        let mut turn = Turn::default();
+        self.serve(&mut turn, next, now);
+        self.ring_alarms(now);
+        self.decide(&mut turn, now);
+        turn.world = self.world.clone();
+        turn
     }
 
-    /// Waits for a request, but not when decisions are left over and not past the next alarm.
-    fn next_request(&self, requests: &Receiver<Request>) -> Result<Option<Request>, RecvTimeoutError> {
-        if !self.queue.is_empty() {
-            return Ok(requests.try_recv().ok());
-        }
-        let wait = self.alarms.first().map_or(HOUSEKEEPING, |(time, _)| {
-            let left = time.duration_since(Timestamp::now());
-            Duration::try_from(left).unwrap_or(Duration::ZERO).min(HOUSEKEEPING)
-        });
-        requests.recv_timeout(wait).map(Some)
+    /// True if decisions are left over that no request has to come for.
+    pub fn has_decisions(&self) -> bool {
+        !self.queue.is_empty()
     }
 
-    fn serve(&mut self, turn: &mut Turn, first: Option<Request>, requests: &Receiver<Request>, now: Timestamp) {
-        let mut next = first;
+    /// When a decision has to be made although nothing changed.
+    pub fn next_alarm(&self) -> Option<Timestamp> {
+        self.alarms.first().map(|(time, _)| *time)
+    }
+
+    /// The state, turns that are not yet durable included.
+    pub fn world(&self) -> &Snapshot {
+        &self.world
+    }
+
+    /// Deletes events that have had their time, as part of a turn of their own.
+    pub fn keep_house(&mut self, now: Timestamp) -> Turn {
+        let mut turn = Turn::default();
+        self.drop_outdated_events(&mut turn, now);
+        turn.world = self.world.clone();
+        turn
+    }
+
+    fn serve(&mut self, turn: &mut Turn, next: &mut dyn FnMut() -> Option<Request>, now: Timestamp) {
         for _ in 0..limits::TURN_REQUESTS {
-            let Some(request) = next.take() else { return };
+            let Some(request) = next() else { return };
             let answer = self.act(turn, request.action, request.dry_run, now);
             turn.answers.push((request.reply, answer));
             if turn.changes.len() >= limits::TURN_WRITES {
                 return;
             }
-            next = requests.try_recv().ok();
-        }
-        if let Some(request) = next {
-            let answer = self.act(turn, request.action, request.dry_run, now);
-            turn.answers.push((request.reply, answer));
         }
     }
 
     fn act(&mut self, turn: &mut Turn, action: Action, dry_run: bool, now: Timestamp) -> Result<Answer, Refusal> {
         let mut call = Call { world: &self.world, now, ids: &mut self.ids };
+        let mut warnings = Vec::new();
         let (key, outcome) = match action {
             Action::Create(namespace, body) => {
                 let body = call.create(&namespace, body)?;
-                return Ok(Answer::Object(self.write(turn, body, dry_run)?, true));
+                let object = self.write(turn, body, dry_run)?;
+                return Ok(Answer::Object { object, created: true, warnings: Vec::new() });
             }
             Action::Update(key, part, body) => {
                 let outcome = call.update(&key, part, body)?;
@@ -189,7 +181,8 @@ impl Writer {
                 (key, outcome)
             }
             Action::Patch(key, part, patch) => {
-                let outcome = call.patch(&key, part, &patch)?;
+                let (outcome, told) = call.patch(&key, part, &patch)?;
+                warnings = told;
                 (key, outcome)
             }
             Action::Bind(key, uid, node) => {
@@ -213,7 +206,8 @@ impl Writer {
                 return Ok(Answer::Deleted(deleted));
             }
         };
-        self.settle(turn, &key, outcome, dry_run).map(|object| Answer::Object(object, false))
+        let object = self.settle(turn, &key, outcome, dry_run)?;
+        Ok(Answer::Object { object, created: false, warnings })
     }
 
     fn delete(
@@ -231,7 +225,7 @@ impl Writer {
         if removed && key.kind != Kind::Pod {
             return Ok(Answer::Done(status::deleted(key, object.uid())));
         }
-        Ok(Answer::Object(last, false))
+        Ok(Answer::Object { object: last, created: false, warnings: Vec::new() })
     }
 
     /// Does what the door said, and gives the object as it then is (or last was).
@@ -486,10 +480,4 @@ impl Writer {
 fn key_of(body: &Body) -> Key {
     let meta = body.meta();
     Key::new(body.kind(), meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default())
-}
-
-/// The time in whole seconds: what every timestamp in the API has, so that decisions compare like with like.
-fn clock() -> Timestamp {
-    let now = Timestamp::now();
-    Timestamp::from_second(now.as_second()).unwrap_or(now)
 }

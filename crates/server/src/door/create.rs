@@ -12,7 +12,6 @@ pub(super) fn create(call: &mut Call, namespace: &str, mut draft: Body) -> Resul
         return Err(Refusal::bad_request("resourceVersion should not be set on objects to be created"));
     }
     settle_name(call, kind, namespace, &mut draft)?;
-    api::prepare::create(&mut draft);
     let meta = draft.meta_mut();
     meta.uid = Some(call.ids.uid());
     meta.creation_timestamp = Some(Time(call.now));
@@ -20,6 +19,8 @@ pub(super) fn create(call: &mut Call, namespace: &str, mut draft: Body) -> Resul
     meta.deletion_grace_period_seconds = None;
     api::defaults::apply(&mut draft);
     admission::on_create(call, &mut draft)?;
+    // Preparation reads what defaults and admission have made of the object.
+    api::prepare::create(&mut draft);
     api::validate::create(&draft).refuse(&draft)?;
     Ok(draft)
 }

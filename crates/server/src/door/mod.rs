@@ -66,6 +66,11 @@ const SUFFIX_LENGTH: usize = 5;
 const GENERATED_BASE_LENGTH: usize = 63 - SUFFIX_LENGTH;
 
 impl Ids {
+    /// The same ids in the same order for the same seed.
+    pub fn from_seed(seed: u64) -> Ids {
+        Ids { random: <rand::rngs::StdRng as rand::SeedableRng>::seed_from_u64(seed) }
+    }
+
     /// Seeded from the operating system.
     pub fn from_os() -> Ids {
         Ids { random: <rand::rngs::StdRng as rand::SeedableRng>::from_os_rng() }
@@ -107,8 +112,8 @@ impl Call<'_> {
         scale::update(self, key, scale)
     }
 
-    /// Applies a patch to `part` of the object at `key`.
-    pub fn patch(&mut self, key: &Key, part: Part, patch: &Patch) -> Result<Outcome, Refusal> {
+    /// Applies a patch to `part` of the object at `key`; gives also what its sender should be warned of.
+    pub fn patch(&mut self, key: &Key, part: Part, patch: &Patch) -> Result<(Outcome, Vec<String>), Refusal> {
         patch::patch(self, key, part, patch)
     }
 

@@ -22,15 +22,15 @@ pub struct Patch {
     pub mode: Mode,
 }
 
-pub(super) fn patch(call: &mut Call, key: &Key, part: Part, patch: &Patch) -> Result<Outcome, Refusal> {
+pub(super) fn patch(call: &mut Call, key: &Key, part: Part, patch: &Patch) -> Result<(Outcome, Vec<String>), Refusal> {
     let current = call.world.at(key).ok_or_else(|| Refusal::not_found(key.kind, &key.name))?.clone();
     if part == Part::Scale {
         let view = scale::scale_of(&current.body).ok_or_else(Refusal::no_such_path)?;
-        return scale::update(call, key, &patched_scale(view, patch)?);
+        return Ok((scale::update(call, key, &patched_scale(view, patch)?)?, Vec::new()));
     }
-    let (value, _) = api::patch::apply(key.kind, patch.kind, as_value(&current)?, &patch.document, patch.mode)?;
+    let (value, warnings) = api::patch::apply(key.kind, patch.kind, as_value(&current)?, &patch.document, patch.mode)?;
     let new: Body = decode::typed(key.kind, value)?;
-    update::update(call, &current.body, part, new)
+    Ok((update::update(call, &current.body, part, new)?, warnings))
 }
 
 fn as_value(object: &Arc<Object>) -> Result<Value, Refusal> {

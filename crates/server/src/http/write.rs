@@ -1,8 +1,10 @@
 //! Everything that writes: reads the body, decodes it beside the writer, and hands the action over.
 
+use std::sync::Arc;
+
 use api::patch::PatchType;
 use api::schema::Mode;
-use api::{Key, Propagation, Refusal, limits};
+use api::{Key, Object, Propagation, Refusal, limits};
 use axum::body::Body;
 use axum::extract::Request as HttpRequest;
 use axum::response::Response;
@@ -176,18 +178,11 @@ fn respond(target: &Target, answer: Answer, headers: &HeaderMap) -> Result<Respo
             let code = if target.subresource == "binding" { StatusCode::CREATED } else { StatusCode::OK };
             Ok(reply::bytes(code, Bytes::from(status.to_string())))
         }
-        Answer::Object(object, created) => {
+        Answer::Object { object, created, warnings } => {
             let code = if created { StatusCode::CREATED } else { StatusCode::OK };
-            if target.subresource == "scale" {
-                let scale = crate::door::scale_of(&object.body).ok_or_else(Refusal::no_such_path)?;
-                return Ok(reply::bytes(code, Bytes::from(scale.to_string())));
-            }
-            if let Form::Table(version) = read::form(headers)? {
-                let table =
-                    table::Table::new(target.kind, version, "").render(&[object.clone()], object.revision, None, None);
-                return Ok(reply::bytes(code, Bytes::from(table.to_string())));
-            }
-            Ok(reply::bytes(code, object.json.clone()))
+            let mut response = show(target, &object, code, headers)?;
+            reply::warn(&mut response, &warnings);
+            Ok(response)
         }
         Answer::Deleted(objects) => {
             let info = target.kind.info();
@@ -198,6 +193,19 @@ fn respond(target: &Target, answer: Answer, headers: &HeaderMap) -> Result<Respo
             })))
         }
     }
+}
+
+/// The object in the form that is asked for.
+fn show(target: &Target, object: &Arc<Object>, code: StatusCode, headers: &HeaderMap) -> Result<Response, Refusal> {
+    if target.subresource == "scale" {
+        let scale = crate::door::scale_of(&object.body).ok_or_else(Refusal::no_such_path)?;
+        return Ok(reply::bytes(code, Bytes::from(scale.to_string())));
+    }
+    if let Form::Table(version) = read::form(headers)? {
+        let table = table::Table::new(target.kind, version, "").render(&[object.clone()], object.revision, None, None);
+        return Ok(reply::bytes(code, Bytes::from(table.to_string())));
+    }
+    Ok(reply::bytes(code, object.json.clone()))
 }
 
 fn media_type(headers: &HeaderMap) -> String {
