@@ -127,20 +127,21 @@ impl Cgroup {
         Ok(Some(cgroup))
     }
 
-    /// Moves the calling process in.
+    /// Moves the calling process, which has one thread, in.
     pub fn join(&self) -> io::Result<()> {
-        self.hierarchies
-            .controllers()
-            .iter()
-            .try_for_each(|root| write(&below(root, &self.group).join("cgroup.procs"), "0"))
+        // On v1 a thread that moves itself needs no lock of the whole machine: a millisecond instead of ten.
+        let file = if matches!(self.hierarchies, Hierarchies::V1(_)) { "tasks" } else { "cgroup.procs" };
+        self.hierarchies.controllers().iter().try_for_each(|root| write(&below(root, &self.group).join(file), "0"))
     }
 
     /// What a container may see of its groups: places below `/sys/fs/cgroup`, empty for the whole, and what is there.
     pub fn views(&self) -> Vec<(&str, PathBuf)> {
         match &self.hierarchies {
-            Hierarchies::V1(all) => {
-                all.iter().filter(|(name, _)| *name != UNITS).map(|(name, root)| (*name, below(root, &self.group))).collect()
-            }
+            Hierarchies::V1(all) => all
+                .iter()
+                .filter(|(name, _)| *name != UNITS)
+                .map(|(name, root)| (*name, below(root, &self.group)))
+                .collect(),
             Hierarchies::V2(root) => vec![("", below(root, &self.group))],
         }
     }

@@ -19,6 +19,7 @@ use std::{
 };
 use tokio::sync::mpsc;
 
+const OLDEST_KERNEL: (u32, u32) = (5, 12);
 /// Name of the sandbox's record within a pod's folder.
 pub const SANDBOX: &str = "sandbox.json";
 
@@ -30,6 +31,7 @@ pub async fn open(mut options: Options, exited: mpsc::Sender<Exited>) -> Result<
     }
     options.data_dir = fs::canonicalize(&options.data_dir)
         .map_err(|e| RuntimeError::Io(format!("{}: {e}", options.data_dir.display())))?;
+    check_kernel(&fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default())?;
     let cidr: Cidr = options.pod_cidr.parse().map_err(RuntimeError::Sandbox)?;
     let node = Node {
         images: Store::open(&options.data_dir)?,
@@ -66,6 +68,20 @@ async fn take_over(node: &Node, pod: Pod) {
         }
     }
     node.lock_pods().insert(pod.uid().to_owned(), Arc::new(pod));
+}
+
+/// Real containers need mounts that are put together before they are seen (`mount_setattr`).
+fn check_kernel(release: &str) -> Result<(), RuntimeError> {
+    let mut numbers = release.split(['.', '-', '+']).map_while(|part| part.parse::<u32>().ok());
+    match (numbers.next(), numbers.next()) {
+        (Some(major), Some(minor)) if (major, minor) < OLDEST_KERNEL => Err(RuntimeError::Sandbox(format!(
+            "real containers need Linux {}.{} or newer, this is {}",
+            OLDEST_KERNEL.0,
+            OLDEST_KERNEL.1,
+            release.trim()
+        ))),
+        _ => Ok(()), // what cannot be read is given a try
+    }
 }
 
 /// Removes what a crash between two steps left of pods that are not on record: nothing of theirs can run.
@@ -110,4 +126,16 @@ fn read_containers(folder: &Path) -> Vec<ContainerSeen> {
         entries.filter_map(Result::ok).filter_map(|entry| read(&entry.path())).collect();
     containers.sort_by_key(|container| container.started_at_ms);
     containers
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn old_kernels_are_refused() {
+        let refused = |release: &str| check_kernel(release).is_err();
+        assert!(refused("5.10.0-28-amd64\n") && refused("4.19.0"));
+        assert!(!refused("5.12.0") && !refused("6.1.0-rc1") && !refused("6.18.44-fc") && !refused("strange"));
+    }
 }
