@@ -11,6 +11,7 @@ mod namespace;
 mod obstacle;
 mod pod_garbage_collector;
 mod pods;
+mod refusals;
 mod replica_set;
 mod specs;
 mod wakes;
@@ -22,14 +23,14 @@ use api::{Context, Key, Plan, Snapshot};
 
 pub use wakes::{wake_all, wakes};
 
-/// Who decides. The order is the order in which the decisions of one round are best run: those whose results others
-/// count come first.
+/// Who decides. The order is the order in which the decisions of one round are best run: a Deployment that was changed
+/// sizes its ReplicaSets before they act on an outdated size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Controller {
-    /// Pods of a ReplicaSet. The key is the ReplicaSet's.
-    ReplicaSet,
     /// ReplicaSets of a Deployment. The key is the Deployment's.
     Deployment,
+    /// Pods of a ReplicaSet. The key is the ReplicaSet's.
+    ReplicaSet,
     /// Endpoints and EndpointSlices of a Service. The key is the Service's.
     Endpoints,
     /// A pod whose node is gone. The key is the pod's.
@@ -43,8 +44,8 @@ pub enum Controller {
 /// Decides what `who` does about the object at `key`.
 pub fn reconcile(who: Controller, key: &Key, world: &Snapshot, context: &Context) -> Plan {
     match who {
-        Controller::ReplicaSet => replica_set::reconcile(key, world, context),
         Controller::Deployment => deployment::reconcile(key, world, context),
+        Controller::ReplicaSet => replica_set::reconcile(key, world, context),
         Controller::Endpoints => endpoints::reconcile(key, world),
         Controller::PodGarbageCollector => pod_garbage_collector::reconcile(key, world),
         Controller::GarbageCollector => garbage_collector::reconcile(key, world),

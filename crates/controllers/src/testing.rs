@@ -134,6 +134,7 @@ impl World {
         let (pods, ready) = (number("pods").unwrap_or(replicas), number("ready"));
         let ready = ready.unwrap_or(pods);
         let terminating = number("terminating").unwrap_or(0);
+        let some = |count: i64| Some(count).filter(|count| *count > 0);
         let body = json!({
             "apiVersion": "apps/v1", "kind": "ReplicaSet",
             "metadata": { "name": name, "namespace": "default", "generation": 1, "uid": format!("uid-{name}"),
@@ -144,8 +145,8 @@ impl World {
                 "minReadySeconds": number("min-ready"),
                 "template": template(app, Some(hash), value("image").unwrap_or("v1")),
             },
-            "status": { "observedGeneration": 1, "replicas": pods, "readyReplicas": ready, "availableReplicas": ready,
-                "fullyLabeledReplicas": pods, "terminatingReplicas": terminating },
+            "status": { "observedGeneration": 1, "replicas": pods, "readyReplicas": some(ready), "availableReplicas": some(ready),
+                "fullyLabeledReplicas": some(pods), "terminatingReplicas": terminating },
         });
         self.store(Kind::ReplicaSet, body);
         for index in 0..pods + terminating {
@@ -387,11 +388,6 @@ impl World {
         let key = Key::new(kind, if kind.namespaced() { "default" } else { "" }, name);
         let uid = self.snapshot.at(&key).unwrap().uid().to_owned();
         self.delete(&key, &uid, propagation).unwrap();
-    }
-
-    /// Makes an object as a user would.
-    pub fn user_creates(&mut self, kind: Kind, value: Value) {
-        self.create(kind.decode(value).unwrap()).unwrap();
     }
 
     /// Changes a Deployment as a user would.

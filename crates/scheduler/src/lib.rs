@@ -10,6 +10,10 @@ mod filter;
 mod score;
 mod topology;
 
+#[cfg(test)]
+mod tests;
+
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use api::{Change, Context, EventNote, EventType, Key, Kind, Object, Plan, Snapshot, Typed, Write};
@@ -127,7 +131,8 @@ fn decide_pod(key: &Key, world: &Snapshot, now: Timestamp) -> Plan {
     plan
 }
 
-/// Puts pods that wait on a node which may have got room, most important and oldest first.
+/// Places pods that wait, most important and oldest first, now that a node may have got room: those that it can take, each
+/// on the node that is best for it.
 fn fill_node(key: &Key, world: &Snapshot) -> Plan {
     let mut plan = Plan::nothing();
     let Some(node) = world.get::<Node>("", &key.name) else { return plan };
@@ -135,24 +140,19 @@ fn fill_node(key: &Key, world: &Snapshot) -> Plan {
         world.unbound_pods().filter(|pod| is_mine(pod) && was_tried(pod)).take(WAITING_TRIED).collect();
     waiting.sort_by_key(|pod| {
         let priority = pod.spec.as_ref().and_then(|spec| spec.priority).unwrap_or(0);
-        (std::cmp::Reverse(priority), pod.metadata.creation_timestamp.as_ref())
+        (Reverse(priority), pod.metadata.creation_timestamp.as_ref())
     });
-    let mut load = world.load(&key.name).cloned().unwrap_or_default();
-    let nodes: Vec<&Node> = world.list::<Node>(None).collect();
+    // The world as it is once the pods bound so far are in it.
+    let mut next = world.clone();
     for pod in waiting {
-        let ask = Ask::of(pod);
-        if filter::check(&ask, node, Some(&load), world).is_err() {
+        if filter::check(&Ask::of(pod), node, next.load(&key.name), &next).is_err() {
             continue;
         }
-        // Where other pods are also depends on what this plan binds, so one such pod is bound at a time.
-        let alone = ask.minds_other_pods();
-        if Topology::survey(pod, &ask, &nodes, world).check(node).is_err() || (alone && !plan.writes.is_empty()) {
-            continue;
-        }
-        load.add(pod);
-        bind(&mut plan, pod, key.name.clone());
-        if alone {
-            break;
+        if let Placement::Node(name) = place(pod, &next) {
+            let mut bound = pod.clone();
+            bound.spec.get_or_insert_default().node_name = Some(name.clone());
+            next.put(Object::written(bound.into_body(), next.revision() + 1));
+            bind(&mut plan, pod, name);
         }
     }
     plan

@@ -30,6 +30,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentCondition, ReplicaSet};
 
 use crate::claim::{self, Claim};
+use crate::refusals::is_outdated;
 use crate::specs;
 use sets::Set;
 use terms::{Strategy, Terms};
@@ -93,7 +94,7 @@ impl<'a> Rollout<'a> {
             terms: Terms::of(deployment),
             world,
             now: context.now,
-            refused: context.refused.filter(|refusal| refusal.reason != "Conflict"),
+            refused: context.refused.filter(|refusal| !is_outdated(refusal)),
             new,
             old,
             conditions: status.and_then(|status| status.conditions.clone()).unwrap_or_default(),

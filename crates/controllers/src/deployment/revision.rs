@@ -13,6 +13,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use super::conditions::{self, PROGRESSING};
 use super::sets::{DESIRED_REPLICAS, MAX_REPLICAS, Set};
 use super::{Rollout, note};
+use crate::refusals::namespace_is_ending;
 use crate::{claim, specs};
 
 /// The number of a set in the history of its Deployment, and of the Deployment's current template.
@@ -90,7 +91,7 @@ impl<'a> Rollout<'a> {
 
     /// Makes the new set unless there is one; `size` is called with it to say how many pods it begins with.
     pub(super) fn ensure_new_set(&mut self, size: impl Fn(&Self, &Set) -> i32) {
-        if self.new.is_some() {
+        if self.new.is_some() || self.refused.is_some_and(namespace_is_ending) {
             return;
         }
         let Some(body) = self.free_name_set() else { return };

@@ -153,11 +153,13 @@ fn old_pods_as_far_as_availability_allows() {
     .assert_eq(&table);
 }
 
+/// Replicas before and after, surge before and after, the new set (none if negative), the old sets from young to old.
+type ScalingCase = (i32, i32, i32, i32, i32, &'static [i32]);
+
 /// Upstream: TestScale. The sets were sized for `from`; now `to` are wanted.
 #[test]
 fn scaling_in_proportion_as_upstream() {
-    // replicas before and after, surge before and after, new set (none if negative), old sets from young to old.
-    let cases: [(i32, i32, i32, i32, i32, &[i32]); 16] = [
+    let cases: [ScalingCase; 16] = [
         (10, 12, 0, 0, 10, &[]),
         (10, 5, 0, 0, 10, &[]),
         (5, 10, 0, 0, 2, &[3]),

@@ -7,6 +7,9 @@
 mod legacy;
 mod slices;
 
+#[cfg(test)]
+mod tests;
+
 use api::{Key, Kind, Object, Plan, Snapshot, Write};
 use k8s_openapi::api::core::v1::{Node, ObjectReference, Pod, Service, ServicePort};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;

@@ -8,6 +8,9 @@
 mod rank;
 mod status;
 
+#[cfg(test)]
+mod tests;
+
 use api::limits::BURST_REPLICAS;
 use api::plan::CREATED;
 use api::selector::Selector;
@@ -17,6 +20,7 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::claim::{self, Claim};
+use crate::refusals::{is_outdated, namespace_is_ending};
 use crate::{pods, specs};
 
 /// Decides about one ReplicaSet. Costs a walk over its own pods, and over those of its siblings when pods are ended.
@@ -33,7 +37,7 @@ pub fn reconcile(key: &Key, world: &Snapshot, context: &Context) -> Plan {
         return plan;
     }
     let missing = desired(set) - i32::try_from(members.active.len()).unwrap_or(i32::MAX);
-    let counts = |refusal: &&Refusal| missing != 0 && refusal.reason != "Conflict" && !namespace_is_ending(refusal);
+    let counts = |refusal: &&Refusal| missing != 0 && !is_outdated(refusal) && !namespace_is_ending(refusal);
     let failure = context.refused.filter(counts);
     let stopped = context.refused.is_some_and(namespace_is_ending);
     if set.metadata.deletion_timestamp.is_none() && !stopped {
@@ -67,11 +71,6 @@ fn desired(set: &ReplicaSet) -> i32 {
 
 fn uid(meta: &ObjectMeta) -> &str {
     meta.uid.as_deref().unwrap_or("")
-}
-
-/// True if nothing can be made because the namespace is going: not a failure, and no reason to try again.
-fn namespace_is_ending(refusal: &Refusal) -> bool {
-    refusal.causes.iter().any(|cause| cause.reason == "NamespaceTerminating")
 }
 
 /// The pods of a set.

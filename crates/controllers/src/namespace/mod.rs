@@ -3,6 +3,9 @@
 //! Mirrors upstream's `pkg/controller/namespace/deletion/` (namespaced_resources_deleter.go, status_condition_utils.go)
 //! with ordered deletion (KEP-5080), on from 1.34. Never touches a namespace that nobody asked to delete.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 
 use api::{Context, Kind, Object, Plan, Propagation, Snapshot, Typed, Write};

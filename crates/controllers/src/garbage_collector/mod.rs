@@ -6,6 +6,9 @@
 //! namespace (or the cluster). What names an owner of a kind that is not known here, or of a namespace from outside any
 //! namespace, is never deleted.
 
+#[cfg(test)]
+mod tests;
+
 use api::{Change, Key, Kind, Object, Plan, Propagation, Snapshot, Write};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 

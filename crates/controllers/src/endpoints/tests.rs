@@ -1,0 +1,224 @@
+use expect_test::expect;
+use serde_json::{Value, json};
+
+use api::{Kind, Propagation};
+use k8s_openapi::api::core::v1::{Endpoints, Pod};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+
+use crate::testing::{World, show};
+use crate::{Controller, pods};
+
+fn world(text: &str, spec: Value) -> World {
+    let mut world = World::read(text);
+    let mut service = json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": { "name": "web", "namespace": "default", "uid": "uid-service", "labels": { "team": "a" } },
+        "spec": { "clusterIP": "10.96.0.7", "ipFamilies": ["IPv4"], "selector": { "app": "web" },
+            "ports": [{ "name": "http", "port": 80, "targetPort": 8080, "protocol": "TCP" }] },
+    });
+    for (key, value) in spec.as_object().unwrap() {
+        service["spec"][key] = value.clone();
+    }
+    world.store(Kind::Service, service);
+    world.store(
+        Kind::Node,
+        json!({ "metadata": { "name": "n1", "uid": "uid-n1", "labels": { "topology.kubernetes.io/zone": "z1" } } }),
+    );
+    world
+}
+
+fn slices(world: &World) -> String {
+    let mut text = String::new();
+    for slice in world.snapshot.list::<EndpointSlice>(None) {
+        let ports: Vec<String> = slice
+            .ports
+            .iter()
+            .flatten()
+            .map(|port| format!("{}:{}", port.name.clone().unwrap_or_default(), port.port.unwrap_or_default()))
+            .collect();
+        text += &format!("{} {} [{}]\n", slice.metadata.name.as_deref().unwrap(), slice.address_type, ports.join(" "));
+        for endpoint in slice.endpoints.iter().flatten() {
+            let conditions = endpoint.conditions.clone().unwrap();
+            let flag =
+                |name: &str, value: Option<bool>| if value == Some(true) { format!(" {name}") } else { String::new() };
+            text += &format!(
+                "  {} {}{}{}{} on {} in {}\n",
+                endpoint.addresses.join(","),
+                endpoint.target_ref.as_ref().unwrap().name.as_deref().unwrap(),
+                flag("ready", conditions.ready),
+                flag("serving", conditions.serving),
+                flag("terminating", conditions.terminating),
+                endpoint.node_name.as_deref().unwrap_or("?"),
+                endpoint.zone.as_deref().unwrap_or("?"),
+            );
+        }
+    }
+    text
+}
+
+fn endpoints(world: &World) -> String {
+    let Some(endpoints) = world.snapshot.get::<Endpoints>("default", "web") else { return "no endpoints\n".into() };
+    let mut text = String::new();
+    for subset in endpoints.subsets.iter().flatten() {
+        let list = |list: &Option<Vec<k8s_openapi::api::core::v1::EndpointAddress>>| {
+            list.iter().flatten().map(|address| address.ip.clone()).collect::<Vec<_>>().join(" ")
+        };
+        let ports: Vec<i32> = subset.ports.iter().flatten().map(|port| port.port).collect();
+        text += &format!(
+            "  ready {}; not ready {}; ports {ports:?}\n",
+            list(&subset.addresses),
+            list(&subset.not_ready_addresses)
+        );
+    }
+    format!("endpoints {:?}\n{text}", endpoints.metadata.labels.clone().unwrap_or_default())
+}
+
+fn settled(mut world: World) -> World {
+    world.wake_all();
+    world.settle();
+    world
+}
+
+#[test]
+fn ready_and_not_ready_and_going() {
+    let world = settled(world("rs web-a 2 ready 1 terminating 1 orphan", json!({})));
+    expect![[r#"
+        web-00001 IPv4 [http:8080]
+          10.0.0.0 web-a-0 ready serving on n1 in z1
+          10.0.0.1 web-a-1 on n1 in z1
+          10.0.0.2 web-a-2 terminating on n1 in z1
+        endpoints {"endpoints.kubernetes.io/managed-by": "endpoint-controller", "team": "a"}
+          ready 10.0.0.0; not ready 10.0.0.1; ports [8080]
+    "#]]
+    .assert_eq(&(slices(&world) + &endpoints(&world)));
+}
+
+#[test]
+fn pods_that_are_not_ready_can_be_published() {
+    let world = settled(world(
+        "rs web-a 2 ready 1 terminating 1 orphan",
+        json!({ "publishNotReadyAddresses": true, "clusterIP": "None" }),
+    ));
+    expect![[r#"
+        web-00001 IPv4 [http:8080]
+          10.0.0.0 web-a-0 ready serving on n1 in z1
+          10.0.0.1 web-a-1 ready on n1 in z1
+          10.0.0.2 web-a-2 ready terminating on n1 in z1
+        endpoints {"endpoints.kubernetes.io/managed-by": "endpoint-controller", "service.kubernetes.io/headless": "", "team": "a"}
+          ready 10.0.0.0 10.0.0.1 10.0.0.2; not ready ; ports [8080]
+    "#]].assert_eq(&(slices(&world) + &endpoints(&world)));
+}
+
+#[test]
+fn named_ports_are_each_pods_own() {
+    let mut world =
+        world("rs web-a 3 orphan", json!({ "ports": [{ "name": "http", "port": 80, "targetPort": "web" }] }));
+    for (pod, port) in [("web-a-0", 8080), ("web-a-1", 9090)] {
+        world.change_pod(pod, |pod| {
+            let ports = json!([{ "name": "web", "containerPort": port, "protocol": "TCP" }]);
+            pod.spec.as_mut().unwrap().containers[0].ports = serde_json::from_value(ports).unwrap();
+        });
+    }
+    let world = settled(world);
+    expect![[r#"
+        web-00001 IPv4 []
+          10.0.0.2 web-a-2 ready serving on n1 in z1
+        web-00002 IPv4 [http:8080]
+          10.0.0.0 web-a-0 ready serving on n1 in z1
+        web-00003 IPv4 [http:9090]
+          10.0.0.1 web-a-1 ready serving on n1 in z1
+        endpoints {"endpoints.kubernetes.io/managed-by": "endpoint-controller", "team": "a"}
+          ready 10.0.0.0; not ready ; ports [8080]
+          ready 10.0.0.1; not ready ; ports [9090]
+    "#]]
+    .assert_eq(&(slices(&world) + &endpoints(&world)));
+}
+
+#[test]
+fn without_pods_an_empty_slice_remains() {
+    let mut world = settled(world("rs web-a 1 orphan", json!({})));
+    world.pod_gone("web-a-0");
+    let mut text = show(&world.plan(Controller::Endpoints, Kind::Service, "web"));
+    world.settle();
+    world.pod_gone(&world.pods()[0].clone());
+    text += &slices(&world);
+    expect![[r#"
+        delete EndpointSlice web-00001
+        create EndpointSlice web-?
+        update Endpoints web
+        web-00004 IPv4 []
+    "#]]
+    .assert_eq(&text);
+}
+
+/// 250 pods fill three slices; one that leaves costs one write, one that comes fills the gap.
+#[test]
+fn few_writes() {
+    let mut world = settled(world("rs web-a 250 orphan", json!({})));
+    let count = |world: &World| {
+        let sizes: Vec<usize> =
+            world.snapshot.list::<EndpointSlice>(None).map(|slice| slice.endpoints.iter().flatten().count()).collect();
+        format!("{sizes:?}")
+    };
+    let mut text = count(&world);
+    world.set_ready("web-a-7", false);
+    text += &format!("\n{}", show(&world.plan(Controller::Endpoints, Kind::Service, "web")));
+    world.user_deletes(Kind::Pod, "web-a-7", Propagation::Background);
+    world.pod_gone("web-a-7");
+    world.settle();
+    text += &count(&world);
+    let new = world.snapshot.list::<Pod>(None).find(|pod| pods::node(pod).is_empty()).unwrap();
+    let name = pods::name(new).to_owned();
+    world.change_pod(&name, |pod| {
+        pod.spec.as_mut().unwrap().node_name = Some("n1".into());
+        pod.status.as_mut().unwrap().pod_ip = Some("10.0.1.1".into());
+    });
+    let writes = world.settle();
+    text += &format!("\n{} after {writes} writes", count(&world));
+    expect![[r#"
+        [100, 100, 50]
+        update EndpointSlice web-00003
+        update Endpoints web
+        [100, 100, 49]
+        [100, 100, 50] after 2 writes"#]]
+    .assert_eq(&text);
+}
+
+/// What takes a pod out of the proxies' rules: the moment it is asked to go it is no longer ready.
+#[test]
+fn a_pod_that_goes_is_not_ready_at_once() {
+    let mut world = settled(world("rs web-a 1 orphan", json!({})));
+    world.user_deletes(Kind::Pod, "web-a-0", Propagation::Background);
+    world.settle();
+    expect![[r#"
+        web-00001 IPv4 [http:8080]
+          10.0.0.0 web-a-0 serving terminating on n1 in z1
+        endpoints {"endpoints.kubernetes.io/managed-by": "endpoint-controller", "team": "a"}
+    "#]]
+    .assert_eq(&(slices(&world) + &endpoints(&world)));
+}
+
+#[test]
+fn all_goes_with_the_service() {
+    let mut world = settled(world("rs web-a 1 orphan", json!({})));
+    world.user_deletes(Kind::Service, "web", Propagation::Background);
+    world.settle();
+    assert_eq!(slices(&world) + &endpoints(&world), "no endpoints\n");
+}
+
+#[test]
+fn what_others_wrote_is_left_alone() {
+    let mut world = world("rs web-a 1 orphan", json!({ "selector": null }));
+    world.store(Kind::Endpoints, json!({ "metadata": { "name": "web", "namespace": "default", "uid": "e" } }));
+    world.store(Kind::Endpoints, json!({ "metadata": { "name": "stray", "namespace": "default", "uid": "s" } }));
+    world.wake_all();
+    assert_eq!(world.settle(), 0);
+    assert_eq!(world.snapshot.count(Kind::Endpoints), 2);
+}
+
+#[test]
+fn nothing_is_written_twice() {
+    let mut world = settled(world("rs web-a 120 ready 100 orphan", json!({})));
+    world.wake_all();
+    assert_eq!(world.settle(), 0);
+}
