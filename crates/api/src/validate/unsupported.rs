@@ -41,6 +41,11 @@ fn pod_spec(errors: &mut Errors, path: &Path<'_>, spec: &PodSpec) {
         ("resourceClaims", is_given(&spec.resource_claims), "dynamic resource allocation"),
         ("runtimeClassName", spec.runtime_class_name.is_some(), "there is one container runtime"),
         ("schedulingGroup", spec.scheduling_group.is_some(), "scheduling in groups"),
+        (
+            "imagePullSecrets",
+            is_given(&spec.image_pull_secrets),
+            "logins for registries are in the node's registries.yaml",
+        ),
         ("hostUsers", spec.host_users == Some(false), "user namespaces for pods"),
         ("setHostnameAsFQDN", spec.set_hostname_as_fqdn == Some(true), "the host name is the pod's name"),
     ];

@@ -6,12 +6,14 @@ use std::collections::HashSet;
 use std::net::Ipv4Addr;
 
 use api::{Body, Cause, Kind, Refusal, Snapshot};
-use k8s_openapi::api::core::v1::{Pod, Service, Toleration};
+use k8s_openapi::api::core::v1::{Pod, Service, ServiceSpec, Toleration};
 
 use super::Call;
 
 /// Service addresses: 10.96.0.0/16.
 pub const SERVICE_NETWORK: [u8; 2] = [10, 96];
+/// Ports of the nodes that services are given (upstream: `--service-node-port-range`).
+const NODE_PORTS: std::ops::RangeInclusive<i32> = 30_000..=32_767;
 /// Seconds a pod stays on a node that is not ready or unreachable (upstream: `defaulttolerationseconds`).
 const NOT_READY_TOLERATION_SECONDS: i64 = 300;
 
@@ -72,14 +74,9 @@ fn admit_service(world: &Snapshot, service: &mut Service, old: Option<&Service>)
             spec.cluster_ips = None;
             return Ok(());
         }
-        "ClusterIP" => {}
-        other => {
-            let message = format!(
-                "Unsupported value: \"{other}\": kapstan gives services cluster addresses only; use type ClusterIP or ExternalName"
-            );
-            let cause = Cause { reason: "FieldValueNotSupported".into(), message, field: "spec.type".into() };
-            return Err(Refusal::invalid(Kind::Service, &name, vec![cause]));
-        }
+        "ClusterIP" => spec.ports.iter_mut().flatten().for_each(|port| port.node_port = None),
+        // Validation has refused other types.
+        _ => give_node_ports(world, &name, own_uid.as_deref(), spec, old)?,
     }
     let kept = old.and_then(|old| old.spec.as_ref()).and_then(|spec| spec.cluster_ip.clone());
     if spec.cluster_ip.as_deref().unwrap_or("").is_empty() {
@@ -100,6 +97,60 @@ fn admit_service(world: &Snapshot, service: &mut Service, old: Option<&Service>)
     spec.ip_families = Some(vec!["IPv4".into()]);
     spec.ip_family_policy = Some("SingleStack".into());
     Ok(())
+}
+
+/// Gives each port of a NodePort or LoadBalancer service a port of the nodes; ports that it had, it keeps.
+fn give_node_ports(
+    world: &Snapshot,
+    name: &str,
+    own_uid: Option<&str>,
+    spec: &mut ServiceSpec,
+    old: Option<&Service>,
+) -> Result<(), Refusal> {
+    let others = world.list::<Service>(None).filter(|service| service.metadata.uid.as_deref() != own_uid);
+    let mut taken: HashSet<i32> = others.flat_map(node_ports).collect();
+    let had = |port: i32| {
+        let ports = old.and_then(|old| old.spec.as_ref()).into_iter().flat_map(|spec| spec.ports.iter().flatten());
+        ports.into_iter().find(|had| had.port == port).and_then(|had| had.node_port)
+    };
+    for (index, port) in spec.ports.iter_mut().flatten().enumerate() {
+        let asked = port.node_port.filter(|asked| *asked != 0).or_else(|| had(port.port));
+        let given = match asked {
+            Some(asked) if !NODE_PORTS.contains(&asked) => {
+                return Err(bad_node_port(
+                    name,
+                    index,
+                    asked,
+                    "provided port is not in the valid range. The range of valid ports is 30000-32767",
+                ));
+            }
+            Some(asked) if taken.contains(&asked) => {
+                return Err(bad_node_port(name, index, asked, "provided port is already allocated"));
+            }
+            Some(asked) => asked,
+            None => NODE_PORTS
+                .clone()
+                .find(|candidate| !taken.contains(candidate))
+                .ok_or_else(|| Refusal::internal("failed to allocate a nodePort: range is full"))?,
+        };
+        taken.insert(given);
+        port.node_port = Some(given);
+    }
+    Ok(())
+}
+
+fn node_ports(service: &Service) -> Vec<i32> {
+    let ports = service.spec.iter().flat_map(|spec| spec.ports.iter().flatten());
+    ports.filter_map(|port| port.node_port).collect()
+}
+
+fn bad_node_port(name: &str, index: usize, port: i32, why: &str) -> Refusal {
+    let cause = Cause {
+        reason: "FieldValueInvalid".into(),
+        message: format!("Invalid value: {port}: {why}"),
+        field: format!("spec.ports[{index}].nodePort"),
+    };
+    Refusal::invalid(Kind::Service, name, vec![cause])
 }
 
 fn check_address(world: &Snapshot, name: &str, uid: Option<&str>, given: &str) -> Result<(), Refusal> {
