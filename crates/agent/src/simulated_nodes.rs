@@ -362,7 +362,6 @@ impl Fleet {
                     Err(error) => {
                         tracing::debug!("a write for pod {uid} was not taken, trying again: {error}");
                         known.not_before = Some(now + RETRY);
-                        known.seen.finished = false;
                     }
                 }
             }
@@ -378,6 +377,10 @@ impl Fleet {
             return;
         };
         let now = self.clock.now();
+        if known.not_before.is_some_and(|at| at <= now) {
+            known.not_before = None;
+            known.seen.finished = false;
+        }
         let mut wake_at = None;
         for _ in 0..PLANS_IN_A_ROW {
             self.happen(&mut known, &pod, now);
@@ -565,10 +568,9 @@ impl Fleet {
         {
             return;
         }
-        if known.not_before.is_some_and(|at| at > now) {
+        if known.not_before.is_some() {
             return;
         }
-        known.not_before = None;
         let body = self.body(known, pod, now);
         let hash = hash(&body);
         if hash == known.written {
@@ -770,7 +772,9 @@ mod tests {
     async fn refused_writes_are_tried_again() {
         let api = FakeApi::new();
         api.refuse("PATCH /api/v1/namespaces/ns/pods/a/status", 409);
-        api.refuse("DELETE /api/v1/namespaces/ns/pods/a", 503);
+        for _ in 0..3 {
+            api.refuse("DELETE /api/v1/namespaces/ns/pods/a", 503);
+        }
         let setup = start(api, "{}");
         setup.api.put(pod("a", "sim-0", web()));
         setup.api.until_noted("status a: Running, Ready True").await;
