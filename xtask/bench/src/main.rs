@@ -18,6 +18,7 @@ use std::time::Duration;
 use figures::{Figure, shown};
 use rows::{ALL, Row, Settings};
 use serde_json::{Value, json};
+use tokio::signal::unix::{SignalKind, signal};
 
 const HELP: &str = "cargo xtask bench [ROW...] [--runs N] [--json FILE] [--binary FILE]
 
@@ -90,7 +91,7 @@ async fn run(options: Options) -> Result<bool, String> {
         let measured = tokio::select! {
             measured = tokio::time::timeout(ROW_WITHIN, row.measure(&options.settings)) =>
                 measured.unwrap_or_else(|_| Err(format!("not measured within {ROW_WITHIN:?}"))),
-            _ = tokio::signal::ctrl_c() => return Err("interrupted".into()),
+            () = interrupted() => return Err("interrupted".into()),
         };
         if let Err(problem) = &measured {
             eprintln!("    {problem}");
@@ -108,6 +109,17 @@ async fn run(options: Options) -> Result<bool, String> {
         None => println!("{table}"),
     }
     Ok(results.iter().all(|(_, _, measured)| measured.is_ok()))
+}
+
+/// Returns at SIGINT or SIGTERM.
+async fn interrupted() {
+    match signal(SignalKind::terminate()) {
+        Ok(mut terminated) => tokio::select! {
+            _ = terminated.recv() => {}
+            _ = tokio::signal::ctrl_c() => {}
+        },
+        Err(_) => drop(tokio::signal::ctrl_c().await),
+    }
 }
 
 type Measured = (&'static str, String, Result<Vec<Figure>, String>);

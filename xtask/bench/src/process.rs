@@ -18,6 +18,8 @@ use crate::client::{Access, Client};
 const START: Duration = Duration::from_secs(60);
 /// Longest wait for all nodes to be there.
 const NODES: Duration = Duration::from_secs(120);
+/// Longest wait for a killed process to be gone.
+const END: Duration = Duration::from_secs(5);
 /// `utime` and `stime` are counted in these (USER_HZ, the same on every Linux).
 const TICKS_PER_SECOND: f64 = 100.0;
 
@@ -57,6 +59,20 @@ struct Running {
     /// Kept, so that the process does not lose its standard output.
     _output: tokio::io::Lines<BufReader<tokio::process::ChildStdout>>,
     first_line: String,
+}
+
+impl Drop for Cluster {
+    /// The processes end before their folder goes, or they would write into it again.
+    fn drop(&mut self) {
+        for running in self.agent.iter_mut().chain([&mut self.server]) {
+            // It may have ended by itself.
+            drop(running.child.start_kill());
+            let begun = Instant::now();
+            while matches!(running.child.try_wait(), Ok(None)) && begun.elapsed() < END {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+    }
 }
 
 impl Cluster {
