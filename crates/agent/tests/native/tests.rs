@@ -6,7 +6,7 @@ use crate::{
 };
 use agent::runtime::{ContainerSpec, Limits, Mount, PullPolicy, RuntimeError, SandboxSpec, Security};
 use expect_test::expect;
-use std::{fs, path::Path, time::Duration, time::Instant};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, time::Duration, time::Instant};
 
 /// Names and tests, in step.
 macro_rules! tests {
@@ -165,6 +165,8 @@ async fn users(mut room: Room) {
 
 async fn file_systems_are_guarded(mut room: Room) {
     let (pod, _) = room.start_pod("web").await;
+    let pods = options(&room.folder).data_dir.join("pods");
+    assert_eq!(fs::metadata(pods).unwrap().permissions().mode() & 0o777, 0o700, "not for the machine's other users");
     let tries = "for f in /file /proc/sys/kernel/hostname /proc/sysrq-trigger /sys/kernel/mm/ksm/run; do (echo x > $f) 2>/dev/null && echo wrote $f; done; \
          wc -c < /proc/interrupts; ls /sys/firmware | wc -l; echo ok > /dev/null; echo ok > /dev/shm/x; head -c 4 /dev/zero | wc -c; \
          ls /proc/self/fd | tr '\\n' ' '; echo; cat /proc/1/comm; mknod /tmp-disk b 1 1 2>/dev/null; dd if=/tmp-disk of=/dev/null count=1 2>&1 | head -n 1";
@@ -643,9 +645,16 @@ async fn an_agent_killed_at_any_time_leaves_nothing_lost(room: Room) {
         agent.wait().unwrap();
         let mut room = Room::come_back(&folder).await;
         let pods = room.native.list().await.unwrap();
-        if std::env::var_os("VERBOSE").is_some() { println!("{round}: {pods:?} {:?}", mounts()); }
+        if std::env::var_os("VERBOSE").is_some() {
+            println!("{round}: {pods:?} {:?}", mounts());
+        }
         for seen in &pods {
-            let spec = SandboxSpec { uid: seen.uid.clone(), name: seen.name.clone(), hostname: "again".into(), ..room.pod("again") };
+            let spec = SandboxSpec {
+                uid: seen.uid.clone(),
+                name: seen.name.clone(),
+                hostname: "again".into(),
+                ..room.pod("again")
+            };
             room.native.start_sandbox(&spec).await.unwrap();
             let (exit, _) = room.run_named(&spec, &format!("works-{round}"), "ping -c 1 10.244.0.1").await;
             assert_eq!(exit.code, 0, "a pod that was found works");

@@ -14,6 +14,7 @@ use std::{
     collections::BTreeMap,
     fs,
     net::IpAddr,
+    os::unix::fs::PermissionsExt,
     path::Path,
     sync::{Arc, Mutex},
 };
@@ -27,7 +28,7 @@ pub const SANDBOX: &str = "sandbox.json";
 pub async fn open(mut options: Options, exited: mpsc::Sender<Exited>) -> Result<Node, RuntimeError> {
     for folder in ["pods", "run"] {
         let folder = options.data_dir.join(folder);
-        fs::create_dir_all(&folder).map_err(|e| RuntimeError::Io(format!("cannot make {}: {e}", folder.display())))?;
+        make_private(&folder).map_err(|e| RuntimeError::Io(format!("cannot make {}: {e}", folder.display())))?;
     }
     options.data_dir = fs::canonicalize(&options.data_dir)
         .map_err(|e| RuntimeError::Io(format!("{}: {e}", options.data_dir.display())))?;
@@ -68,6 +69,12 @@ async fn take_over(node: &Node, pod: Pod) {
         }
     }
     node.lock_pods().insert(pod.uid().to_owned(), Arc::new(pod));
+}
+
+/// A program with the set-user-id bit that a container made must not be in reach of the machine's other users.
+fn make_private(folder: &Path) -> std::io::Result<()> {
+    fs::create_dir_all(folder)?;
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o700))
 }
 
 /// Real containers need mounts that are put together before they are seen (`mount_setattr`).
