@@ -47,7 +47,7 @@ pub fn reconcile(who: Controller, key: &Key, world: &Snapshot, context: &Context
         Controller::Deployment => deployment::reconcile(key, world, context),
         Controller::ReplicaSet => replica_set::reconcile(key, world, context),
         Controller::Endpoints => endpoints::reconcile(key, world),
-        Controller::PodGarbageCollector => pod_garbage_collector::reconcile(key, world),
+        Controller::PodGarbageCollector => pod_garbage_collector::reconcile(key, world, context),
         Controller::GarbageCollector => garbage_collector::reconcile(key, world),
         Controller::Namespace => namespace::reconcile(key, world, context),
     }

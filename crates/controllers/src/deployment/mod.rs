@@ -1,7 +1,7 @@
 //! Rolls the pods of a Deployment from one template to the next by sizing its ReplicaSets.
 //!
 //! One file a phase of the work: `sets` (the ReplicaSets and what is true of their pods), `terms` (the Deployment's
-//! wishes as numbers), `revision` (finding, making and numbering the new set), `rolling` and `recreate` (the two
+//! wishes as numbers), `same_template`, `revision` (finding, making and numbering the new set), `rolling` and `recreate` (the two
 //! strategies), `scale` (a change of replicas in the middle of a rollout), `progress` (status and conditions),
 //! `cleanup` (history) and `why` (sentences for a person).
 //!
@@ -16,6 +16,7 @@ mod progress;
 mod recreate;
 mod revision;
 mod rolling;
+mod same_template;
 mod scale;
 mod sets;
 mod terms;

@@ -7,10 +7,10 @@
 use api::template_hash::{POD_TEMPLATE_HASH_LABEL, template_hash};
 use api::{EventType, Typed, Write};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, ReplicaSetSpec};
-use k8s_openapi::api::core::v1::PodTemplateSpec;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 
 use super::conditions::{self, PROGRESSING};
+use super::same_template::same_template;
 use super::sets::{DESIRED_REPLICAS, MAX_REPLICAS, Set};
 use super::{Rollout, note};
 use crate::refusals::namespace_is_ending;
@@ -41,25 +41,10 @@ pub fn split<'a>(deployment: &Deployment, sets: Vec<Set<'a>>) -> (Option<Set<'a>
     let wanted = &specs::of_deployment(deployment).template;
     let (mut new, mut old) = (None, Vec::new());
     for set in sets {
-        let fits = specs::of_set(set.body()).template.as_ref().is_some_and(|template| same_but_hash(template, wanted));
+        let fits = specs::of_set(set.body()).template.as_ref().is_some_and(|template| same_template(template, wanted));
         if fits && new.is_none() { new = Some(set) } else { old.push(set) }
     }
     (new, old)
-}
-
-/// True if two templates differ at most in the label that holds their hash (upstream: EqualIgnoreHash).
-fn same_but_hash(one: &PodTemplateSpec, other: &PodTemplateSpec) -> bool {
-    let stripped = |template: &PodTemplateSpec| {
-        let mut meta = template.metadata.clone().unwrap_or_default();
-        meta.labels = meta.labels.map(|mut labels| {
-            labels.remove(POD_TEMPLATE_HASH_LABEL);
-            labels
-        });
-        meta.labels = meta.labels.filter(|labels| !labels.is_empty());
-        meta.annotations = meta.annotations.filter(|annotations| !annotations.is_empty());
-        meta
-    };
-    one.spec == other.spec && stripped(one) == stripped(other)
 }
 
 /// The number of a set; `None` if it is not one.
@@ -221,4 +206,25 @@ fn new_set(deployment: &Deployment, collision_count: Option<i32>) -> ReplicaSet 
 fn set_name(deployment: &str, hash: &str) -> String {
     let room = NAME_CHARACTERS.saturating_sub(1 + hash.len());
     format!("{}-{hash}", &deployment[..deployment.len().min(room)])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn history_forgets_the_oldest() {
+        assert_eq!(longer_history("", "1").as_deref(), Some("1"));
+        assert_eq!(longer_history("1,3", "5").as_deref(), Some("1,3,5"));
+        let long = vec!["1234"; 400].join(",");
+        let longer = longer_history(&long, "99999").unwrap();
+        assert!(longer.len() <= REVISION_HISTORY_CHARACTERS && longer.ends_with(",1234,99999"));
+        assert_eq!(longer_history("1", &"9".repeat(2001)), None);
+    }
+
+    #[test]
+    fn names_are_cut() {
+        assert_eq!(set_name("web", "abc"), "web-abc");
+        assert_eq!(set_name(&"x".repeat(300), "abc").len(), NAME_CHARACTERS);
+    }
 }

@@ -153,6 +153,27 @@ fn old_pods_as_far_as_availability_allows() {
     .assert_eq(&table);
 }
 
+/// Upstream: SetNewReplicaSetAnnotations. What belongs to the Deployment itself is not handed on.
+#[test]
+fn annotations_are_handed_on() {
+    let mut world = World::read("deploy web 1 image v1\nrs web-a 1 image v1 revision 1 desired 1 max 2");
+    world.user_changes("web", |deployment| {
+        let annotations = [
+            ("kubernetes.io/change-cause", "kubectl set image"),
+            ("kubectl.kubernetes.io/last-applied-configuration", "{}"),
+            ("deployment.kubernetes.io/revision", "1"),
+        ];
+        let owned = annotations.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        deployment.metadata.annotations = Some(owned.into());
+    });
+    expect![[r#"
+        update ReplicaSet web-a replicas 1 desired-replicas=1 max-replicas=2 revision=1 change-cause=kubectl set image of web
+        status Deployment web replicas 1 updated 1 ready 1 available 1 unavailable 0
+          Available=True MinimumReplicasAvailable (Deployment has minimum availability.)
+          Progressing=True NewReplicaSetAvailable (ReplicaSet "web-a" has successfully progressed.)
+    "#]].assert_eq(&show(&world.plan(Controller::Deployment, Kind::Deployment, "web")));
+}
+
 /// Replicas before and after, surge before and after, the new set (none if negative), the old sets from young to old.
 type ScalingCase = (i32, i32, i32, i32, i32, &'static [i32]);
 
@@ -294,6 +315,25 @@ fn a_rolling_update_from_begin_to_end() {
         web-<hash> 0: 0 ready of 0 pods
         web-<hash> 4: 4 ready of 4 pods
     "#]].assert_eq(&text);
+}
+
+/// Every pod of a rollout is made once and ended once; all else is written once a step, however many pods there are.
+#[test]
+fn a_rollout_costs_little() {
+    let mut world = World::read("deploy web 200 image v1 surge 25% unavailable 25%");
+    let settle = |world: &mut World| {
+        let mut writes = 0;
+        for _ in 0..30 {
+            writes += world.settle();
+            world.run_nodes();
+        }
+        writes
+    };
+    world.wake_all();
+    settle(&mut world);
+    world.user_changes("web", |deployment| set_image(deployment, "v2"));
+    let writes = settle(&mut world);
+    assert!(writes < 2 * 200 + 60, "{writes} writes for 200 pods");
 }
 
 /// No act of ours takes an available pod too many, or makes a pod too many. When a user lowers a bound in the middle of
