@@ -86,6 +86,9 @@ fn detach() -> nix::Result<Detached> {
     })
 }
 
+/// What containerd gives its shims.
+const SPARED: &str = "-998";
+
 /// Word with which a shim says that it serves.
 const READY: &str = "ready";
 
@@ -341,6 +344,8 @@ fn detach_from_agent(config: &ShimConfig) -> std::io::Result<()> {
     dup2(nothing.as_raw_fd(), 1)?;
     dup2(errors.as_raw_fd(), 2)?;
     prctl::set_child_subreaper(true)?;
+    // When the node runs out of memory, a container goes, not what holds them all. An ordinary user may not ask for it.
+    let _ = std::fs::write(process::OOM_SCORE, SPARED);
     Ok(())
 }
 

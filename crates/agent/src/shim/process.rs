@@ -12,7 +12,7 @@ use nix::{
     sched::{CloneFlags, setns, unshare},
     sys::{
         prctl,
-        resource::{Resource, setrlimit},
+        resource::{Resource, getrlimit, setrlimit},
         signal::{SigHandler, SigSet, SigmaskHow, Signal, signal, sigprocmask},
         stat::{Mode, umask},
         wait::waitpid,
@@ -32,6 +32,8 @@ use std::{
 
 /// Where programs are looked up when the image says nothing.
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// How soon the kernel ends a process when memory runs out.
+pub const OOM_SCORE: &str = "/proc/self/oom_score_adj";
 /// Signals whose handling the shim changes for itself.
 pub const CHANGED_SIGNALS: [Signal; 4] = [Signal::SIGPIPE, Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP];
 
@@ -89,7 +91,9 @@ pub fn spawn(
                 .map_err(|e| broken("cannot come back from the process namespace", e))?;
             drop((reporter, stdio));
             let Ok(ForkResult::Parent { child }) = forked else {
-                return Err(Failure::Start("cannot fork: too many processes or too little memory".into()));
+                // The process namespace of a container that is ending takes no more processes.
+                let why = "cannot fork: the container ends, or there are too many processes";
+                return Err(Failure::Start(why.into()));
             };
             let mut text = Vec::new();
             let _ = File::from(report).read_to_end(&mut text);
@@ -141,6 +145,7 @@ fn prepare(
     stdio: &Stdio,
 ) -> Result<(), Failure> {
     let start = |what: &str, e: &dyn std::fmt::Display| Failure::Start(format!("{what}: {e}"));
+    let _ = fs::write(OOM_SCORE, "0"); // the shim's own is not passed on
     // While it is still the shim's program, nobody in the container may trace it or open its files.
     prctl::set_dumpable(false).map_err(|e| start("prctl", &e))?;
     setsid().map_err(|e| start("setsid", &e))?;
@@ -158,9 +163,7 @@ fn prepare(
     }
     umask(Mode::from_bits_truncate(0o022));
     open_stdio(process, stdio).map_err(|e| start("standard input and output", &e))?;
-    let (soft, hard) = process.open_files;
-    // Without the right to raise it, the bound stays what the node has.
-    let _ = setrlimit(Resource::RLIMIT_NOFILE, soft, hard);
+    allow_open_files(process.open_files).map_err(|e| start("the bound of open files", &e))?;
     rustix::process::chdir(&process.cwd)
         .map_err(|e| start(&format!("cannot change to the working directory {}", process.cwd.display()), &e))?;
     rights::keep(process)?;
@@ -168,6 +171,14 @@ fn prepare(
     // The container must not outlive the process that holds its output and its exit code.
     prctl::set_pdeathsig(Signal::SIGKILL).map_err(|e| start("prctl", &e))?;
     mark_close_on_exec().map_err(|e| start("close_range", &e))
+}
+
+/// As many as asked for, or, without the right to go beyond it, as many as the node may have itself.
+fn allow_open_files(wanted: u64) -> nix::Result<()> {
+    setrlimit(Resource::RLIMIT_NOFILE, wanted, wanted).or_else(|_| {
+        let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+        setrlimit(Resource::RLIMIT_NOFILE, wanted.min(hard), wanted.min(hard))
+    })
 }
 
 fn open_stdio(process: &Process, stdio: &Stdio) -> nix::Result<()> {

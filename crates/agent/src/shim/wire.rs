@@ -56,8 +56,8 @@ pub struct Process {
     pub no_new_privileges: bool,
     /// Apply the default seccomp profile.
     pub seccomp: bool,
-    /// Soft and hard bound of open files.
-    pub open_files: (u64, u64),
+    /// Bound of open files.
+    pub open_files: u64,
 }
 
 /// A container as it has to be.

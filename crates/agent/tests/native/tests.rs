@@ -525,10 +525,15 @@ async fn a_sandbox_starts_once(room: Room) {
     assert_eq!(addresses.len(), 1);
     let shims = shims_of(&spec);
     assert_eq!(shims.len(), 1);
+    let score = |pid: i32| fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).unwrap().trim().to_owned();
+    let may_be_spared =
+        rustix::thread::capabilities(None).unwrap().effective.contains(rustix::thread::CapabilitySet::SYS_RESOURCE);
+    assert_eq!(score(shims[0]), if may_be_spared { "-998" } else { "0" });
     let flags = nix::sys::statvfs::statvfs(format!("/proc/{}/exe", shims[0]).as_str()).unwrap().flags();
     assert!(flags.contains(nix::sys::statvfs::FsFlags::ST_RDONLY), "a container cannot write the shim's program");
     let container = room.shell(&spec, "sleep 1000");
     let first = room.native.start_container(&container).await.unwrap();
+    assert!(processes_of_pod(&spec).into_iter().all(|pid| score(pid) == "0"));
     assert_eq!(room.native.start_container(&container).await.unwrap(), first);
     room.native.stop_sandbox(&spec.uid).await.unwrap();
     room.native.stop_sandbox(&spec.uid).await.unwrap();

@@ -158,7 +158,7 @@ fn process(
         capabilities: capabilities(&spec.security)?,
         no_new_privileges: !spec.security.allow_privilege_escalation && !spec.security.privileged,
         seccomp: spec.security.seccomp_default && !spec.security.privileged,
-        open_files: (OPEN_FILES, OPEN_FILES),
+        open_files: OPEN_FILES,
     })
 }
 
