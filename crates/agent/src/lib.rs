@@ -1,6 +1,5 @@
 //! The hands: runs pods on a node.
 
-pub mod backlog;
 pub mod clock;
 pub mod drained;
 pub mod environment;
@@ -22,6 +21,7 @@ pub mod resources;
 pub mod runtime;
 pub mod shim;
 pub mod simulated_nodes;
+pub mod sockets;
 pub mod specs;
 pub mod status;
 #[cfg(test)]

@@ -894,6 +894,13 @@ impl ContainerOnNode {
         if ended.is_some() || running.is_some() {
             self.attempts = attempt + 1;
         }
+        let waiting = state.and_then(|state| state.waiting.as_ref());
+        if waiting.is_some_and(|waiting| waiting.reason.as_deref() == Some("CrashLoopBackOff")) {
+            // The length of the wait is not in the status, but the number of waits is.
+            let doubled = BACK_OFF_FIRST_SECONDS << attempt.saturating_sub(1).min(8);
+            self.back_off_seconds = doubled.min(BACK_OFF_LONGEST_SECONDS);
+            self.back_off_told = true;
+        }
     }
 
     fn match_instance(&mut self, seen: &ContainerSeen) {

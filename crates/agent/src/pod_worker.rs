@@ -454,6 +454,11 @@ impl Work {
         self.shop.pods_dir.join(self.uid())
     }
 
+    /// Its sockets are among the node's.
+    fn host_network(&self) -> bool {
+        self.pod.spec.as_ref().is_some_and(|spec| spec.host_network == Some(true))
+    }
+
     fn place(&self) -> Place {
         Place {
             node: self.shop.node.clone(),
@@ -623,7 +628,9 @@ impl Work {
             Some(drained) => drained.wait_out_of_rules(self.namespace(), self.uid(), left()).await,
             None => None,
         };
-        self.shop.runtime.wait_accepted(self.uid(), left()).await;
+        if !self.host_network() {
+            self.shop.runtime.wait_accepted(self.uid(), left()).await;
+        }
         self.tell(Outcome::Withdrawn { container, late }).await;
     }
 
@@ -678,6 +685,9 @@ impl Work {
     }
 
     async fn stop_sandbox(self) {
+        if self.shop.drained.is_some() && !self.host_network() {
+            self.shop.runtime.wait_delivered(self.uid()).await;
+        }
         while let Err(error) = self.shop.runtime.stop_sandbox(self.uid()).await {
             tracing::warn!("the sandbox of pod {} could not be taken down: {error}", self.uid());
             tokio::time::sleep(STOP_RETRY).await;

@@ -330,7 +330,16 @@ impl Runtime {
         if let Runtime::Native(native) = self
             && let Some(pid) = native.process_of(uid).await
         {
-            crate::backlog::wait_accepted(pid, deadline).await;
+            crate::sockets::wait_accepted(pid, deadline).await;
+        }
+    }
+
+    /// Waits until what the pod's ended processes have sent has arrived.
+    pub async fn wait_delivered(&self, uid: &str) {
+        if let Runtime::Native(native) = self
+            && let Some(pid) = native.process_of(uid).await
+        {
+            crate::sockets::wait_delivered(pid).await;
         }
     }
 

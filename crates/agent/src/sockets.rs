@@ -1,0 +1,127 @@
+//! What is still on its way to or from a pod, as its sockets show it.
+//!
+//! Two moments in the life of a pod would lose a request although no proxy sends to it any more:
+//! - it is asked to stop while a connection that the kernel has just established waits to be accepted: a server that
+//!   closes its listening socket (nginx does) resets it;
+//! - its network goes while the last answer is still in the kernel's queues: nobody is left to send it again, and the
+//!   client waits in vain.
+//!
+//! So `/proc/<pid>/net/tcp{,6}` is looked at before a container is asked to stop, and before a network is taken down.
+//! Nothing is changed here.
+
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+/// Longest wait: a server that accepts nothing for so long is not going to, nor is a client that acknowledges nothing.
+const LONGEST: Duration = Duration::from_millis(500);
+/// Between two looks.
+const PAUSE: Duration = Duration::from_millis(1);
+
+/// Waits until nothing is left to accept in the network namespace of process `pid`.
+pub async fn wait_accepted(pid: i32, deadline: Duration) {
+    wait(pid, deadline, unaccepted).await;
+}
+
+/// Waits until everything that ended processes have sent was acknowledged, in the network namespace of process `pid`.
+pub async fn wait_delivered(pid: i32) {
+    wait(pid, LONGEST, undelivered).await;
+}
+
+async fn wait(pid: i32, deadline: Duration, open: fn(&Socket) -> usize) {
+    let end = Instant::now() + deadline.min(LONGEST);
+    while look(pid, open) > 0 && Instant::now() < end {
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+fn look(pid: i32, open: fn(&Socket) -> usize) -> usize {
+    let read = |name: &str| std::fs::read_to_string(PathBuf::from(format!("/proc/{pid}/net/{name}")));
+    // A process that is gone has nothing to wait for.
+    let tables = ["tcp", "tcp6"].map(|name| read(name).unwrap_or_default());
+    tables.iter().map(|table| count(table, open)).sum()
+}
+
+fn count(table: &str, open: fn(&Socket) -> usize) -> usize {
+    table.lines().skip(1).filter_map(Socket::of).map(|socket| open(&socket)).sum()
+}
+
+/// One line of the table.
+struct Socket<'a> {
+    /// As the kernel numbers states (`include/net/tcp_states.h`).
+    state: &'a str,
+    /// Bytes sent and not acknowledged.
+    unacknowledged: usize,
+    /// Of a listening socket: connections to accept. Of others: bytes to read.
+    waiting: usize,
+}
+
+impl Socket<'_> {
+    fn of(line: &str) -> Option<Socket<'_>> {
+        let mut columns = line.split_whitespace().skip(3);
+        let state = columns.next()?;
+        let (sent, received) = columns.next()?.split_once(':')?;
+        let number = |text: &str| usize::from_str_radix(text, 16).ok();
+        Some(Socket { state, unacknowledged: number(sent)?, waiting: number(received)? })
+    }
+}
+
+/// Connections in the queue of a listening socket, and handshakes under way.
+fn unaccepted(socket: &Socket) -> usize {
+    match socket.state {
+        "0A" => socket.waiting,
+        "03" => 1,
+        _ => 0,
+    }
+}
+
+/// Connections whose last bytes or end the other side has not acknowledged: FIN_WAIT1, LAST_ACK, CLOSING.
+fn undelivered(socket: &Socket) -> usize {
+    match socket.state {
+        "04" | "09" | "0B" => 1,
+        "0A" => 0,
+        _ => usize::from(socket.unacknowledged > 0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The table's lines about one local port.
+    fn about(port: u16) -> String {
+        let table = std::fs::read_to_string("/proc/self/net/tcp").unwrap();
+        let needle = format!(":{port:04X}");
+        let of_port = |line: &&str| line.split_whitespace().nth(1).is_some_and(|local| local.ends_with(&needle));
+        let lines = table.lines().take(1).chain(table.lines().skip(1).filter(of_port));
+        lines.map(|line| format!("{line}\n")).collect()
+    }
+
+    #[tokio::test]
+    async fn connections_wait_until_they_are_accepted() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        assert_eq!(count(&about(port), unaccepted), 0);
+        let _client = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        assert_eq!(count(&about(port), unaccepted), 1);
+        let _accepted = listener.accept().await.unwrap();
+        assert_eq!(count(&about(port), unaccepted), 0);
+    }
+
+    #[test]
+    fn what_was_sent_counts_until_it_is_acknowledged() {
+        let line =
+            |state: &str, queues: &str| format!("head\n 0: 0100007F:1F90 0100007F:C350 {state} {queues} 00:0 0\n");
+        let cases = [
+            ("01", "00000000:00000005", 0),
+            ("01", "0000000A:00000000", 1),
+            ("04", "00000001:00000000", 1),
+            ("06", "00000000:00000000", 0),
+            ("0A", "00000000:00000002", 0),
+        ];
+        for (state, queues, expected) in cases {
+            assert_eq!(count(&line(state, queues), undelivered), expected, "{state} {queues}");
+        }
+    }
+}
