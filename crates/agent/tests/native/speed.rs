@@ -5,14 +5,19 @@ use std::{pin::Pin, time::Duration, time::Instant};
 
 /// Rounds measured.
 const ROUNDS: usize = 30;
+/// Pods started together.
+const PODS: usize = 60;
 /// A pod must start faster than this, here, on a busy machine, in a debug build.
 const BOUND: Duration = Duration::from_millis(500);
 
 pub fn speed(room: Room) -> Pin<Box<dyn Future<Output = ()>>> {
-    Box::pin(measure(room))
+    Box::pin(async {
+        let room = one_by_one(room).await;
+        all_at_once(room).await;
+    })
 }
 
-async fn measure(room: Room) {
+async fn one_by_one(room: Room) -> Room {
     let mut steps: [Vec<Duration>; 5] = Default::default();
     let mut memory = 0;
     for round in 0..ROUNDS {
@@ -48,6 +53,21 @@ async fn measure(room: Room) {
     }
     println!("  memory that a shim has for itself: {memory} KiB");
     assert!(steps[2][ROUNDS / 2] < BOUND);
+    room
+}
+
+async fn all_at_once(room: Room) {
+    let pods: Vec<_> = (0..PODS).map(|n| room.pod(&format!("crowd-{n}"))).collect();
+    let start = Instant::now();
+    let started = async |pod| {
+        room.native.start_sandbox(pod).await.unwrap();
+        room.native.start_container(&room.shell(pod, "sleep 1000")).await.unwrap();
+    };
+    futures::future::join_all(pods.iter().map(started)).await;
+    let up = start.elapsed();
+    let start = Instant::now();
+    futures::future::join_all(pods.iter().map(async |pod| room.native.stop_sandbox(&pod.uid).await.unwrap())).await;
+    println!("  {PODS} pods at once: started in {up:.0?}, stopped in {:.0?}", start.elapsed());
 }
 
 /// Memory that only this process has.
