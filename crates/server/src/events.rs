@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 
 /// Remembers which events were recorded, to count repeats and to end them in time.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Recorder {
     known: HashMap<EventNote, Key>,
     /// Oldest first; an event that was counted again appears again.

@@ -13,6 +13,7 @@ mod events;
 mod http;
 mod listen;
 mod metrics;
+pub mod minds;
 mod nodes;
 mod pages;
 mod pki;

@@ -21,6 +21,7 @@ use tokio::sync::oneshot;
 use crate::commit::Turn;
 use crate::door::{self, Call, DeleteOptions, Ids, Outcome, Part, Patch};
 use crate::events::{Recorded, Recorder};
+use crate::minds::{Minds, Real};
 use crate::why::Whys;
 
 /// A write a client asks for.
@@ -76,6 +77,7 @@ enum Decision {
 }
 
 /// A decision whose last plan was refused.
+#[derive(Clone)]
 struct Setback {
     attempts: u32,
     refusal: Refusal,
@@ -85,7 +87,8 @@ struct Setback {
 const BACK_OFF_FIRST: Duration = Duration::from_millis(20);
 const BACK_OFF_LONGEST: Duration = Duration::from_secs(60);
 
-/// The owner of the state.
+/// The owner of the state. A clone is another cluster that goes its own way from here.
+#[derive(Clone)]
 pub struct Writer {
     world: Snapshot,
     ids: Ids,
@@ -96,11 +99,17 @@ pub struct Writer {
     alarm_of: HashMap<Decision, Timestamp>,
     setbacks: HashMap<Decision, Setback>,
     why: Arc<Whys>,
+    minds: Arc<dyn Minds>,
 }
 
 impl Writer {
     /// A writer over the recovered state; every decision is woken once.
     pub fn new(world: Snapshot, ids: Ids, why: Arc<Whys>) -> Writer {
+        Writer::with_minds(world, ids, why, Arc::new(Real))
+    }
+
+    /// As [`Writer::new`], with decisions that are not quite the real ones.
+    pub fn with_minds(world: Snapshot, ids: Ids, why: Arc<Whys>, minds: Arc<dyn Minds>) -> Writer {
         let mut writer = Writer {
             recorder: Recorder::recover(&world),
             ids,
@@ -110,6 +119,7 @@ impl Writer {
             alarm_of: HashMap::new(),
             setbacks: HashMap::new(),
             why,
+            minds,
             world,
         };
         let mut woken = Vec::new();
@@ -260,7 +270,7 @@ impl Writer {
 
     fn changed(&mut self, turn: &mut Turn, change: Change) {
         let mut woken = Vec::new();
-        controllers::wakes(&change, &self.world, &mut |who, key| woken.push(Decision::Control(who, key)));
+        self.minds.wakes(&change, &self.world, &mut |who, key| woken.push(Decision::Control(who, key)));
         scheduler::wakes(&change, &self.world, &mut |key| woken.push(Decision::Schedule(key)));
         woken.into_iter().for_each(|decision| self.wake(decision));
         turn.changes.push(change);
@@ -305,10 +315,10 @@ impl Writer {
         let plan = {
             let refused = self.setbacks.get(&decision).map(|setback| &setback.refusal);
             let context = Context { now, refused };
-            let world = &self.world;
+            let (world, minds) = (&self.world, &self.minds);
             catch_unwind(AssertUnwindSafe(|| match &decision {
-                Decision::Control(who, key) => controllers::reconcile(*who, key, world, &context),
-                Decision::Schedule(key) => scheduler::decide(key, world, &context),
+                Decision::Control(who, key) => minds.control(*who, key, world, &context),
+                Decision::Schedule(key) => minds.schedule(key, world, &context),
             }))
         };
         let Ok(mut plan) = plan else {

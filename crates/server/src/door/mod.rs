@@ -54,6 +54,7 @@ pub enum Outcome {
 }
 
 /// Uids and random name suffixes.
+#[derive(Clone)]
 pub struct Ids {
     random: rand::rngs::StdRng,
 }
