@@ -52,7 +52,7 @@ pub enum Write {
     Create(Body),
     /// Replaces metadata and spec. `metadata.resourceVersion` is what it was decided on.
     Update(Body),
-    /// Replaces the status only.
+    /// Replaces the status, and what little metadata passes with it (of a Deployment the annotations).
     Status(Body),
     /// Replaces `spec.finalizers` of a namespace, which no other write may touch.
     Finalize(Body),

@@ -335,6 +335,9 @@ impl World {
         if status {
             let mut merged = before.clone();
             merged["status"] = after["status"].clone();
+            if let Some(annotations) = after.pointer("/metadata/annotations") {
+                merged["metadata"]["annotations"] = annotations.clone();
+            }
             after = merged;
         } else {
             after["status"] = before["status"].clone();
@@ -529,7 +532,11 @@ fn show_write(write: &Write) -> String {
         Write::Create(body) => format!("create {} {}{}", body.kind(), name(body), details(body)),
         Write::Update(body) => format!("update {} {}{}", body.kind(), name(body), details(body)),
         Write::Finalize(body) => format!("finalize {} {}", body.kind(), name(body)),
-        Write::Status(body) => format!("status {} {}{}", body.kind(), name(body), status(body)),
+        Write::Status(body) => {
+            let revision = body.meta().annotations.as_ref().and_then(|it| it.get("deployment.kubernetes.io/revision"));
+            let revision = revision.map(|revision| format!(" revision {revision}")).unwrap_or_default();
+            format!("status {} {}{revision}{}", body.kind(), name(body), status(body))
+        }
         Write::Bind { pod, node, .. } => format!("bind {} to {node}", pod.name),
         Write::Event(note) => format!("event {} {}", note.reason, masked_words(&note.message)),
         Write::Remove { key, .. } => format!("remove {} {}", key.kind, key.name),

@@ -151,7 +151,7 @@ impl<'a> Rollout<'a> {
         writes.append(&mut growing);
         writes.append(&mut shrinking);
         writes.append(&mut self.plan.writes);
-        let report = self.renumber().or_else(|| self.report(judge));
+        let report = self.report(judge);
         // After a refusal the report goes first, or it would never be made as long as the refusal lasts.
         let at = if self.refused.is_some() { 0 } else { writes.len() };
         writes.splice(at..at, report);

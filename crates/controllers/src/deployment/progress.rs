@@ -7,7 +7,7 @@
 
 use api::{Typed, Write};
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::apps::v1::{Deployment, DeploymentCondition, DeploymentStatus};
+use k8s_openapi::api::apps::v1::{DeploymentCondition, DeploymentStatus};
 
 use super::conditions::{self, AVAILABLE, PROGRESSING, REPLICA_FAILURE};
 use super::sets::Set;
@@ -38,12 +38,13 @@ impl Rollout<'_> {
         is_complete(&self.counts(), self.terms.replicas)
     }
 
-    /// The write that brings the status up to date, if it is not.
+    /// The write that brings status and revision up to date, if they are not.
     pub(super) fn report(&mut self, judge: Judge) -> Option<Write> {
         let old = self.deployment.status.clone().unwrap_or_default();
         let unchanged = |list: &Vec<DeploymentCondition>| *list == old.conditions.clone().unwrap_or_default();
+        let mut body = self.renumbered();
         let waits = self.refused.is_none() && !self.sets().all(Set::is_observed);
-        if waits && unchanged(&self.conditions) {
+        if waits && unchanged(&self.conditions) && body == *self.deployment {
             self.set_alarm(judge, &old);
             return None;
         }
@@ -55,10 +56,8 @@ impl Rollout<'_> {
         }
         self.set_alarm(judge, &status);
         status.conditions = Some(self.conditions.clone()).filter(|list| !list.is_empty());
-        if self.deployment.status.as_ref() == Some(&status) {
-            return None;
-        }
-        Some(Write::Status(Deployment { status: Some(status), ..self.deployment.clone() }.into_body()))
+        body.status = Some(status);
+        (body != *self.deployment).then(|| Write::Status(body.into_body()))
     }
 
     fn counts(&self) -> DeploymentStatus {

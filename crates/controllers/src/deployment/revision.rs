@@ -4,8 +4,8 @@
 //! SetNewReplicaSetAnnotations (`util/deployment_util.go`). Equal templates always give the same set; a name that is
 //! already taken by another template counts up `collisionCount` until a free name is found.
 
+use api::EventType;
 use api::template_hash::{POD_TEMPLATE_HASH_LABEL, template_hash};
-use api::{EventType, Typed, Write};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, ReplicaSetSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 
@@ -122,17 +122,13 @@ impl<'a> Rollout<'a> {
         self.old.iter().filter_map(revision).max().unwrap_or(0) + 1
     }
 
-    /// The write that gives the Deployment the number of its new set, if it has another one.
-    pub(super) fn renumber(&self) -> Option<Write> {
-        let new = self.new.as_ref().filter(|new| !new.is_planned())?;
-        let number = new.annotation(REVISION)?;
-        let told = self.deployment.metadata.annotations.as_ref().and_then(|annotations| annotations.get(REVISION));
-        if told.is_some_and(|told| told == number) || self.deployment.metadata.deletion_timestamp.is_some() {
-            return None;
-        }
+    /// The Deployment with the number of its new set.
+    pub(super) fn renumbered(&self) -> Deployment {
         let mut body = self.deployment.clone();
-        body.metadata.annotations.get_or_insert_default().insert(REVISION.into(), number.to_owned());
-        Some(Write::Update(body.into_body()))
+        if let Some(number) = self.new.as_ref().and_then(|new| new.annotation(REVISION)) {
+            body.metadata.annotations.get_or_insert_default().insert(REVISION.into(), number.to_owned());
+        }
+        body
     }
 }
 

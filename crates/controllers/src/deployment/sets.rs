@@ -84,11 +84,6 @@ impl<'a> Set<'a> {
         (self.after.metadata.creation_timestamp.as_ref(), self.name())
     }
 
-    /// True if it is to be made.
-    pub fn is_planned(&self) -> bool {
-        self.before.is_none()
-    }
-
     /// What the ReplicaSet controller last reported.
     pub fn status(&self) -> ReplicaSetStatus {
         self.after.status.clone().unwrap_or_default()

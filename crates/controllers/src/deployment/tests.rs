@@ -42,7 +42,7 @@ fn a_new_deployment_gets_its_first_set() {
     expect![[r#"
         create ReplicaSet web-<hash> replicas 4 desired-replicas=4 max-replicas=5 revision=1 of web
         event ScalingReplicaSet Scaled up replica set web-<hash> to 4
-        status Deployment web replicas 0 updated 0 ready 0 available 0 unavailable 4
+        status Deployment web revision 1 replicas 0 updated 0 ready 0 available 0 unavailable 4
           Progressing=True NewReplicaSetCreated (Created new replica set "web-<hash>")
           Available=False MinimumReplicasUnavailable (Deployment does not have minimum availability.)
         wake at 2026-01-01T12:10:01Z
@@ -168,7 +168,7 @@ fn annotations_are_handed_on() {
     });
     expect![[r#"
         update ReplicaSet web-a replicas 1 desired-replicas=1 max-replicas=2 revision=1 change-cause=kubectl set image of web
-        status Deployment web replicas 1 updated 1 ready 1 available 1 unavailable 0
+        status Deployment web revision 1 replicas 1 updated 1 ready 1 available 1 unavailable 0
           Available=True MinimumReplicasAvailable (Deployment has minimum availability.)
           Progressing=True NewReplicaSetAvailable (ReplicaSet "web-a" has successfully progressed.)
     "#]].assert_eq(&show(&world.plan(Controller::Deployment, Kind::Deployment, "web")));
@@ -398,7 +398,7 @@ fn recreate_waits_for_the_last_old_pod() {
         --
         create ReplicaSet web-<hash> replicas 3 desired-replicas=3 max-replicas=3 revision=2 of web
         event ScalingReplicaSet Scaled up replica set web-<hash> to 3
-        status Deployment web replicas 0 updated 0 ready 0 available 0 unavailable 3
+        status Deployment web revision 2 replicas 0 updated 0 ready 0 available 0 unavailable 3
           Progressing=True NewReplicaSetCreated (Created new replica set "web-<hash>")
           Available=False MinimumReplicasUnavailable (Deployment does not have minimum availability.)
         wake at 2026-01-01T12:10:01Z
@@ -429,9 +429,12 @@ fn rollback_renumbers_the_old_set() {
     expect![[r#"
         update ReplicaSet web-a replicas 1 desired-replicas=2 max-replicas=3 revision=3 revision-history=1 of web
         event ScalingReplicaSet Scaled up replica set web-a to 1
-        update Deployment web revision=3
+        status Deployment web revision 3 replicas 2 updated 0 ready 2 available 2 unavailable 1
+          Available=True MinimumReplicasAvailable (Deployment has minimum availability.)
+          Progressing=True ReplicaSetUpdated (ReplicaSet "web-a" is progressing.)
         why may not stop another of 2 old pods: 2 available, at least 2 needed
         why may not start another new pod: 3 pods are there, at most 3 allowed
+        wake at 2026-01-01T12:10:01Z
     "#]]
     .assert_eq(&plan(text));
 }
@@ -442,7 +445,7 @@ fn refused_creation_is_told_and_tried_again() {
     let refusal = Refusal::forbidden(Kind::ReplicaSet, "web-x", "exceeded quota: few");
     world.refuse(Controller::Deployment, Kind::Deployment, "web", refusal);
     expect![[r#"
-        status Deployment web replicas 0 updated 0 ready 0 available 0 unavailable 2
+        status Deployment web revision 1 replicas 0 updated 0 ready 0 available 0 unavailable 2
           Progressing=False ReplicaSetCreateError (Failed to create new replica set "web-<hash>": replicasets.apps "web-x" is forbidden: exceeded quota: few)
           Available=False MinimumReplicasUnavailable (Deployment does not have minimum availability.)
         create ReplicaSet web-<hash> replicas 2 desired-replicas=2 max-replicas=3 revision=1 of web
@@ -483,7 +486,9 @@ fn history_is_cut() {
     expect![[r#"
         delete ReplicaSet web-a
         delete ReplicaSet web-b
-        update Deployment web revision=4
+        status Deployment web revision 4 replicas 1 updated 1 ready 1 available 1 unavailable 0
+          Available=True MinimumReplicasAvailable (Deployment has minimum availability.)
+          Progressing=True NewReplicaSetAvailable (ReplicaSet "web-d" has successfully progressed.)
     "#]]
     .assert_eq(&plan(text));
 }
