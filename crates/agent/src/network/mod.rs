@@ -67,7 +67,7 @@ impl Network {
         }
         handle
             .link()
-            .set(LinkUnspec::new_with_index(index).up().build())
+            .set(LinkUnspec::new_with_index(index).address(hardware_address(gateway)).up().build())
             .execute()
             .await
             .map_err(|e| failed("cannot start the bridge", &e))?;
@@ -84,6 +84,7 @@ impl Network {
         self.detach(pod_uid).await; // what an earlier sandbox of the pod left
         let peer = LinkUnspec::new_with_index(POD_INTERFACE)
             .name(POD_INTERFACE_NAME)
+            .address(hardware_address(address))
             .setns_by_fd(namespace.as_raw_fd())
             .build();
         let pair = LinkVeth::new(&interface_of(pod_uid), POD_INTERFACE_NAME)
@@ -101,8 +102,11 @@ impl Network {
     /// Takes the pod's interface away; the namespace's end goes with it. Missing is fine.
     pub async fn detach(&self, pod_uid: &str) {
         let Some(index) = link_index(&self.handle, &interface_of(pod_uid)).await else { return };
-        if let Err(error) = self.handle.link().del(index).execute().await {
-            tracing::warn!(pod_uid, %error, "the pod's interface stays");
+        match self.handle.link().del(index).execute().await {
+            // Its namespace went meanwhile, and took it along.
+            Err(rtnetlink::Error::NetlinkError(error)) if error.raw_code() == -libc::ENODEV => {}
+            Err(error) => tracing::warn!(pod_uid, %error, "the pod's interface stays"),
+            Ok(()) => {}
         }
     }
 }
@@ -111,6 +115,13 @@ impl Drop for Network {
     fn drop(&mut self) {
         self.driver.abort();
     }
+}
+
+/// The hardware address that goes with an address, always the same. A bridge that was given none borrows the lowest one
+/// of its pods' interfaces: it would change as pods come and go, and what pods send to the old one until they have asked
+/// again is lost. Likewise for what the node sends to a pod that has another's former address.
+fn hardware_address(address: Ipv4Addr) -> Vec<u8> {
+    [&[0x0a, 0x58], address.octets().as_slice()].concat()
 }
 
 /// The pod's interface as the node sees it.
