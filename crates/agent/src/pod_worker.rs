@@ -228,6 +228,7 @@ impl PodWorker {
 
     fn take(&mut self, outcome: Outcome) {
         let now = self.now();
+        tracing::debug!(pod = self.pod.metadata.name, ip = ?self.seen.ip, ?outcome);
         let notes = self.seen.apply(&self.pod, outcome, now);
         self.shop.recorder.pod(&self.pod, notes, now);
     }
@@ -258,6 +259,7 @@ impl PodWorker {
 
     fn begin(&mut self, step: Step) {
         let now = self.now();
+        tracing::debug!(pod = self.pod.metadata.name, ip = ?self.seen.ip, ?step);
         let notes = self.seen.begin(&self.pod, &step, now);
         self.shop.recorder.pod(&self.pod, notes, now);
         let work = self.work();
