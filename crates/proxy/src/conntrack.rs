@@ -1,14 +1,15 @@
 //! Flows to backends that a frontend no longer has (`linux/netfilter/nfnetlink_conntrack.h`).
 //!
 //! The kernel keeps sending a flow to the backend it once chose, and for an established TCP connection that is what is
-//! wanted: it is left alone until it ends. Two kinds of flow need care when a backend leaves:
+//! wanted: it is left alone until it ends. Three kinds of flow need care when a backend leaves:
 //! - A UDP client that never changes its port would talk to nobody for ever: [`forget`] deletes its flow, and its next packet
 //!   draws a new backend. Upstream: `pkg/proxy/conntrack/cleanup.go`.
 //! - A TCP handshake that was under way when the rules changed still ends at the old backend. [`settle`] waits until there is
 //!   none, which takes a round trip: only then is it true that the backend gets nothing new. Upstream has no counterpart.
+//! - A TCP flow whose last packets got lost with its pod: [`bury`] deletes it. Upstream has no counterpart.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{Ipv4Addr, SocketAddrV4},
     thread::sleep,
     time::{Duration, Instant},
@@ -68,13 +69,7 @@ pub(crate) fn forget(netlink: &mut Netlink, udp: &Present<'_>) -> Result<usize, 
             deletions.extend(deletion(flow));
         }
     })?;
-    for deletion in &deletions {
-        match netlink.transact(std::slice::from_ref(deletion)) {
-            Err(error) if error.errno() == Some(libc::ENOENT) => {} // It ended meanwhile.
-            result => result?,
-        }
-    }
-    Ok(deletions.len())
+    delete(netlink, &deletions)
 }
 
 /// Waits until no handshake with a former backend of these frontends is under way. Returns how many never ended.
@@ -97,6 +92,42 @@ pub(crate) fn settle(netlink: &mut Netlink, tcp: &Present<'_>) -> Result<usize, 
         }
         sleep(LOOK_AGAIN_AFTER);
     }
+}
+
+/// Deletes TCP flows that were sent to these addresses: their pods are gone. A flow whose end got lost with its pod stays
+/// known for minutes; a client that uses the same port again would be sent to nobody. Returns how many.
+pub(crate) fn bury(netlink: &mut Netlink, gone: &BTreeSet<Ipv4Addr>) -> Result<usize, ProxyError> {
+    if gone.is_empty() {
+        return Ok(0);
+    }
+    let mut list = message(GET, DUMP, "the list of TCP flows");
+    list.body.be32(STATUS, REWRITTEN).be32(STATUS_MASK, REWRITTEN);
+    let mut deletions = Vec::new();
+    netlink.dump(&list, |body| {
+        let flow = body.get(4..).unwrap_or_default();
+        if backend_of(flow, Protocol::Tcp).is_some_and(|backend| gone.contains(backend.ip())) {
+            deletions.extend(deletion(flow));
+        }
+    })?;
+    delete(netlink, &deletions)
+}
+
+/// Deletes flows by name; one that ended meanwhile is as wanted. Returns how many were named.
+fn delete(netlink: &mut Netlink, deletions: &[Message]) -> Result<usize, ProxyError> {
+    for deletion in deletions {
+        match netlink.transact(std::slice::from_ref(deletion)) {
+            Err(error) if error.errno() == Some(libc::ENOENT) => {}
+            result => result?,
+        }
+    }
+    Ok(deletions.len())
+}
+
+/// Where a flow of this protocol is sent in truth.
+fn backend_of(flow: &[u8], protocol: Protocol) -> Option<SocketAddrV4> {
+    let (original, reply) = (attribute(flow, ORIGINAL)?, attribute(flow, REPLY)?);
+    let same = attribute(attribute(original, PORTS)?, PROTOCOL)? == [protocol.number()];
+    same.then(|| end(reply, SOURCE, SOURCE_PORT)).flatten()
 }
 
 fn message(kind: u16, flags: u16, about: &str) -> Message {
@@ -137,7 +168,7 @@ fn in_handshake(flow: &[u8]) -> bool {
 
 /// Names the flow by its tuple and its id, so that a new flow with the same ends is not hit.
 fn deletion(flow: &[u8]) -> Option<Message> {
-    let mut message = message(DELETE, ACK, "a UDP flow to a backend that is gone");
+    let mut message = message(DELETE, ACK, "a flow to a backend that is gone");
     message.body.bytes(ORIGINAL | NESTED, attribute(flow, ORIGINAL)?).bytes(ID, attribute(flow, ID)?);
     Some(message)
 }

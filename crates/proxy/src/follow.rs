@@ -286,6 +286,12 @@ async fn apply(
                 applied.send_if_modified(|last| std::mem::replace(last, revision) != revision);
                 if let Some(done) = done {
                     on_applied(&done, revision);
+                    // Pods may stop now; what is left of connections to those that have is looked after meanwhile.
+                    let work = tokio::task::spawn_blocking(move || {
+                        bury_known(&mut proxy, &slices);
+                        (proxy, slices)
+                    });
+                    (proxy, slices) = work.await.map_err(ProxyError::Panicked)?;
                 }
             }
             Err(error) => {
@@ -313,6 +319,16 @@ fn apply_known(
     let services: Vec<&Service> = services.objects.values().collect();
     let slices: Vec<&EndpointSlice> = slices.objects.values().collect();
     proxy.apply(&services, &slices).map(Some)
+}
+
+fn bury_known(proxy: &mut Proxy, slices: &Known<EndpointSlice>) {
+    let slices: Vec<&EndpointSlice> = slices.objects.values().collect();
+    match proxy.bury(&slices) {
+        Ok(0) => {}
+        Ok(buried) => tracing::debug!(buried, "connections to pods that are gone were forgotten"),
+        // What is left of them ends by itself in minutes.
+        Err(error) => tracing::warn!(%error, "connections to pods that are gone could not be forgotten"),
+    }
 }
 
 // ---- acknowledging ----

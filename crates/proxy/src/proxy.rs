@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    net::Ipv4Addr,
     time::{Duration, Instant},
 };
 
@@ -49,6 +50,8 @@ pub struct Proxy {
     /// What the kernel holds; `None` when that is not known: at the start, and after an error.
     kernel: Option<RuleSet>,
     reported: BTreeSet<(String, String)>,
+    /// Addresses of all endpoints, usable or not.
+    named: BTreeSet<Ipv4Addr>,
 }
 
 impl Proxy {
@@ -66,7 +69,7 @@ impl Proxy {
         })?;
         let mut routes = route::open()?;
         route::add(&mut routes, options.service_cidr)?;
-        Ok(Proxy { options, netfilter, routes, kernel: None, reported: BTreeSet::new() })
+        Ok(Proxy { options, netfilter, routes, kernel: None, reported: BTreeSet::new(), named: BTreeSet::new() })
     }
 
     /// The node this proxy works for.
@@ -90,6 +93,18 @@ impl Proxy {
             }
         };
         Ok(Applied { changed: delta.changed.len(), forgotten_flows, took: start.elapsed() })
+    }
+
+    /// Forgets what is left of connections to endpoints that no slice names any more, as their pods are gone. Nobody has to
+    /// wait for this; it looks at every flow of the node. Returns how many were forgotten.
+    pub fn bury(&mut self, slices: &[&EndpointSlice]) -> Result<usize, ProxyError> {
+        let endpoints = slices.iter().flat_map(|slice| slice.endpoints.iter().flatten());
+        let addresses = endpoints.flat_map(|endpoint| &endpoint.addresses);
+        let named: BTreeSet<Ipv4Addr> = addresses.filter_map(|address| address.parse().ok()).collect();
+        let gone = &self.named - &named;
+        let buried = conntrack::bury(&mut self.netfilter, &gone)?;
+        self.named = named;
+        Ok(buried)
     }
 
     /// Whether the table is still there. Other programs flush all rules (a firewall's restart does); the next

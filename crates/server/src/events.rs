@@ -16,6 +16,33 @@ pub struct Recorder {
     /// Oldest first; an event that was counted again appears again.
     ages: VecDeque<(Timestamp, Key)>,
     serial: u64,
+    /// How much each source may still say about an object.
+    budgets: HashMap<(&'static str, String), Budget>,
+}
+
+/// Events one source may record about one object at once, and seconds until it may record one more (upstream: client-go
+/// `EventSourceObjectSpamFilter`).
+const BURST: u32 = 25;
+const REFILL_SECONDS: i64 = 300;
+
+/// What is left of a burst.
+#[derive(Clone)]
+struct Budget {
+    left: u32,
+    since: Timestamp,
+}
+
+impl Budget {
+    fn spend(&mut self, now: Timestamp) -> bool {
+        let refills = now.duration_since(self.since).as_secs() / REFILL_SECONDS;
+        if 0 < refills {
+            self.left = u32::try_from(refills).unwrap_or(BURST).saturating_add(self.left).min(BURST);
+            self.since = now;
+        }
+        let may = 0 < self.left;
+        self.left = self.left.saturating_sub(1);
+        may
+    }
 }
 
 /// What recording a note comes to.
@@ -34,11 +61,22 @@ impl Recorder {
             .filter_map(|object| Some((last_seen(object.get::<Event>()?)?, object.key())))
             .collect();
         ages.sort();
-        Recorder { known: HashMap::new(), ages: ages.into(), serial: 0 }
+        Recorder { known: HashMap::new(), ages: ages.into(), ..Recorder::default() }
     }
 
-    /// The write that records `note` at `now`.
-    pub fn record(&mut self, note: &EventNote, world: &Snapshot, now: Timestamp) -> Recorded {
+    /// The write that records `note` at `now`; `None` when its source has said too much about the object.
+    pub fn record(&mut self, note: &EventNote, world: &Snapshot, now: Timestamp) -> Option<Recorded> {
+        if limits::EVENTS <= self.budgets.len() {
+            self.budgets.clear();
+        }
+        let budget = self.budgets.entry((note.source, note.uid.clone()));
+        if !budget.or_insert(Budget { left: BURST, since: now }).spend(now) {
+            return None;
+        }
+        Some(self.write(note, world, now))
+    }
+
+    fn write(&mut self, note: &EventNote, world: &Snapshot, now: Timestamp) -> Recorded {
         if let Some(key) = self.known.get(note)
             && let Some(event) = world.at(key).and_then(|object| object.get::<Event>())
         {

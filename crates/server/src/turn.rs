@@ -3,7 +3,7 @@
 //!
 //! Nothing else writes. A decision therefore always sees its own last write, and several objects can change at once.
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
@@ -93,8 +93,10 @@ pub struct Writer {
     world: Snapshot,
     ids: Ids,
     recorder: Recorder,
-    queue: VecDeque<Decision>,
-    queued: HashSet<Decision>,
+    /// Decisions of this wave and of the next. A wave runs in the order of [`Decision`], so that what settles how many
+    /// pods there shall be is decided before what makes and ends them.
+    wave: BTreeSet<Decision>,
+    next_wave: BTreeSet<Decision>,
     alarms: BTreeSet<(Timestamp, Decision)>,
     alarm_of: HashMap<Decision, Timestamp>,
     setbacks: HashMap<Decision, Setback>,
@@ -113,8 +115,8 @@ impl Writer {
         let mut writer = Writer {
             recorder: Recorder::recover(&world),
             ids,
-            queue: VecDeque::new(),
-            queued: HashSet::new(),
+            wave: BTreeSet::new(),
+            next_wave: BTreeSet::new(),
             alarms: BTreeSet::new(),
             alarm_of: HashMap::new(),
             setbacks: HashMap::new(),
@@ -141,7 +143,7 @@ impl Writer {
 
     /// True if decisions are left over that no request has to come for.
     pub fn has_decisions(&self) -> bool {
-        !self.queue.is_empty()
+        !self.wave.is_empty() || !self.next_wave.is_empty()
     }
 
     /// When a decision has to be made although nothing changed.
@@ -277,8 +279,8 @@ impl Writer {
     }
 
     fn wake(&mut self, decision: Decision) {
-        if self.queued.insert(decision.clone()) {
-            self.queue.push_back(decision);
+        if !self.wave.contains(&decision) {
+            self.next_wave.insert(decision);
         }
     }
 
@@ -305,8 +307,10 @@ impl Writer {
             if turn.changes.len() >= limits::TURN_WRITES {
                 return;
             }
-            let Some(decision) = self.queue.pop_front() else { return };
-            self.queued.remove(&decision);
+            if self.wave.is_empty() {
+                std::mem::swap(&mut self.wave, &mut self.next_wave);
+            }
+            let Some(decision) = self.wave.pop_first() else { return };
             self.decide_one(turn, decision, now);
         }
     }
@@ -428,7 +432,7 @@ impl Writer {
     }
 
     fn record(&mut self, turn: &mut Turn, note: &EventNote, now: Timestamp) {
-        let recorded = self.recorder.record(note, &self.world, now);
+        let Some(recorded) = self.recorder.record(note, &self.world, now) else { return };
         let mut call = Call { world: &self.world, now, ids: &mut self.ids };
         let outcome = match recorded {
             Recorded::Create(body) => {
