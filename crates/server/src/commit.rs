@@ -16,6 +16,9 @@ use crate::metrics::Metrics;
 use crate::published::Published;
 use crate::turn::Answer;
 
+/// What a client is told.
+type Answered = Result<Answer, Refusal>;
+
 /// One turn, ready to be committed.
 #[derive(Default)]
 pub struct Turn {
@@ -24,7 +27,7 @@ pub struct Turn {
     /// What changed, in order.
     pub changes: Vec<Change>,
     /// Who waits for it.
-    pub answers: Vec<(oneshot::Sender<Result<Answer, Refusal>>, Result<Answer, Refusal>)>,
+    pub answers: Vec<(oneshot::Sender<Answered>, Answered)>,
 }
 
 impl Turn {

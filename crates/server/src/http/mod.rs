@@ -106,7 +106,7 @@ async fn resource(gate: &Gate, user: &User, target: &Target, request: HttpReques
     authorize(&gate.snapshot(), user, &asked)?;
     match (verb, target.subresource.as_str()) {
         ("get", "log") => logs::stream(gate, target, &query).await,
-        ("get", "") | ("get", "status") => read::get(gate, target, request.headers()),
+        ("get", "") | ("get", "status") => read::get(gate, target, &query, request.headers()),
         ("get", "scale") => read::scale(gate, target),
         ("list", "") => read::list(gate, target.kind, &selection, &query, request.headers()),
         ("watch", "") => watch::watch(gate, target.kind, selection, &query, request.headers()),

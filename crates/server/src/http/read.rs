@@ -18,12 +18,12 @@ use super::{Gate, reply, table};
 use crate::door;
 
 /// One object.
-pub fn get(gate: &Gate, target: &Target, headers: &HeaderMap) -> Result<Response, Refusal> {
+pub fn get(gate: &Gate, target: &Target, query: &Query, headers: &HeaderMap) -> Result<Response, Refusal> {
     let object = find(&gate.snapshot(), target)?;
     match form(headers)? {
         Form::Table(version) => {
-            let rows = table::Table::new(target.kind, version, "Object");
-            let table = rows.render(&[object.clone()], object.revision, None, None);
+            let rows = table::Table::new(target.kind, version, query.text("includeObject"));
+            let table = rows.render(std::slice::from_ref(&object), object.revision, None, None);
             Ok(reply::json(&table))
         }
         Form::Metadata(version) => Ok(reply::json(&metadata_only(&object, version))),

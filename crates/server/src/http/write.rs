@@ -202,7 +202,12 @@ fn show(target: &Target, object: &Arc<Object>, code: StatusCode, headers: &Heade
         return Ok(reply::bytes(code, Bytes::from(scale.to_string())));
     }
     if let Form::Table(version) = read::form(headers)? {
-        let table = table::Table::new(target.kind, version, "").render(&[object.clone()], object.revision, None, None);
+        let table = table::Table::new(target.kind, version, "").render(
+            std::slice::from_ref(object),
+            object.revision,
+            None,
+            None,
+        );
         return Ok(reply::bytes(code, Bytes::from(table.to_string())));
     }
     Ok(reply::bytes(code, object.json.clone()))
