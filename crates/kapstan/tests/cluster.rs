@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -29,6 +29,11 @@ impl Setup {
     /// A control plane without nodes.
     pub fn bare() -> Setup {
         Setup { arguments: vec!["--no-agent".into()], joined: Vec::new(), profile: None }
+    }
+
+    /// A node on this machine, with real containers.
+    pub fn node() -> Setup {
+        Setup { arguments: Vec::new(), joined: Vec::new(), profile: None }
     }
 
     /// `count` simulated nodes inside the server.
@@ -117,6 +122,14 @@ impl Cluster {
         command
     }
 
+    /// Starts kubectl on something that does not end by itself, and gives what it prints line by line.
+    pub fn watch(&self, kubectl: &Kubectl, arguments: &[&str]) -> Watch {
+        let mut command = self.kubectl_command(kubectl, arguments);
+        let mut child = end_with_parent(&mut command).stdout(Stdio::piped()).spawn().unwrap();
+        let lines = lines(BufReader::new(child.stdout.take().unwrap()));
+        Watch { child, lines }
+    }
+
     fn environment(&self, command: &mut Command, kubectl: &Kubectl) {
         let folder = kubectl.folder(self.folder());
         let path = std::env::var("PATH").unwrap_or_default();
@@ -154,6 +167,39 @@ impl Cluster {
     }
 }
 
+/// A running `kubectl … --watch`, ended when it is dropped.
+pub struct Watch {
+    child: Child,
+    lines: mpsc::Receiver<String>,
+}
+
+impl Watch {
+    /// Collects lines until `enough` of them are there; fails when that takes too long.
+    pub fn until(&self, enough: impl Fn(&[String]) -> bool) -> Vec<String> {
+        let until = Instant::now() + PATIENCE;
+        let mut seen = Vec::new();
+        while !enough(&seen) {
+            let line = self.lines.recv_timeout(until.saturating_duration_since(Instant::now()));
+            seen.push(line.unwrap_or_else(|_| panic!("nothing more was printed after\n{}", seen.join("\n"))));
+        }
+        seen
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+/// Reads to the end, so that a full pipe never stops who writes.
+fn lines(output: BufReader<ChildStdout>) -> mpsc::Receiver<String> {
+    let (sender, receiver) = mpsc::channel();
+    std::thread::spawn(move || output.lines().map_while(Result::ok).for_each(|line| drop(sender.send(line))));
+    receiver
+}
+
 /// The server's process and where it listens.
 struct Server {
     process: Process,
@@ -180,13 +226,8 @@ impl Process {
         let file = fs::OpenOptions::new().create(true).append(true).open(log).unwrap();
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(file);
         let mut child = end_with_parent(&mut command).spawn().unwrap();
-        let output = BufReader::new(child.stdout.take().unwrap());
+        let ready = lines(BufReader::new(child.stdout.take().unwrap()));
         let process = Process { child, log: log.to_owned() };
-        let (lines, ready) = mpsc::channel();
-        std::thread::spawn(move || {
-            // Read to the end: a full pipe would stop the child.
-            output.lines().map_while(Result::ok).for_each(|line| drop(lines.send(line)));
-        });
         let until = Instant::now() + START;
         loop {
             match ready.recv_timeout(until.saturating_duration_since(Instant::now())) {
@@ -232,6 +273,13 @@ fn end_with_parent(command: &mut Command) -> &mut Command {
     unsafe { command.pre_exec(|| Ok(nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?)) }
 }
 
+/// A client with the administrator's rights.
+pub async fn client(cluster: &Cluster) -> kube::Client {
+    let file = kube::config::Kubeconfig::read_from(cluster.kubeconfig()).unwrap();
+    let config = kube::Config::from_custom_kubeconfig(file, &kube::config::KubeConfigOptions::default()).await.unwrap();
+    kube::Client::try_from(config).unwrap()
+}
+
 /// Runs `kapstan ARGUMENTS` to its end.
 pub fn kapstan(arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_kapstan"));
@@ -258,9 +306,10 @@ impl Kubectl {
 
     /// Debian's 1.20, which `KAPSTAN_KUBECTL_OLD` names or `cargo xtask test` fetched; says so when there is none.
     pub fn old() -> Option<Kubectl> {
-        let fetched = Path::new(env!("CARGO_BIN_EXE_kapstan")).join("../../tools/kubernetes-client/usr/bin/kubectl");
+        let target = Path::new(env!("CARGO_BIN_EXE_kapstan")).ancestors().nth(2).unwrap();
+        let fetched = target.join("tools/kubernetes-client/usr/bin/kubectl");
         let named = std::env::var_os("KAPSTAN_KUBECTL_OLD").map(PathBuf::from);
-        let found = named.or_else(|| fetched.canonicalize().ok());
+        let found = named.or_else(|| fetched.exists().then_some(fetched));
         Kubectl::or_skip(
             found,
             "1.20",

@@ -6,6 +6,15 @@
 // In tests a failed assumption is a failed test.
 #![allow(clippy::unwrap_used)]
 
+mod bad_input;
 mod cluster;
+mod containers;
+mod crash;
+mod demo;
 mod fourth_seed;
+mod identity;
+mod raw;
+mod reads;
+mod start;
 mod transcript;
+mod writes;

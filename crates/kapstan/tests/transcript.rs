@@ -2,7 +2,7 @@
 //!
 //! A line `$ COMMAND` is run in a shell; the lines below it are what it prints, standard error after standard output and
 //! `[exit CODE]` last when it fails. A line `# TEXT` is for the reader. A line `...` stands for any lines.
-//! What differs from run to run is masked: `<age>`, `<time>`, `<ip>`, `<hash-N>` (numbered as they appear) and `<pod>`.
+//! What differs from run to run is masked: `<age>`, `<time>`, `<ip>`, `<uid>`, `<hash-N>` (numbered as they appear) and `<pod>`.
 //! Spaces count only as separators, rows of a table in any order are the same. A command that only looks is repeated
 //! until it shows what it should. `UPDATE_EXPECT=1` writes down what was printed where it differs.
 
@@ -10,6 +10,7 @@ use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Output;
+use std::time::Duration;
 
 use crate::cluster::{Cluster, Kubectl, PATIENCE, eventually};
 
@@ -78,25 +79,25 @@ fn parse(text: &str) -> Vec<Part<'_>> {
 
 /// What the command printed, if it is not what was expected.
 fn run(cluster: &Cluster, kubectl: &Kubectl, command: &str, expected: &str, masks: &mut Masks) -> Option<String> {
-    let mut attempt = || {
+    let attempt = || {
         let mut tried = masks.clone();
         let printed = tried.mask(&terminal(&cluster.shell(kubectl, command)));
-        let matched = same(expected, &printed);
-        *masks =
-            if matched || !LOOKS.iter().any(|look| command.starts_with(look)) { tried.clone() } else { masks.clone() };
-        if matched { Ok(()) } else { Err((printed, tried)) }
+        if same(expected, &printed) { Ok(tried) } else { Err((tried, printed)) }
     };
     let looks = LOOKS.iter().any(|look| command.starts_with(look));
-    let outcome = if looks { eventually(PATIENCE, attempt) } else { attempt() };
-    let (printed, tried) = outcome.err()?;
+    let patience = if looks { PATIENCE } else { Duration::ZERO };
+    let (tried, printed) = match eventually(patience, attempt) {
+        Ok(tried) => (tried, None),
+        Err((tried, printed)) => (tried, Some(printed)),
+    };
     *masks = tried;
-    Some(printed)
+    printed
 }
 
 /// What a terminal would show.
 fn terminal(output: &Output) -> String {
     let both = [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned()).join("");
-    let lines = both.lines().map(str::trim_end).filter(|line| !line.is_empty() && *line != CHATTER);
+    let lines = both.lines().map(str::trim_end).filter(|line| *line != CHATTER);
     let mut text: String = lines.map(|line| format!("{line}\n")).collect();
     if !output.status.success() {
         writeln!(text, "[exit {}]", output.status.code().unwrap_or(-1)).unwrap();
@@ -129,21 +130,21 @@ struct Masks {
 }
 
 impl Masks {
+    /// Masks what a terminal showed; empty lines, which end tables, go.
     fn mask(&mut self, text: &str) -> String {
-        let mut lines: Vec<String> = Vec::new();
-        let mut table = None;
-        for line in text.lines() {
-            let line = self.words(line);
-            let cells = cells(&line);
-            if cells.iter().any(|cell| matches!(*cell, "AGE" | "Age")) {
-                table = Some(lines.len());
-            }
-            lines.push(if table.is_some() { ages(&line) } else { time(&line) });
-        }
-        if let Some(header) = table {
-            align(&mut lines[header..]);
-        }
-        lines.iter().map(|line| format!("{line}\n")).collect()
+        let paragraphs: Vec<Vec<&str>> =
+            text.lines().collect::<Vec<_>>().split(|line| line.is_empty()).map(<[_]>::to_vec).collect();
+        paragraphs.iter().flat_map(|lines| self.paragraph(lines)).map(|line| line + "\n").collect()
+    }
+
+    fn paragraph(&mut self, lines: &[&str]) -> Vec<String> {
+        let mut lines: Vec<String> = lines.iter().map(|line| self.words(line)).collect();
+        let is_header = |line: &String| cells(line).iter().any(|cell| matches!(*cell, "AGE" | "Age"));
+        let table = lines.iter().position(is_header).unwrap_or(lines.len());
+        lines[..table].iter_mut().for_each(|line| *line = time(line));
+        lines[table..].iter_mut().for_each(|line| *line = ages(line));
+        align(&mut lines[table..]);
+        lines
     }
 
     /// Masks names and addresses in a line.
@@ -169,6 +170,7 @@ impl Masks {
         }
         let parts: Vec<&str> = word.split('-').collect();
         match parts.as_slice() {
+            [a, b, c, d, e] if [a, b, c, d, e].map(|part| part.len()) == [8, 4, 4, 4, 12] => "<uid>".into(),
             [owner @ .., hash, pod] if !owner.is_empty() && random(hash, 7..=10) && random(pod, 5..=5) => {
                 format!("{}-{}-<pod>", owner.join("-"), self.hash(hash))
             }
@@ -229,6 +231,9 @@ fn time(line: &str) -> String {
 
 /// Aligns a table anew after masking; what `get` lists is sorted, since random names have no order.
 fn align(lines: &mut [String]) {
+    if lines.is_empty() {
+        return;
+    }
     let indent = lines[0].len() - lines[0].trim_start().len();
     let gap = if indent == 0 { 3 } else { 2 };
     if indent == 0 {
