@@ -145,9 +145,13 @@ kinds! {
     ConfigMap: core::ConfigMap, "" "v1" "configmaps" "configmap" ["cm"] Namespaced sub [] cat [];
     Secret: core::Secret, "" "v1" "secrets" "secret" [] Namespaced sub [] cat [];
     ServiceAccount: core::ServiceAccount, "" "v1" "serviceaccounts" "serviceaccount" ["sa"] Namespaced sub [] cat [];
+    ReplicationController: core::ReplicationController, "" "v1" "replicationcontrollers" "replicationcontroller" ["rc"] Namespaced sub ["status", "scale"] cat ["all"];
     Event: core::Event, "" "v1" "events" "event" ["ev"] Namespaced sub [] cat [];
     Deployment: apps::Deployment, "apps" "v1" "deployments" "deployment" ["deploy"] Namespaced sub ["status", "scale"] cat ["all"];
     ReplicaSet: apps::ReplicaSet, "apps" "v1" "replicasets" "replicaset" ["rs"] Namespaced sub ["status", "scale"] cat ["all"];
+    DaemonSet: apps::DaemonSet, "apps" "v1" "daemonsets" "daemonset" ["ds"] Namespaced sub ["status"] cat ["all"];
+    StatefulSet: apps::StatefulSet, "apps" "v1" "statefulsets" "statefulset" ["sts"] Namespaced sub ["status", "scale"] cat ["all"];
+    ControllerRevision: apps::ControllerRevision, "apps" "v1" "controllerrevisions" "controllerrevision" [] Namespaced sub [] cat [];
     EndpointSlice: discovery::EndpointSlice, "discovery.k8s.io" "v1" "endpointslices" "endpointslice" [] Namespaced sub [] cat [];
     Lease: coordination::Lease, "coordination.k8s.io" "v1" "leases" "lease" [] Namespaced sub [] cat [];
     ClusterRole: rbac::ClusterRole, "rbac.authorization.k8s.io" "v1" "clusterroles" "clusterrole" [] Cluster sub [] cat [];

@@ -7,6 +7,7 @@ pub mod int_or_string;
 pub mod kinds;
 pub mod limits;
 pub mod names;
+pub mod node_fit;
 pub mod node_load;
 pub mod object;
 pub mod patch;

@@ -34,6 +34,9 @@ pub fn create(body: &mut Body) {
         Body::Service(service) => create_service(service),
         Body::Deployment(deployment) => deployment.status = Some(Default::default()),
         Body::ReplicaSet(replica_set) => replica_set.status = Some(Default::default()),
+        Body::ReplicationController(controller) => controller.status = Some(Default::default()),
+        Body::DaemonSet(daemon_set) => create_daemon_set(daemon_set),
+        Body::StatefulSet(stateful_set) => stateful_set.status = Some(Default::default()),
         // A node reports about itself when it joins.
         Body::Node(_) => {}
         Body::Endpoints(_)
@@ -41,6 +44,7 @@ pub fn create(body: &mut Body) {
         | Body::Secret(_)
         | Body::ServiceAccount(_)
         | Body::Event(_)
+        | Body::ControllerRevision(_)
         | Body::EndpointSlice(_)
         | Body::Lease(_)
         | Body::ClusterRole(_)
@@ -64,6 +68,9 @@ pub fn update(new: &mut Body, old: &Body) {
         (Body::Service(new), Body::Service(old)) => update_service(new, old),
         (Body::Deployment(new), Body::Deployment(old)) => new.status.clone_from(&old.status),
         (Body::ReplicaSet(new), Body::ReplicaSet(old)) => new.status.clone_from(&old.status),
+        (Body::ReplicationController(new), Body::ReplicationController(old)) => new.status.clone_from(&old.status),
+        (Body::DaemonSet(new), Body::DaemonSet(old)) => update_daemon_set(new, old),
+        (Body::StatefulSet(new), Body::StatefulSet(old)) => new.status.clone_from(&old.status),
         _ => {}
     }
     if has_generation(old) && wants_more(new, old) {
@@ -85,6 +92,9 @@ pub fn update_status(new: &mut Body, old: &Body) {
             new.metadata.labels.clone_from(&old.metadata.labels);
         }
         (Body::ReplicaSet(new), Body::ReplicaSet(old)) => new.spec.clone_from(&old.spec),
+        (Body::ReplicationController(new), Body::ReplicationController(old)) => new.spec.clone_from(&old.spec),
+        (Body::DaemonSet(new), Body::DaemonSet(old)) => new.spec.clone_from(&old.spec),
+        (Body::StatefulSet(new), Body::StatefulSet(old)) => new.spec.clone_from(&old.spec),
         _ => {}
     }
 }
@@ -108,7 +118,16 @@ fn keep_server_fields(new: &mut ObjectMeta, old: &ObjectMeta) {
 
 /// Kinds whose `metadata.generation` counts the changes of what is wanted.
 fn has_generation(body: &Body) -> bool {
-    matches!(body, Body::Pod(_) | Body::Deployment(_) | Body::ReplicaSet(_) | Body::EndpointSlice(_))
+    matches!(
+        body,
+        Body::Pod(_)
+            | Body::Deployment(_)
+            | Body::ReplicaSet(_)
+            | Body::ReplicationController(_)
+            | Body::DaemonSet(_)
+            | Body::StatefulSet(_)
+            | Body::EndpointSlice(_)
+    )
 }
 
 /// Whether what is wanted changed.
@@ -120,6 +139,9 @@ fn wants_more(new: &Body, old: &Body) -> bool {
             new.spec != old.spec || new.metadata.annotations != old.metadata.annotations
         }
         (Body::ReplicaSet(new), Body::ReplicaSet(old)) => new.spec != old.spec,
+        (Body::ReplicationController(new), Body::ReplicationController(old)) => new.spec != old.spec,
+        (Body::DaemonSet(new), Body::DaemonSet(old)) => new.spec != old.spec,
+        (Body::StatefulSet(new), Body::StatefulSet(old)) => new.spec != old.spec,
         (Body::EndpointSlice(new), Body::EndpointSlice(old)) => {
             (&new.address_type, &new.endpoints, &new.ports, &new.metadata.labels)
                 != (&old.address_type, &old.endpoints, &old.ports, &old.metadata.labels)

@@ -3,8 +3,10 @@
 //! Mirrors upstream's `pkg/controller/controller_ref_manager.go` (ClaimObject). Never takes what another controller
 //! manages, and never adopts while either side is being deleted.
 
+use api::limits::BURST_REPLICAS;
 use api::object::controller_of;
-use api::{Body, Typed, Write};
+use api::selector::Selector;
+use api::{Body, Kind, Snapshot, Typed, Write};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
 /// What becomes of an object that a controller looks at.
@@ -32,9 +34,48 @@ pub fn judge(object: &ObjectMeta, owner: &ObjectMeta, fits: bool) -> Claim {
     }
 }
 
-/// The reference that makes `owner` the controller of what carries it.
-pub fn controller_reference<T: Typed>(owner: &ObjectMeta) -> OwnerReference {
-    let info = T::KIND.info();
+/// What a workload manages, and what it has to take or let go first.
+pub struct Claimed<'a, T> {
+    /// What is its own.
+    pub own: Vec<&'a T>,
+    /// Adoptions and releases; at most so many at once.
+    pub writes: Vec<Write>,
+}
+
+/// Sorts the objects of a namespace that `owner` manages, or might. `may` says which it may manage at all.
+pub fn gather<'a, T>(
+    kind: Kind,
+    owner: &ObjectMeta,
+    selector: &Selector,
+    world: &'a Snapshot,
+    may: impl Fn(&T) -> bool,
+) -> Claimed<'a, T>
+where
+    T: Typed + Clone + k8s_openapi::Metadata<Ty = ObjectMeta> + 'a,
+{
+    let uid = owner.uid.as_deref().unwrap_or("");
+    let namespace = owner.namespace.as_deref().unwrap_or("");
+    let mut claimed = Claimed { own: Vec::new(), writes: Vec::new() };
+    for object in world.controlled_by::<T>(uid).chain(world.orphans::<T>(namespace)) {
+        let meta = object.metadata();
+        if meta.namespace != owner.namespace {
+            continue;
+        }
+        let going = meta.deletion_timestamp.is_some() || claimed.writes.len() >= BURST_REPLICAS;
+        match judge(meta, owner, selector.matches(meta.labels.as_ref()) && may(object)) {
+            Claim::Mine => claimed.own.push(object),
+            _ if going => {}
+            Claim::Adopt => claimed.writes.push(adopt(object, controller_reference(kind, owner))),
+            Claim::Release => claimed.writes.push(release(object, uid)),
+            Claim::Other => {}
+        }
+    }
+    claimed
+}
+
+/// The reference that makes `owner`, of this kind, the controller of what carries it.
+pub fn controller_reference(kind: Kind, owner: &ObjectMeta) -> OwnerReference {
+    let info = kind.info();
     OwnerReference {
         api_version: info.api_version(),
         kind: info.kind.to_owned(),

@@ -4,9 +4,12 @@
 //! of times, by the server, against another cluster or in a test. It does no IO and reads no clock.
 
 mod claim;
+mod daemon_set;
 mod deployment;
 mod endpoints;
+mod failed;
 mod garbage_collector;
+mod history;
 mod namespace;
 mod obstacle;
 mod pod_garbage_collector;
@@ -14,6 +17,8 @@ mod pods;
 mod refusals;
 mod replica_set;
 mod specs;
+mod stateful_set;
+mod template;
 mod wakes;
 
 #[cfg(test)]
@@ -29,8 +34,12 @@ pub use wakes::{wake_all, wakes};
 pub enum Controller {
     /// ReplicaSets of a Deployment. The key is the Deployment's.
     Deployment,
-    /// Pods of a ReplicaSet. The key is the ReplicaSet's.
+    /// Pods of a ReplicaSet or a ReplicationController. The key is the ReplicaSet's or the ReplicationController's.
     ReplicaSet,
+    /// A pod on every fitting node. The key is the DaemonSet's.
+    DaemonSet,
+    /// Pods with stable names. The key is the StatefulSet's.
+    StatefulSet,
     /// Endpoints and EndpointSlices of a Service. The key is the Service's.
     Endpoints,
     /// A pod whose node is gone. The key is the pod's.
@@ -46,6 +55,8 @@ pub fn reconcile(who: Controller, key: &Key, world: &Snapshot, context: &Context
     match who {
         Controller::Deployment => deployment::reconcile(key, world, context),
         Controller::ReplicaSet => replica_set::reconcile(key, world, context),
+        Controller::DaemonSet => daemon_set::reconcile(key, world, context),
+        Controller::StatefulSet => stateful_set::reconcile(key, world, context),
         Controller::Endpoints => endpoints::reconcile(key, world),
         Controller::PodGarbageCollector => pod_garbage_collector::reconcile(key, world, context),
         Controller::GarbageCollector => garbage_collector::reconcile(key, world),

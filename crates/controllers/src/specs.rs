@@ -2,7 +2,9 @@
 
 use std::sync::LazyLock;
 
-use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, ReplicaSet, ReplicaSetSpec};
+use k8s_openapi::api::apps::v1::{
+    DaemonSet, DaemonSetSpec, Deployment, DeploymentSpec, ReplicaSet, ReplicaSetSpec, StatefulSet, StatefulSetSpec,
+};
 
 /// Spec of a Deployment.
 pub fn of_deployment(deployment: &Deployment) -> &DeploymentSpec {
@@ -13,5 +15,17 @@ pub fn of_deployment(deployment: &Deployment) -> &DeploymentSpec {
 /// Spec of a ReplicaSet.
 pub fn of_set(set: &ReplicaSet) -> &ReplicaSetSpec {
     static NONE: LazyLock<ReplicaSetSpec> = LazyLock::new(ReplicaSetSpec::default);
+    set.spec.as_ref().unwrap_or(&NONE)
+}
+
+/// Spec of a DaemonSet.
+pub fn of_daemon_set(set: &DaemonSet) -> &DaemonSetSpec {
+    static NONE: LazyLock<DaemonSetSpec> = LazyLock::new(DaemonSetSpec::default);
+    set.spec.as_ref().unwrap_or(&NONE)
+}
+
+/// Spec of a StatefulSet.
+pub fn of_stateful_set(set: &StatefulSet) -> &StatefulSetSpec {
+    static NONE: LazyLock<StatefulSetSpec> = LazyLock::new(StatefulSetSpec::default);
     set.spec.as_ref().unwrap_or(&NONE)
 }

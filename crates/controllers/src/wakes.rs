@@ -9,11 +9,11 @@ use std::collections::BTreeMap;
 use api::object::controller_of;
 use api::selector::Selector;
 use api::{Change, Key, Kind, Object, Snapshot};
-use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
-use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::api::core::v1::{Namespace, Pod, ReplicationController, Service};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
-use crate::{Controller, endpoints, garbage_collector, pods, specs};
+use crate::{Controller, daemon_set, endpoints, garbage_collector, pods};
 
 /// What is called for every decision to be woken.
 type Wake<'a> = dyn FnMut(Controller, Key) + 'a;
@@ -23,6 +23,8 @@ pub fn wakes(change: &Change, world: &Snapshot, wake: &mut dyn FnMut(Controller,
     match change.kind() {
         Kind::Pod => pod_changed(change, world, wake),
         Kind::ReplicaSet => replica_set_changed(change, world, wake),
+        Kind::ReplicationController | Kind::DaemonSet | Kind::StatefulSet => keeper_changed(change, wake),
+        Kind::ControllerRevision => revision_changed(change, world, wake),
         Kind::Deployment => deployment_changed(change, wake),
         Kind::Service => wake(Controller::Endpoints, change.object().key()),
         Kind::Endpoints | Kind::EndpointSlice => endpoints_changed(change, wake),
@@ -41,6 +43,9 @@ pub fn wake_all(world: &Snapshot, wake: &mut dyn FnMut(Controller, Key)) {
     };
     all(Kind::ReplicaSet, Controller::ReplicaSet);
     all(Kind::Deployment, Controller::Deployment);
+    all(Kind::ReplicationController, Controller::ReplicaSet);
+    all(Kind::DaemonSet, Controller::DaemonSet);
+    all(Kind::StatefulSet, Controller::StatefulSet);
     all(Kind::Service, Controller::Endpoints);
     all(Kind::Namespace, Controller::Namespace);
     let nodes_gone = world.objects(Kind::Pod, None).filter(|object| {
@@ -81,11 +86,12 @@ fn pod_changed(change: &Change, world: &Snapshot, wake: &mut Wake) {
     if replica_digest(change.before.as_deref()) != replica_digest(change.after.as_deref()) {
         for pod in sides(change) {
             match controller_of(pod.meta()) {
-                Some(owner) if owner.kind == "ReplicaSet" => {
-                    wake(Controller::ReplicaSet, Key::new(Kind::ReplicaSet, pod.namespace(), owner.name.clone()));
+                Some(owner) => {
+                    if let Some((who, kind)) = keeper(&owner.kind) {
+                        wake(who, Key::new(kind, pod.namespace(), owner.name.clone()));
+                    }
                 }
-                Some(_) => {}
-                None => wake_selecting::<ReplicaSet>(pod, world, Controller::ReplicaSet, wake),
+                None => wake_adopters(pod, world, wake),
             }
         }
     }
@@ -101,7 +107,26 @@ fn pod_changed(change: &Change, world: &Snapshot, wake: &mut Wake) {
     }
 }
 
-/// All that a ReplicaSet counts a pod by.
+/// Who keeps the pods of an owner of this kind.
+fn keeper(kind: &str) -> Option<(Controller, Kind)> {
+    Some(match kind {
+        "ReplicaSet" => (Controller::ReplicaSet, Kind::ReplicaSet),
+        "ReplicationController" => (Controller::ReplicaSet, Kind::ReplicationController),
+        "DaemonSet" => (Controller::DaemonSet, Kind::DaemonSet),
+        "StatefulSet" => (Controller::StatefulSet, Kind::StatefulSet),
+        _ => return None,
+    })
+}
+
+/// Wakes those who might adopt a pod that nobody manages.
+fn wake_adopters(pod: &Object, world: &Snapshot, wake: &mut Wake) {
+    wake_selecting::<ReplicaSet>(pod, world, Controller::ReplicaSet, wake);
+    wake_selecting::<ReplicationController>(pod, world, Controller::ReplicaSet, wake);
+    wake_selecting::<DaemonSet>(pod, world, Controller::DaemonSet, wake);
+    wake_selecting::<StatefulSet>(pod, world, Controller::StatefulSet, wake);
+}
+
+/// All that a ReplicaSet and its like count a pod by.
 #[derive(PartialEq)]
 struct ReplicaDigest<'a> {
     meta: (&'a Option<BTreeMap<String, String>>, Option<&'a str>, bool),
@@ -123,34 +148,50 @@ fn replica_digest(object: Option<&Object>) -> Option<ReplicaDigest<'_>> {
 
 /// A workload that selects what it manages.
 trait Selecting: api::Typed {
-    fn selector(&self) -> &LabelSelector;
-    fn meta(&self) -> &ObjectMeta;
+    fn selector(&self) -> Selector;
+}
+
+fn understood(selector: Option<&LabelSelector>) -> Selector {
+    selector.and_then(|it| Selector::from_label_selector(Some(it)).ok()).unwrap_or_else(Selector::nothing)
 }
 
 impl Selecting for ReplicaSet {
-    fn selector(&self) -> &LabelSelector {
-        &specs::of_set(self).selector
-    }
-    fn meta(&self) -> &ObjectMeta {
-        &self.metadata
+    fn selector(&self) -> Selector {
+        understood(self.spec.as_ref().map(|spec| &spec.selector))
     }
 }
 
 impl Selecting for Deployment {
-    fn selector(&self) -> &LabelSelector {
-        &specs::of_deployment(self).selector
+    fn selector(&self) -> Selector {
+        understood(self.spec.as_ref().map(|spec| &spec.selector))
     }
-    fn meta(&self) -> &ObjectMeta {
-        &self.metadata
+}
+
+impl Selecting for DaemonSet {
+    fn selector(&self) -> Selector {
+        understood(self.spec.as_ref().map(|spec| &spec.selector))
+    }
+}
+
+impl Selecting for StatefulSet {
+    fn selector(&self) -> Selector {
+        understood(self.spec.as_ref().map(|spec| &spec.selector))
+    }
+}
+
+impl Selecting for ReplicationController {
+    fn selector(&self) -> Selector {
+        let labels = self.spec.as_ref().and_then(|spec| spec.selector.as_ref()).filter(|labels| !labels.is_empty());
+        labels.map_or_else(Selector::nothing, Selector::from_labels)
     }
 }
 
 /// Wakes the workloads that might adopt an object which nobody manages.
 fn wake_selecting<T: Selecting>(orphan: &Object, world: &Snapshot, who: Controller, wake: &mut Wake) {
-    for workload in world.list::<T>(Some(orphan.namespace())) {
-        let selector = Selector::from_label_selector(Some(workload.selector()));
-        if selector.is_ok_and(|selector| selector.matches(orphan.meta().labels.as_ref())) {
-            wake(who, Key::new(T::KIND, orphan.namespace(), workload.meta().name.clone().unwrap_or_default()));
+    for workload in world.objects(T::KIND, Some(orphan.namespace())) {
+        let selector = workload.get::<T>().map(Selecting::selector);
+        if selector.is_some_and(|selector| selector.matches(orphan.meta().labels.as_ref())) {
+            wake(who, workload.key());
         }
     }
 }
@@ -186,6 +227,32 @@ fn deployment_changed(change: &Change, wake: &mut Wake) {
     }
 }
 
+fn keeper_changed(change: &Change, wake: &mut Wake) {
+    if same_but_status(change) {
+        return;
+    }
+    if let Some((who, _)) = keeper(change.kind().info().kind) {
+        wake(who, change.object().key());
+    }
+}
+
+/// A recorded template concerns whose template it is; one that nobody owns may be adopted.
+fn revision_changed(change: &Change, world: &Snapshot, wake: &mut Wake) {
+    for revision in sides(change) {
+        match controller_of(revision.meta()) {
+            Some(owner) => {
+                if let Some((who, kind)) = keeper(&owner.kind) {
+                    wake(who, Key::new(kind, revision.namespace(), owner.name.clone()));
+                }
+            }
+            None => {
+                wake_selecting::<DaemonSet>(revision, world, Controller::DaemonSet, wake);
+                wake_selecting::<StatefulSet>(revision, world, Controller::StatefulSet, wake);
+            }
+        }
+    }
+}
+
 /// Somebody else may have changed or deleted what a Service's endpoints are told by.
 fn endpoints_changed(change: &Change, wake: &mut Wake) {
     for service in sides(change).filter_map(endpoints::service_of) {
@@ -194,6 +261,9 @@ fn endpoints_changed(change: &Change, wake: &mut Wake) {
 }
 
 fn node_changed(change: &Change, world: &Snapshot, wake: &mut Wake) {
+    if daemon_set::node_digest(change.before.as_deref()) != daemon_set::node_digest(change.after.as_deref()) {
+        world.objects(Kind::DaemonSet, None).for_each(|set| wake(Controller::DaemonSet, set.key()));
+    }
     if change.after.is_some() {
         return;
     }

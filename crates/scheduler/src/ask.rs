@@ -52,6 +52,11 @@ impl<'a> Ask<'a> {
         affinity.required_during_scheduling_ignored_during_execution.as_ref()
     }
 
+    /// The one node it may go to, if it demands one by name.
+    pub fn only_node(&self) -> Option<&'a str> {
+        self.required_nodes().and_then(api::node_fit::only_node)
+    }
+
     /// What the node had better be like.
     pub fn preferred_nodes(&self) -> &'a [PreferredSchedulingTerm] {
         let affinity = self.spec.and_then(|spec| spec.affinity.as_ref()?.node_affinity.as_ref());

@@ -5,13 +5,17 @@
 //! upstream a taint says so.
 
 use api::Snapshot;
+use api::node_fit::{any_term_fits, is_ready, tolerates};
 use api::node_load::NodeLoad;
 use api::pod_resources::{self, ports_clash};
 use api::quantity::Amount;
-use k8s_openapi::api::core::v1::{Node, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Taint, Toleration};
+use k8s_openapi::api::core::v1::{Node, Taint};
 
 use crate::ask::Ask;
 use crate::name_of;
+
+/// Why a node is not taken that the pod does not ask for.
+pub const NOT_WANTED: &str = "node(s) didn't match Pod's node affinity/selector";
 
 /// Says whether a node can take a pod, other pods' wishes aside; if not, why.
 pub fn check(ask: &Ask, node: &Node, load: Option<&NodeLoad>, world: &Snapshot) -> Result<(), Vec<String>> {
@@ -22,16 +26,10 @@ pub fn check(ask: &Ask, node: &Node, load: Option<&NodeLoad>, world: &Snapshot) 
         "node(s) were not ready",
     )?;
     unless(untolerated(ask, node, &["NoSchedule", "NoExecute"]).next().is_none(), "node(s) had untolerated taint(s)")?;
-    unless(is_wanted(ask, node), "node(s) didn't match Pod's node affinity/selector")?;
+    unless(is_wanted(ask, node), NOT_WANTED)?;
     unless(ports_are_free(ask, load), "node(s) didn't have free ports for the requested pod ports")?;
     let lacking = lacking(ask, node, load, world);
     if lacking.is_empty() { Ok(()) } else { Err(lacking) }
-}
-
-/// True if the node's agent reports that it works.
-pub fn is_ready(node: &Node) -> bool {
-    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
-    conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
 /// Taints with one of these effects that the pod does not put up with.
@@ -52,41 +50,6 @@ pub fn is_wanted(ask: &Ask, node: &Node) -> bool {
     selected && ask.required_nodes().is_none_or(|selector| any_term_fits(selector, node))
 }
 
-/// True if one term of the selector fits.
-fn any_term_fits(selector: &NodeSelector, node: &Node) -> bool {
-    selector.node_selector_terms.iter().any(|term| term_fits(term, node))
-}
-
-/// True if all demands of a term are met. A term without demands fits no node.
-pub fn term_fits(term: &NodeSelectorTerm, node: &Node) -> bool {
-    let expressions = term.match_expressions.as_deref().unwrap_or_default();
-    let fields = term.match_fields.as_deref().unwrap_or_default();
-    let label = |key: &str| node.metadata.labels.as_ref().and_then(|labels| labels.get(key)).map(String::as_str);
-    let field = |key: &str| if key == "metadata.name" { Some(name_of(node)) } else { None };
-    (!expressions.is_empty() || !fields.is_empty())
-        && expressions.iter().all(|demand| is_met(demand, label(&demand.key)))
-        && fields.iter().all(|demand| demand.key == "metadata.name" && is_met(demand, field(&demand.key)))
-}
-
-fn is_met(demand: &NodeSelectorRequirement, found: Option<&str>) -> bool {
-    let values = demand.values.as_deref().unwrap_or_default();
-    let among = || found.is_some_and(|found| values.iter().any(|value| value == found));
-    let compare = |holds: fn(i64, i64) -> bool| {
-        let limit = values.first().and_then(|value| value.parse::<i64>().ok());
-        let number = found.and_then(|found| found.parse::<i64>().ok());
-        values.len() == 1 && number.zip(limit).is_some_and(|(number, limit)| holds(number, limit))
-    };
-    match demand.operator.as_str() {
-        "In" => among(),
-        "NotIn" => !among(),
-        "Exists" => found.is_some(),
-        "DoesNotExist" => found.is_none(),
-        "Gt" => compare(|number, limit| number > limit),
-        "Lt" => compare(|number, limit| number < limit),
-        _ => false,
-    }
-}
-
 fn takes_pods(ask: &Ask, node: &Node) -> bool {
     let cordoned = node.spec.as_ref().and_then(|spec| spec.unschedulable).unwrap_or(false);
     !cordoned || tolerates(ask.tolerations(), &taint("node.kubernetes.io/unschedulable"))
@@ -94,20 +57,6 @@ fn takes_pods(ask: &Ask, node: &Node) -> bool {
 
 fn taint(key: &str) -> Taint {
     Taint { key: key.to_owned(), effect: "NoSchedule".into(), ..Default::default() }
-}
-
-/// Upstream: ToleratesTaint.
-fn tolerates(tolerations: &[Toleration], taint: &Taint) -> bool {
-    let text = |text: &Option<String>| text.clone().unwrap_or_default();
-    tolerations.iter().any(|toleration| {
-        let (effect, key) = (text(&toleration.effect), text(&toleration.key));
-        let value_fits = match toleration.operator.as_deref() {
-            None | Some("" | "Equal") => text(&toleration.value) == text(&taint.value),
-            Some("Exists") => true,
-            _ => false,
-        };
-        (effect.is_empty() || effect == taint.effect) && (key.is_empty() || key == taint.key) && value_fits
-    })
 }
 
 fn ports_are_free(ask: &Ask, load: Option<&NodeLoad>) -> bool {

@@ -16,6 +16,7 @@ mod tests;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
+use api::node_fit::is_ready;
 use api::{Change, Context, EventNote, EventType, Key, Kind, Object, Plan, Snapshot, Typed, Write};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Node, Pod, PodCondition};
@@ -79,14 +80,18 @@ pub fn place(pod: &Pod, world: &Snapshot) -> Placement {
         return Placement::NotMine;
     }
     let ask = Ask::of(pod);
-    let nodes: Vec<&Node> = world.list::<Node>(None).collect();
-    if nodes.is_empty() {
+    if world.count(Kind::Node) == 0 {
         return Placement::Unschedulable { message: "no nodes available to schedule pods".into() };
     }
+    let nodes = candidates(&ask, world);
     let topology = Topology::survey(pod, &ask, &nodes, world);
-    let start = (hash(&[uid(pod)]) % nodes.len() as u64) as usize;
+    let start = hash(&[uid(pod)]).checked_rem(nodes.len() as u64).unwrap_or(0) as usize;
     let mut fitting: Vec<&Node> = Vec::new();
     let mut reasons: BTreeMap<String, usize> = BTreeMap::new();
+    let passed_over = world.count(Kind::Node) - nodes.len();
+    if passed_over > 0 {
+        reasons.insert(filter::NOT_WANTED.to_owned(), passed_over);
+    }
     for node in nodes[start..].iter().chain(&nodes[..start]) {
         let load = world.load(name_of(node));
         let verdict = filter::check(&ask, node, load, world).and_then(|()| topology.check(node));
@@ -100,7 +105,18 @@ pub fn place(pod: &Pod, world: &Snapshot) -> Placement {
     }
     match score::best(&ask, uid(pod), &fitting, &topology, world) {
         Some(node) => Placement::Node(name_of(node).to_owned()),
-        None => Placement::Unschedulable { message: explain(nodes.len(), &reasons) },
+        None => Placement::Unschedulable { message: explain(world.count(Kind::Node), &reasons) },
+    }
+}
+
+/// Nodes that are looked at: all, or the one that the pod demands by name, as a DaemonSet's pods do. Where pods
+/// mind each other all nodes have to be seen.
+fn candidates<'a>(ask: &Ask, world: &'a Snapshot) -> Vec<&'a Node> {
+    match ask.only_node() {
+        Some(name) if !ask.minds_other_pods() && world.pods_keeping_away().next().is_none() => {
+            world.get::<Node>("", name).into_iter().collect()
+        }
+        _ => world.list::<Node>(None).collect(),
     }
 }
 
@@ -223,7 +239,7 @@ fn node_changed(change: &Change, world: &Snapshot, wake: &mut dyn FnMut(Key)) {
         let allocatable = |node: &Node| node.status.as_ref().and_then(|status| status.allocatable.clone());
         before.metadata.labels == after.metadata.labels
             && before.spec == after.spec
-            && filter::is_ready(before) == filter::is_ready(after)
+            && is_ready(before) == is_ready(after)
             && allocatable(before) == allocatable(after)
     });
     if !same && anyone_waits(world) {

@@ -5,6 +5,7 @@
 //! Among equals the pod's uid decides, so that a choice can be repeated and pods without any wish are spread.
 
 use api::Snapshot;
+use api::node_fit::term_fits;
 use k8s_openapi::api::core::v1::Node;
 
 use crate::ask::Ask;
@@ -50,7 +51,7 @@ fn emptiness(ask: &Ask, node: &Node, load: Option<&api::node_load::NodeLoad>) ->
 
 /// Sum of the weights of the pod's wishes that the node meets.
 fn liked(ask: &Ask, node: &Node) -> i64 {
-    let met = ask.preferred_nodes().iter().filter(|wish| filter::term_fits(&wish.preference, node));
+    let met = ask.preferred_nodes().iter().filter(|wish| term_fits(&wish.preference, node));
     met.map(|wish| i64::from(wish.weight)).sum()
 }
 

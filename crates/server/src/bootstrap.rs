@@ -43,13 +43,15 @@ fn roles() -> Vec<(Kind, &'static str, Value)> {
     let read = json!([{ "apiGroups": workloads, "resources": [
         "configmaps", "endpoints", "events", "pods", "pods/log", "pods/status", "services", "serviceaccounts", "namespaces",
         "deployments", "deployments/scale", "deployments/status", "replicasets", "replicasets/scale", "replicasets/status",
-        "endpointslices"
+        "replicationcontrollers", "replicationcontrollers/scale", "replicationcontrollers/status", "daemonsets", "daemonsets/status",
+        "statefulsets", "statefulsets/scale", "statefulsets/status", "controllerrevisions", "endpointslices"
     ], "verbs": ["get", "list", "watch"] }]);
     let write = json!([
         read[0],
         { "apiGroups": workloads, "resources": [
             "configmaps", "secrets", "events", "pods", "services", "serviceaccounts", "deployments", "deployments/scale",
-            "replicasets", "replicasets/scale", "endpoints", "leases"
+            "replicasets", "replicasets/scale", "replicationcontrollers", "replicationcontrollers/scale", "daemonsets",
+            "statefulsets", "statefulsets/scale", "endpoints", "leases"
         ], "verbs": ["*"] }
     ]);
     let node = json!([

@@ -1,11 +1,12 @@
-//! Defaults of Deployments, ReplicaSets, DaemonSets and StatefulSets.
+//! Defaults of Deployments, ReplicaSets, ReplicationControllers, DaemonSets and StatefulSets.
 //!
-//! Mirrors `pkg/apis/apps/v1/defaults.go`.
+//! Mirrors `pkg/apis/apps/v1/defaults.go`, and for ReplicationControllers `pkg/apis/core/v1/defaults.go`.
 
 use k8s_openapi::api::apps::v1::{
     DaemonSet, Deployment, ReplicaSet, RollingUpdateDaemonSet, RollingUpdateDeployment,
     RollingUpdateStatefulSetStrategy, StatefulSet,
 };
+use k8s_openapi::api::core::v1::ReplicationController;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::{core, fill, pod};
@@ -36,6 +37,22 @@ pub fn replica_set(replica_set: &mut ReplicaSet) {
     let spec = replica_set.spec.get_or_insert_default();
     spec.replicas.get_or_insert(1);
     pod::pod_template(spec.template.get_or_insert_default());
+}
+
+/// A ReplicationController: what it does not say of selector and labels, its template's labels say.
+pub fn replication_controller(controller: &mut ReplicationController) {
+    let spec = controller.spec.get_or_insert_default();
+    let labels = spec.template.as_ref().and_then(|template| template.metadata.as_ref()?.labels.clone());
+    if let Some(labels) = labels.filter(|labels| !labels.is_empty()) {
+        if spec.selector.as_ref().is_none_or(|selector| selector.is_empty()) {
+            spec.selector = Some(labels.clone());
+        }
+        if controller.metadata.labels.as_ref().is_none_or(|labels| labels.is_empty()) {
+            controller.metadata.labels = Some(labels);
+        }
+    }
+    spec.replicas.get_or_insert(1);
+    spec.template.iter_mut().for_each(pod::pod_template);
 }
 
 /// A DaemonSet.

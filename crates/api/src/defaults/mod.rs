@@ -27,12 +27,16 @@ pub fn apply(body: &mut Body) {
         Body::Secret(secret) => core::secret(secret),
         Body::Deployment(deployment) => apps::deployment(deployment),
         Body::ReplicaSet(replica_set) => apps::replica_set(replica_set),
+        Body::ReplicationController(controller) => apps::replication_controller(controller),
+        Body::DaemonSet(daemon_set) => apps::daemon_set(daemon_set),
+        Body::StatefulSet(stateful_set) => apps::stateful_set(stateful_set),
         Body::EndpointSlice(slice) => discovery::endpoint_slice(slice),
         Body::ClusterRoleBinding(binding) => rbac::cluster_role_binding(binding),
         Body::RoleBinding(binding) => rbac::role_binding(binding),
         Body::ConfigMap(_)
         | Body::ServiceAccount(_)
         | Body::Event(_)
+        | Body::ControllerRevision(_)
         | Body::Lease(_)
         | Body::ClusterRole(_)
         | Body::Role(_) => {}

@@ -51,6 +51,10 @@ pub fn create(body: &Body) -> Errors {
         Body::Event(new) => core::event(new, None),
         Body::Deployment(new) => apps::create_deployment(new),
         Body::ReplicaSet(new) => apps::create_replica_set(new),
+        Body::ReplicationController(new) => apps::create_replication_controller(new),
+        Body::DaemonSet(new) => apps::create_daemon_set(new),
+        Body::StatefulSet(new) => apps::create_stateful_set(new),
+        Body::ControllerRevision(new) => apps::create_controller_revision(new),
         Body::EndpointSlice(new) => discovery::endpoint_slice(new, None),
         Body::ClusterRole(new) => rbac::cluster_role(new, None),
         Body::ClusterRoleBinding(new) => rbac::cluster_role_binding(new, None),
@@ -74,6 +78,12 @@ pub fn update(new: &Body, old: &Body) -> Errors {
         (Body::Event(new), Body::Event(old)) => core::event(new, Some(old)),
         (Body::Deployment(new), Body::Deployment(old)) => apps::update_deployment(new, old),
         (Body::ReplicaSet(new), Body::ReplicaSet(old)) => apps::update_replica_set(new, old),
+        (Body::ReplicationController(new), Body::ReplicationController(old)) => {
+            apps::update_replication_controller(new, old)
+        }
+        (Body::DaemonSet(new), Body::DaemonSet(old)) => apps::update_daemon_set(new, old),
+        (Body::StatefulSet(new), Body::StatefulSet(old)) => apps::update_stateful_set(new, old),
+        (Body::ControllerRevision(new), Body::ControllerRevision(old)) => apps::update_controller_revision(new, old),
         (Body::EndpointSlice(new), Body::EndpointSlice(old)) => discovery::endpoint_slice(new, Some(old)),
         (Body::ClusterRole(new), Body::ClusterRole(old)) => rbac::cluster_role(new, Some(old)),
         (Body::ClusterRoleBinding(new), Body::ClusterRoleBinding(old)) => rbac::cluster_role_binding(new, Some(old)),
@@ -122,6 +132,15 @@ fn refuse_unsupported(errors: &mut Errors, body: &Body) {
             let template = replica_set.spec.as_ref().and_then(|spec| spec.template.as_ref());
             template.into_iter().for_each(|template| unsupported::template(errors, &TEMPLATE, template));
         }
+        Body::ReplicationController(controller) => {
+            let template = controller.spec.as_ref().and_then(|spec| spec.template.as_ref());
+            template.into_iter().for_each(|template| unsupported::template(errors, &TEMPLATE, template));
+        }
+        Body::DaemonSet(daemon_set) => {
+            let template = daemon_set.spec.as_ref().map(|spec| &spec.template);
+            template.into_iter().for_each(|template| unsupported::template(errors, &TEMPLATE, template));
+        }
+        Body::StatefulSet(stateful_set) => unsupported::stateful_set(errors, stateful_set),
         _ => {}
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! This is kapstan's own list; upstream has no counterpart. To support a feature is to delete its line here.
 
+use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, PodTemplateSpec, Service};
 
 use super::field::{Errors, Path};
@@ -21,6 +22,15 @@ pub fn pod(errors: &mut Errors, pod: &Pod) {
 pub fn template(errors: &mut Errors, path: &Path<'_>, template: &PodTemplateSpec) {
     if let Some(spec) = template.spec.as_ref() {
         pod_spec(errors, &path.child("spec"), spec);
+    }
+}
+
+/// Notes everything in a StatefulSet that kapstan does not do.
+pub fn stateful_set(errors: &mut Errors, stateful_set: &StatefulSet) {
+    let Some(spec) = stateful_set.spec.as_ref() else { return };
+    template(errors, &Path::root("spec.template"), &spec.template);
+    if is_given(&spec.volume_claim_templates) {
+        refuse(errors, &Path::root("spec.volumeClaimTemplates"), "persistent volumes");
     }
 }
 

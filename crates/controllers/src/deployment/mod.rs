@@ -26,7 +26,7 @@ mod why;
 mod tests;
 
 use api::selector::Selector;
-use api::{Context, EventNote, EventType, Key, Plan, Refusal, Snapshot, Typed, Write};
+use api::{Context, EventNote, EventType, Key, Kind, Plan, Refusal, Snapshot, Typed, Write};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentCondition, ReplicaSet};
 
@@ -178,7 +178,9 @@ fn claims(deployment: &Deployment, selector: &Selector, world: &Snapshot) -> Vec
     here.filter_map(|set| {
         let fits = selector.matches(set.metadata.labels.as_ref());
         match claim::judge(&set.metadata, &deployment.metadata, fits) {
-            Claim::Adopt => Some(claim::adopt(set, claim::controller_reference::<Deployment>(&deployment.metadata))),
+            Claim::Adopt => {
+                Some(claim::adopt(set, claim::controller_reference(Kind::Deployment, &deployment.metadata)))
+            }
             Claim::Release => Some(claim::release(set, uid)),
             Claim::Mine | Claim::Other => None,
         }

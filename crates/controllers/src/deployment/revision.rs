@@ -4,8 +4,8 @@
 //! SetNewReplicaSetAnnotations (`util/deployment_util.go`). Equal templates always give the same set; a name that is
 //! already taken by another template counts up `collisionCount` until a free name is found.
 
-use api::EventType;
 use api::template_hash::{POD_TEMPLATE_HASH_LABEL, template_hash};
+use api::{EventType, Kind};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, ReplicaSetSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 
@@ -185,7 +185,7 @@ fn new_set(deployment: &Deployment, collision_count: Option<i32>) -> ReplicaSet 
             name: Some(set_name(deployment.metadata.name.as_deref().unwrap_or(""), &hash)),
             namespace: deployment.metadata.namespace.clone(),
             labels: Some(labels),
-            owner_references: Some(vec![claim::controller_reference::<Deployment>(&deployment.metadata)]),
+            owner_references: Some(vec![claim::controller_reference(Kind::Deployment, &deployment.metadata)]),
             ..Default::default()
         },
         spec: Some(ReplicaSetSpec {

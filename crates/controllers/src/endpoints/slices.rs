@@ -262,7 +262,7 @@ fn new_slice(group: &Group, service: &Service) -> EndpointSlice {
         metadata: ObjectMeta {
             generate_name: service.metadata.name.as_ref().map(|name| format!("{name}-")),
             namespace: service.metadata.namespace.clone(),
-            owner_references: Some(vec![claim::controller_reference::<Service>(&service.metadata)]),
+            owner_references: Some(vec![claim::controller_reference(Kind::Service, &service.metadata)]),
             ..Default::default()
         },
         ports: group.ports(),

@@ -1,36 +1,40 @@
-//! Keeps the number of pods of a ReplicaSet: makes what is missing, ends what is too much, and reports.
+//! Keeps the number of pods of a ReplicaSet or a ReplicationController: makes what is missing, ends what is too much, and reports.
 //!
-//! Mirrors upstream's `pkg/controller/replicaset/replica_set.go`. Differences: no expectations, because a decision sees
+//! Mirrors upstream's `pkg/controller/replicaset/replica_set.go`, which upstream's ReplicationController shares, too. Differences: no expectations, because a decision sees
 //! its own last write; no slow start, because the first refused write already ends a plan, so that a quota that is
 //! full costs one refused request and not a wave of them. Never counts pods that ended, and never touches a pod that
 //! another controller manages.
 
 mod rank;
+mod replication_controller;
 mod status;
 
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
+
 use api::limits::BURST_REPLICAS;
 use api::plan::CREATED;
 use api::selector::Selector;
 use api::{Context, EventNote, EventType, Key, Kind, Plan, Propagation, Refusal, Snapshot, Typed, Write};
+use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::ReplicaSet;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, ReplicationController};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::claim::{self, Claim};
 use crate::refusals::{is_outdated, namespace_is_ending};
-use crate::{pods, specs};
+use crate::{pods, specs, template};
 
-/// Decides about one ReplicaSet. Costs a walk over its own pods, and over those of its siblings when pods are ended.
+/// Decides about one ReplicaSet or ReplicationController: the key says which. Costs a walk over its own pods, and over those of its siblings when pods are ended.
 pub fn reconcile(key: &Key, world: &Snapshot, context: &Context) -> Plan {
-    let stored = world.get::<ReplicaSet>(&key.namespace, &key.name).filter(|set| set.spec.is_some());
-    let Some(set) = stored else { return Plan::nothing() };
+    let Some(set) = find(key, world).filter(|set| set.spec.is_some()) else { return Plan::nothing() };
+    let set = &*set;
     // The door lets no selector in that cannot be understood; one that got in anyway selects nothing.
     let selector =
         Selector::from_label_selector(Some(&specs::of_set(set).selector)).unwrap_or_else(|_| Selector::nothing());
-    let members = Members::gather(set, &selector, world);
+    let members = Members::gather(key.kind, set, &selector, world);
     let mut plan = Plan::nothing();
     if !members.claims.is_empty() {
         plan.writes = members.claims;
@@ -54,7 +58,7 @@ pub fn reconcile(key: &Key, world: &Snapshot, context: &Context) -> Plan {
     // a refusal is told at once, since it may last.
     if plan.writes.is_empty() || failure.is_some() {
         let failed = failure.map(|refusal| (missing, refusal.message.as_str()));
-        if let Some(write) = status::report(set, &members.active, members.terminating, failed, context.now) {
+        if let Some(write) = report(key, world, set, &members, failed, context.now) {
             plan.writes.insert(0, write);
         }
     }
@@ -62,6 +66,38 @@ pub fn reconcile(key: &Key, world: &Snapshot, context: &Context) -> Plan {
         plan.wake_by(time);
     }
     plan
+}
+
+/// What is stored at the key, as a ReplicaSet.
+fn find<'a>(key: &Key, world: &'a Snapshot) -> Option<Cow<'a, ReplicaSet>> {
+    match key.kind {
+        Kind::ReplicationController => {
+            world.get(&key.namespace, &key.name).map(|it| Cow::Owned(replication_controller::as_set(it)))
+        }
+        _ => world.get(&key.namespace, &key.name).map(Cow::Borrowed),
+    }
+}
+
+/// The write that brings the status up to date, if it is not.
+fn report(
+    key: &Key,
+    world: &Snapshot,
+    set: &ReplicaSet,
+    members: &Members,
+    failed: Option<(i32, &str)>,
+    now: Timestamp,
+) -> Option<Write> {
+    let stored = world.get::<ReplicationController>(&key.namespace, &key.name);
+    match stored.filter(|_| key.kind == Kind::ReplicationController) {
+        Some(controller) => {
+            let status = status::renewed(set, &members.active, None, failed, now)?;
+            Some(replication_controller::write_status(controller, &status))
+        }
+        None => {
+            let status = status::renewed(set, &members.active, Some(members.terminating), failed, now)?;
+            Some(Write::Status(ReplicaSet { status: Some(status), ..set.clone() }.into_body()))
+        }
+    }
 }
 
 /// `spec.replicas`; one if it is not said.
@@ -84,16 +120,16 @@ struct Members<'a> {
 }
 
 impl<'a> Members<'a> {
-    fn gather(set: &ReplicaSet, selector: &Selector, world: &'a Snapshot) -> Members<'a> {
+    fn gather(kind: Kind, set: &ReplicaSet, selector: &Selector, world: &'a Snapshot) -> Members<'a> {
         let mut members = Members { active: Vec::new(), terminating: 0, claims: Vec::new() };
         let namespace = set.metadata.namespace.as_deref().unwrap_or("");
         for pod in world.controlled_by::<Pod>(uid(&set.metadata)).chain(world.orphans::<Pod>(namespace)) {
-            members.take(pod, set, selector);
+            members.take(pod, kind, set, selector);
         }
         members
     }
 
-    fn take(&mut self, pod: &'a Pod, set: &ReplicaSet, selector: &Selector) {
+    fn take(&mut self, pod: &'a Pod, kind: Kind, set: &ReplicaSet, selector: &Selector) {
         if pods::has_ended(pod) || pod.metadata.namespace != set.metadata.namespace {
             return;
         }
@@ -103,7 +139,7 @@ impl<'a> Members<'a> {
             Claim::Mine => self.active.push(pod),
             _ if self.claims.len() >= BURST_REPLICAS || pods::is_deleted(pod) => {}
             Claim::Adopt => {
-                let reference = claim::controller_reference::<ReplicaSet>(&set.metadata);
+                let reference = claim::controller_reference(kind, &set.metadata);
                 self.claims.push(claim::adopt(pod, reference));
             }
             Claim::Release => self.claims.push(claim::release(pod, uid(&set.metadata))),
@@ -113,7 +149,7 @@ impl<'a> Members<'a> {
 }
 
 fn create(plan: &mut Plan, key: &Key, set: &ReplicaSet, missing: usize) {
-    let pod = pod_from_template(set);
+    let pod = template::pod(key.kind, &set.metadata, specs::of_set(set).template.clone().unwrap_or_default());
     for _ in 0..missing.min(BURST_REPLICAS) {
         plan.writes.push(Write::Create(pod.clone().into_body()));
         plan.writes.push(note(key, set, EventType::Normal, "SuccessfulCreate", format!("Created pod: {CREATED}")));
@@ -154,24 +190,7 @@ fn note(key: &Key, set: &ReplicaSet, kind: EventType, reason: &'static str, mess
 
 fn event(key: &Key, set: &ReplicaSet, kind: EventType, reason: &'static str, message: String) -> EventNote {
     let uid = uid(&set.metadata).to_owned();
-    EventNote { regarding: key.clone(), uid, kind, reason, message, source: "replicaset-controller" }
-}
-
-/// A pod as the template says (upstream: GetPodFromTemplate); the door makes up its name.
-fn pod_from_template(set: &ReplicaSet) -> Pod {
-    let template = specs::of_set(set).template.clone().unwrap_or_default();
-    let meta = template.metadata.unwrap_or_default();
-    Pod {
-        metadata: ObjectMeta {
-            generate_name: set.metadata.name.as_ref().map(|name| format!("{name}-")),
-            namespace: set.metadata.namespace.clone(),
-            labels: meta.labels,
-            annotations: meta.annotations,
-            finalizers: meta.finalizers,
-            owner_references: Some(vec![claim::controller_reference::<ReplicaSet>(&set.metadata)]),
-            ..Default::default()
-        },
-        spec: template.spec,
-        status: None,
-    }
+    let source =
+        if key.kind == Kind::ReplicationController { "replication-controller" } else { "replicaset-controller" };
+    EventNote { regarding: key.clone(), uid, kind, reason, message, source }
 }

@@ -4,7 +4,6 @@
 //! changed.
 
 use api::selector::Selector;
-use api::{Typed, Write};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetStatus};
 use k8s_openapi::api::core::v1::Pod;
@@ -15,26 +14,21 @@ use crate::{pods, specs};
 /// The condition that tells that pods cannot be made or ended.
 const REPLICA_FAILURE: &str = "ReplicaFailure";
 
-/// The write that brings the status up to date, if it is not. `failed` is the number of missing pods (negative: too
-/// many) and why nothing can be done about it.
-pub fn report(
+/// The status as it should be, if it is not. `terminating` is the number of pods that are going, where it is told;
+/// `failed` is the number of missing pods (negative: too many) and why nothing can be done about it.
+pub fn renewed(
     set: &ReplicaSet,
     active: &[&Pod],
-    terminating: i32,
+    terminating: Option<i32>,
     failed: Option<(i32, &str)>,
     now: Timestamp,
-) -> Option<Write> {
+) -> Option<ReplicaSetStatus> {
     let old = set.status.clone().unwrap_or_default();
     let mut new = counts(set, active, now);
-    new.terminating_replicas = Some(terminating);
+    new.terminating_replicas = terminating;
     new.observed_generation = set.metadata.generation;
     new.conditions = conditions(&old, failed, now);
-    if set.status.as_ref() == Some(&new) {
-        return None;
-    }
-    let mut body = set.clone();
-    body.status = Some(new);
-    Some(Write::Status(body.into_body()))
+    (set.status.as_ref() != Some(&new)).then_some(new)
 }
 
 /// When the next ready pod becomes available only by the passing of time.

@@ -1,6 +1,7 @@
 //! `Scale`: the one view through which anything with replicas is scaled.
 
 use api::{Body, Key, Refusal, Snapshot};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use serde_json::{Value, json};
 
 use super::{Call, Outcome, Part, update};
@@ -11,16 +12,25 @@ pub fn scale_of(body: &Body) -> Option<Value> {
         Body::Deployment(deployment) => {
             let spec = deployment.spec.as_ref()?;
             let current = deployment.status.as_ref().and_then(|status| status.replicas);
-            (spec.replicas, current, &spec.selector)
+            (spec.replicas, current, spec.selector.clone())
         }
         Body::ReplicaSet(set) => {
             let spec = set.spec.as_ref()?;
-            (spec.replicas, set.status.as_ref().map(|status| status.replicas), &spec.selector)
+            (spec.replicas, set.status.as_ref().map(|status| status.replicas), spec.selector.clone())
+        }
+        Body::StatefulSet(set) => {
+            let spec = set.spec.as_ref()?;
+            (spec.replicas, set.status.as_ref().map(|status| status.replicas), spec.selector.clone())
+        }
+        Body::ReplicationController(controller) => {
+            let spec = controller.spec.as_ref()?;
+            let selector = LabelSelector { match_labels: spec.selector.clone(), match_expressions: None };
+            (spec.replicas, controller.status.as_ref().map(|status| status.replicas), selector)
         }
         _ => return None,
     };
     let meta = body.meta();
-    let selector = api::selector::Selector::from_label_selector(Some(selector)).map(|selector| selector.to_string());
+    let selector = api::selector::Selector::from_label_selector(Some(&selector)).map(|selector| selector.to_string());
     Some(json!({
         "kind": "Scale", "apiVersion": "autoscaling/v1",
         "metadata": {
@@ -50,6 +60,8 @@ pub(super) fn update(call: &mut Call, key: &Key, scale: &Value) -> Result<Outcom
     match &mut new {
         Body::Deployment(deployment) => deployment.spec.get_or_insert_default().replicas = Some(replicas),
         Body::ReplicaSet(set) => set.spec.get_or_insert_default().replicas = Some(replicas),
+        Body::StatefulSet(set) => set.spec.get_or_insert_default().replicas = Some(replicas),
+        Body::ReplicationController(controller) => controller.spec.get_or_insert_default().replicas = Some(replicas),
         _ => return Err(Refusal::no_such_path()),
     }
     let meta = new.meta_mut();

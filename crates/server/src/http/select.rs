@@ -111,6 +111,9 @@ fn field_of<'a>(object: &'a Object, field: &str) -> Cow<'a, str> {
         Body::ReplicaSet(set) if field == "status.replicas" => {
             Cow::Owned(set.status.as_ref().map_or(0, |status| status.replicas).to_string())
         }
+        Body::ReplicationController(controller) if field == "status.replicas" => {
+            Cow::Owned(controller.status.as_ref().map_or(0, |status| status.replicas).to_string())
+        }
         _ => Cow::Borrowed(""),
     }
 }

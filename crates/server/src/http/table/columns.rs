@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use api::selector::Selector;
 use api::{Body, Kind, Object};
 use jiff::Timestamp;
-use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
-use k8s_openapi::api::core::v1::{Container, Endpoints, Event, Node, Service};
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::api::core::v1::{Container, Endpoints, Event, Node, ReplicationController, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::rbac::v1::{RoleRef, Subject};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, Time};
@@ -102,6 +102,24 @@ pub fn of(kind: Kind) -> Vec<Column> {
         Kind::ReplicaSet => {
             vec![NAME, number("Desired"), number("Current"), number("Ready"), AGE, containers, images, selector]
         }
+        Kind::ReplicationController => {
+            vec![NAME, number("Desired"), number("Current"), number("Ready"), AGE, containers, images, selector]
+        }
+        Kind::DaemonSet => vec![
+            NAME,
+            number("Desired"),
+            number("Current"),
+            number("Ready"),
+            number("Up-to-date"),
+            number("Available"),
+            column("Node Selector"),
+            AGE,
+            containers,
+            images,
+            selector,
+        ],
+        Kind::StatefulSet => vec![NAME, column("Ready"), AGE, containers, images],
+        Kind::ControllerRevision => vec![NAME, column("Controller"), number("Revision"), AGE],
         Kind::EndpointSlice => vec![NAME, column("AddressType"), column("Ports"), column("Endpoints"), AGE],
         Kind::Lease => vec![NAME, column("Holder"), AGE],
         Kind::ClusterRole | Kind::Role => vec![NAME, column("Created At")],
@@ -141,6 +159,18 @@ pub fn cells(object: &Object, now: Timestamp) -> Vec<Value> {
         Body::Event(event) => self::event(event, name, now),
         Body::Deployment(deployment) => self::deployment(deployment, name, age),
         Body::ReplicaSet(set) => replica_set(set, name, age),
+        Body::ReplicationController(controller) => replication_controller(controller, name, age),
+        Body::DaemonSet(set) => daemon_set(set, name, age),
+        Body::StatefulSet(set) => stateful_set(set, name, age),
+        Body::ControllerRevision(revision) => {
+            let owner = api::object::controller_of(meta).map(|owner| {
+                let group = owner.api_version.split_once('/').map_or("", |(group, _)| group);
+                let resource = owner.kind.to_lowercase();
+                let resource = if group.is_empty() { resource } else { format!("{resource}.{group}") };
+                format!("{resource}/{}", owner.name)
+            });
+            vec![name, json!(owner.unwrap_or_else(|| "<none>".into())), json!(revision.revision), age]
+        }
         Body::EndpointSlice(slice) => endpoint_slice(slice, name, age),
         Body::Lease(lease) => {
             vec![
@@ -316,6 +346,51 @@ fn replica_set(set: &ReplicaSet, name: Value, age: Value) -> Vec<Value> {
         json!(images),
         json!(selector(&spec.selector)),
     ]
+}
+
+fn replication_controller(controller: &ReplicationController, name: Value, age: Value) -> Vec<Value> {
+    let spec = controller.spec.clone().unwrap_or_default();
+    let status = controller.status.clone().unwrap_or_default();
+    let template = spec.template.and_then(|template| template.spec);
+    let (containers, images) = containers(template.as_ref().map(|spec| spec.containers.as_slice()));
+    vec![
+        name,
+        json!(spec.replicas.unwrap_or(0)),
+        json!(status.replicas),
+        json!(status.ready_replicas.unwrap_or(0)),
+        age,
+        json!(containers),
+        json!(images),
+        json!(or_none(labels(spec.selector.as_ref()))),
+    ]
+}
+
+fn daemon_set(set: &DaemonSet, name: Value, age: Value) -> Vec<Value> {
+    let spec = set.spec.clone().unwrap_or_default();
+    let status = set.status.clone().unwrap_or_default();
+    let template = spec.template.spec.unwrap_or_default();
+    let (containers, images) = containers(Some(&template.containers));
+    vec![
+        name,
+        json!(status.desired_number_scheduled),
+        json!(status.current_number_scheduled),
+        json!(status.number_ready),
+        json!(status.updated_number_scheduled.unwrap_or(0)),
+        json!(status.number_available.unwrap_or(0)),
+        json!(or_none(labels(template.node_selector.as_ref()))),
+        age,
+        json!(containers),
+        json!(images),
+        json!(selector(&spec.selector)),
+    ]
+}
+
+fn stateful_set(set: &StatefulSet, name: Value, age: Value) -> Vec<Value> {
+    let spec = set.spec.clone().unwrap_or_default();
+    let ready = set.status.as_ref().and_then(|status| status.ready_replicas).unwrap_or(0);
+    let template = spec.template.spec.unwrap_or_default();
+    let (containers, images) = containers(Some(&template.containers));
+    vec![name, json!(format!("{ready}/{}", spec.replicas.unwrap_or(0))), age, json!(containers), json!(images)]
 }
 
 fn role_binding(role: &RoleRef, subjects: Option<&[Subject]>, name: Value, age: Value) -> Vec<Value> {

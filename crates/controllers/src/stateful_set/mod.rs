@@ -1,0 +1,278 @@
+//! Keeps the pods of a StatefulSet: as many as asked, each with a name and number of its own, in order.
+//!
+//! `identity` says who a pod is, `members` how they fare, `update` which are replaced by the next template, `status`
+//! what is reported. Mirrors upstream's `pkg/controller/statefulset/`. Never makes a pod while one of its name is there,
+//! be it only in the store: the agent of a lost node may still run it.
+
+mod identity;
+mod members;
+mod status;
+mod update;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+
+use api::limits::BURST_REPLICAS;
+use api::selector::Selector;
+use api::{Context, EventNote, EventType, Key, Kind, Plan, Propagation, Refusal, Snapshot, Typed, Write};
+use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
+use k8s_openapi::api::core::v1::Pod;
+
+use crate::history::{self, History, Owner, Wanted};
+use crate::refusals::{is_outdated, namespace_is_ending};
+use crate::{claim, failed, obstacle, pods, specs};
+use members::{Member, Members};
+use update::{Pace, Revisions};
+
+/// The label of a revision that holds its hash.
+const HASH_LABEL: &str = "controller.kubernetes.io/hash";
+
+/// Decides about one StatefulSet.
+pub fn reconcile(key: &Key, world: &Snapshot, context: &Context) -> Plan {
+    let stored = world.get::<StatefulSet>(&key.namespace, &key.name).filter(|set| set.spec.is_some());
+    let Some(set) = stored else { return Plan::nothing() };
+    let spec = specs::of_stateful_set(set);
+    // The door lets no selector in that cannot be understood; one that got in anyway selects nothing.
+    let selector = Selector::from_label_selector(Some(&spec.selector)).unwrap_or_else(|_| Selector::nothing());
+    let is_member = |pod: &Pod| identity::ordinal(set, pod).is_some();
+    let claimed = claim::gather::<Pod>(key.kind, &set.metadata, &selector, world, is_member);
+    if !claimed.writes.is_empty() {
+        return Plan { writes: claimed.writes, ..Plan::nothing() };
+    }
+    let owner = Owner {
+        kind: key.kind,
+        meta: &set.metadata,
+        selector: &selector,
+        template: &spec.template,
+        hash_label: HASH_LABEL,
+        collision_count: set.status.as_ref().and_then(|status| status.collision_count),
+    };
+    let history = match History::gather(&owner, world) {
+        Ok(history) => history,
+        Err(writes) => return Plan { writes, ..Plan::nothing() },
+    };
+    let update = match history.wanted(&owner, world) {
+        Wanted::Recorded(update) => update,
+        Wanted::Unrecorded { write, collision_count } => return record(set, *write, collision_count, context),
+    };
+    let told = set.status.as_ref().and_then(|status| status.current_revision.as_deref());
+    let current = told.and_then(|name| history.named(name)).unwrap_or(update);
+    let mut live: BTreeSet<&str> = claimed.own.iter().map(|pod| identity::revision(pod)).collect();
+    live.extend([history::name(current), history::name(update)]);
+    let mut round = Round {
+        key,
+        set,
+        members: Members::of(set, claimed.own, context.now),
+        current,
+        update,
+        pace: Pace::of(spec),
+        in_order: spec.pod_management_policy.as_deref() != Some("Parallel"),
+        context,
+        refused: context.refused.filter(|refusal| !is_outdated(refusal)),
+        plan: Plan::nothing(),
+        tried: None,
+    };
+    if set.metadata.deletion_timestamp.is_none() {
+        round.decide();
+    }
+    round.finish(history.clean_up(spec.revision_history_limit, &live).collect())
+}
+
+/// One decision: what is there, and the plan so far.
+struct Round<'a> {
+    key: &'a Key,
+    set: &'a StatefulSet,
+    members: Members<'a>,
+    /// What the pods below the partition are made of.
+    current: &'a ControllerRevision,
+    /// What all others are made of.
+    update: &'a ControllerRevision,
+    pace: Option<Pace>,
+    /// Each pod waits for those before it.
+    in_order: bool,
+    context: &'a Context<'a>,
+    refused: Option<&'a Refusal>,
+    plan: Plan,
+    /// Name of the first pod that is to be made.
+    tried: Option<String>,
+}
+
+impl<'a> Round<'a> {
+    fn decide(&mut self) {
+        // Scaling comes before updating.
+        let held = self.fill() || self.condemn();
+        let Some(pace) = self.pace else { return };
+        let revisions = self.revisions();
+        let replaced: Vec<Member> =
+            update::replaced(&self.members, revisions, pace, held).into_iter().copied().collect();
+        for member in &replaced {
+            self.delete(member.pod);
+        }
+        self.tell_update(&replaced);
+    }
+
+    fn revisions(&self) -> Revisions<'a> {
+        Revisions { current: history::name(self.current), update: history::name(self.update) }
+    }
+
+    /// Makes the pods that are missing (upstream: processReplica); true if pods have to wait for one before them.
+    fn fill(&mut self) -> bool {
+        for ordinal in self.members.wanted.clone() {
+            if self.plan.writes.len() >= 2 * BURST_REPLICAS {
+                return true;
+            }
+            let Some(member) = self.members.all.get(&ordinal).copied() else {
+                self.create(ordinal, 0);
+                if self.in_order {
+                    return true;
+                }
+                continue;
+            };
+            if pods::has_ended(member.pod) && !member.going {
+                self.make_again(member);
+            } else if !identity::is_labelled(member.pod, ordinal) && !member.going {
+                let mut pod = member.pod.clone();
+                identity::label(&mut pod, ordinal);
+                self.plan.writes.push(Write::Update(pod.into_body()));
+            }
+            if self.in_order && !member.available {
+                self.tell_held(&member);
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Ends the pods that are too many (upstream: processCondemned); true if pods have to wait for one of them. Unlike
+    /// upstream one that is not ready goes, too: nobody would mend a pod that is to go.
+    fn condemn(&mut self) -> bool {
+        let condemned: Vec<Member> = self.members.condemned().copied().collect();
+        for member in condemned {
+            if !member.going {
+                self.delete(member.pod);
+            }
+            if self.in_order {
+                self.plan.why.push(format!("waits for {} to end", pods::name(member.pod)));
+                return true;
+            }
+        }
+        false
+    }
+
+    fn create(&mut self, ordinal: i32, failures: u32) {
+        if self.refused.is_some_and(namespace_is_ending) {
+            return;
+        }
+        let wanted = self.revisions().at(ordinal - self.members.wanted.start, self.pace);
+        let revision = if wanted == history::name(self.update) { self.update } else { self.current };
+        let mut pod = identity::pod(self.set, ordinal, revision);
+        failed::carry(&mut pod, failures);
+        let name = pods::name(&pod).to_owned();
+        let message = format!("create Pod {name} in StatefulSet {} successful", self.key.name);
+        self.plan.writes.push(Write::Create(pod.into_body()));
+        self.plan.writes.push(Write::Event(self.note(EventType::Normal, "SuccessfulCreate", message)));
+        self.tried.get_or_insert(name);
+    }
+
+    fn delete(&mut self, pod: &Pod) {
+        let name = pods::name(pod);
+        let message = format!("delete Pod {name} in StatefulSet {} successful", self.key.name);
+        self.plan.writes.push(Write::Delete {
+            key: Key::new(Kind::Pod, self.key.namespace.clone(), name),
+            uid: pod.metadata.uid.clone().unwrap_or_default(),
+            propagation: Propagation::Background,
+        });
+        self.plan.writes.push(Write::Event(self.note(EventType::Normal, "SuccessfulDelete", message)));
+    }
+
+    /// A pod that ended is made anew, whatever its exit code: a pod that was stopped by force also ends.
+    fn make_again(&mut self, member: Member) {
+        let wanted = self.revisions().at(member.ordinal - self.members.wanted.start, self.pace);
+        let same = identity::revision(member.pod) == wanted;
+        let time = failed::replaced_at(member.pod);
+        if same && time > self.context.now {
+            self.plan.wake_by(time);
+            return;
+        }
+        let name = pods::name(member.pod);
+        let (reason, state) = match pods::phase(member.pod) {
+            "Failed" => ("RecreatingFailedPod", "failed"),
+            _ => ("RecreatingTerminatedPod", "terminated"),
+        };
+        let message = format!("StatefulSet {}/{} is recreating {state} Pod {name}", self.key.namespace, self.key.name);
+        self.plan.writes.push(Write::Event(self.note(EventType::Warning, reason, message)));
+        self.delete(member.pod);
+        // What has ended goes at once, unless somebody holds it.
+        if member.pod.metadata.finalizers.as_ref().is_none_or(Vec::is_empty) {
+            self.create(member.ordinal, if same { failed::failures_with(member.pod) } else { 0 });
+        }
+    }
+
+    fn tell_held(&mut self, member: &Member) {
+        let pod = member.pod;
+        let what = if member.going {
+            format!("{} is ending", pods::name(pod))
+        } else {
+            obstacle::describe(pod, self.members.min_ready_seconds, self.context.now)
+        };
+        self.plan.why.push(format!("each pod waits for those before it, now for this one: {what}"));
+    }
+
+    fn tell_update(&mut self, replaced: &[Member]) {
+        let update = history::name(self.update);
+        let pace = self.pace.map_or(0, |pace| pace.partition);
+        let old = self.members.kept().filter(|member| member.ordinal - self.members.wanted.start >= pace);
+        let old = old.filter(|member| !member.going && identity::revision(member.pod) != update).count();
+        let unavailable = self.members.unavailable();
+        if old > replaced.len() && unavailable > 0 {
+            self.plan.why.push(format!(
+                "{} pods wait for their turn to be updated: {unavailable} of {} pods are unavailable",
+                old - replaced.len(),
+                self.members.replicas()
+            ));
+        }
+    }
+
+    fn finish(mut self, forgotten: Vec<Write>) -> Plan {
+        let tried = self.tried.take();
+        let failure = self.refused.zip(tried).filter(|(refusal, _)| !namespace_is_ending(refusal));
+        if let Some((refusal, pod)) = &failure {
+            let set = &self.key.name;
+            let message = format!("create Pod {pod} in StatefulSet {set} failed error: {}", refusal.message);
+            self.plan.why.push(message.clone());
+            let note = self.note(EventType::Warning, "FailedCreate", message);
+            self.plan.events.push(note);
+        }
+        // What is written about pods brings the set back here, so the count waits until there is nothing left to do.
+        // Only a refusal is told at once, since it may last.
+        if self.plan.writes.is_empty() || failure.is_some() {
+            let collisions = self.set.status.as_ref().and_then(|status| status.collision_count);
+            let report = status::report(self.set, &self.members, self.revisions(), collisions);
+            self.plan.writes.splice(0..0, report.into_iter().chain(forgotten));
+        }
+        self.members.next_available().into_iter().for_each(|time| self.plan.wake_by(time));
+        self.plan
+    }
+
+    fn note(&self, kind: EventType, reason: &'static str, message: String) -> EventNote {
+        let uid = self.set.metadata.uid.clone().unwrap_or_default();
+        EventNote { regarding: self.key.clone(), uid, kind, reason, message, source: "statefulset-controller" }
+    }
+}
+
+/// Records the wanted template; all else follows in the next decision, which this write calls for.
+fn record(set: &StatefulSet, write: Write, collision_count: Option<i32>, context: &Context) -> Plan {
+    let mut plan = Plan::nothing();
+    if context.refused.is_some_and(namespace_is_ending) || set.metadata.deletion_timestamp.is_some() {
+        return plan;
+    }
+    plan.writes.push(write);
+    let mut status = set.status.clone().unwrap_or_default();
+    if status.collision_count != collision_count {
+        status.collision_count = collision_count;
+        plan.writes.push(Write::Status(StatefulSet { status: Some(status), ..set.clone() }.into_body()));
+    }
+    plan
+}
