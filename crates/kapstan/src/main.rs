@@ -7,7 +7,7 @@ mod join;
 mod node;
 mod serve;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
 use args::{Args, Command};
 
@@ -16,6 +16,14 @@ fn main() -> std::process::ExitCode {
     let argv: Vec<String> = std::env::args().collect();
     if argv.get(1).is_some_and(|first| first == "shim") {
         return exit_code(agent::shim::main(&argv[2..]));
+    }
+    match voice(&argv) {
+        Voice::Ours => {}
+        Voice::Verb => return cli::run(&argv, cli::Io::process()),
+        Voice::Help => {
+            println!("{}", Args::command().subcommands(cli::grammar::command().get_subcommands()).render_help());
+            return std::process::ExitCode::SUCCESS;
+        }
     }
     let outcome = match Args::parse().command {
         Command::Server(options) => serve::run(options),
@@ -33,6 +41,25 @@ fn main() -> std::process::ExitCode {
             eprintln!("error: {message}");
             std::process::ExitCode::FAILURE
         }
+    }
+}
+
+/// Whose command it is.
+enum Voice {
+    Ours,
+    /// kubectl's grammar: the room `cli`.
+    Verb,
+    /// The one help that lists all.
+    Help,
+}
+
+fn voice(argv: &[String]) -> Voice {
+    let called_kubectl = argv.first().is_some_and(|path| path.rsplit('/').next() == Some("kubectl"));
+    match argv.get(1).map(String::as_str) {
+        None | Some("help" | "-h" | "--help") if !called_kubectl => Voice::Help,
+        Some("--version" | "-V") => Voice::Ours,
+        Some(word) if !called_kubectl && Args::command().find_subcommand(word).is_some() => Voice::Ours,
+        _ => Voice::Verb,
     }
 }
 

@@ -1,0 +1,315 @@
+//! Requests to the API server: JSON in, JSON out, `Status` answers as errors, warnings kept for the user.
+//!
+//! The transport (TLS, authentication, HTTP/2) is `kube`'s. Nothing here knows a kind.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use futures::{AsyncBufReadExt, StreamExt, TryStreamExt};
+use http::{Method, Request, Response};
+use http_body_util::BodyExt;
+use kube::client::Body;
+use kube::config::KubeConfigOptions;
+use serde_json::Value;
+
+use crate::discovery::{Discovery, Resource};
+use crate::errors::{Error, Result};
+use crate::json::Json;
+use crate::kubeconfig::{Place, root_cause};
+use crate::session::Global;
+use crate::time::parse_duration;
+
+/// The media type of ordinary answers.
+pub const JSON: &str = "application/json";
+/// What `get` accepts: tables made by the server.
+pub const TABLE: &str =
+    "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json";
+/// Objects of a list that are asked for at once.
+const PAGE: &str = "500";
+
+/// A connection to one API server. Clones share it.
+#[derive(Clone)]
+pub struct Client {
+    shared: Rc<Shared>,
+}
+
+struct Shared {
+    transport: kube::Client,
+    server: String,
+    namespace: String,
+    timeout: Option<Duration>,
+    verbosity: u8,
+    warnings: RefCell<Vec<String>>,
+    discovery: RefCell<Option<Rc<Discovery>>>,
+}
+
+/// Query parameters.
+pub type Query<'a> = [(&'a str, String)];
+
+impl Client {
+    /// Prepares a connection; nothing is sent yet.
+    pub fn connect(place: Place, global: &Global) -> Result<Client> {
+        let cluster = place.config.clusters.first().and_then(|named| named.cluster.as_ref());
+        let server = cluster.and_then(|cluster| cluster.server.clone()).unwrap_or_default();
+        let context = place.config.contexts.first().and_then(|named| named.context.as_ref());
+        let namespace = context.and_then(|context| context.namespace.clone()).unwrap_or_else(|| "default".into());
+        let timeout = parse_duration(&global.request_timeout)
+            .ok_or_else(|| Error::told("Invalid timeout value. Timeout must be a single integer in seconds, or an integer followed by a corresponding time unit (e.g. 1s | 2m | 3h)"))?;
+        let invalid = |error: kube::config::KubeconfigError| {
+            Error::told(format!("the kubeconfig cannot be used: {}", root_cause(&error)))
+        };
+        let mut config = futures::executor::block_on(kube::Config::from_custom_kubeconfig(
+            place.config,
+            &KubeConfigOptions::default(),
+        ))
+        .map_err(invalid)?;
+        // A watch may be silent for long; `--request-timeout` is ours to keep.
+        config.read_timeout = None;
+        let transport = kube::Client::try_from(config)
+            .map_err(|error| Error::told(format!("no connection can be made: {}", root_cause(&error))))?;
+        Ok(Client {
+            shared: Rc::new(Shared {
+                transport,
+                server,
+                namespace,
+                timeout: (!timeout.is_zero()).then_some(timeout),
+                verbosity: global.verbosity,
+                warnings: RefCell::default(),
+                discovery: RefCell::default(),
+            }),
+        })
+    }
+
+    /// The server's URL.
+    pub fn server(&self) -> &str {
+        &self.shared.server
+    }
+
+    /// The transport, for what needs `kube` itself.
+    pub fn transport(&self) -> kube::Client {
+        self.shared.transport.clone()
+    }
+
+    /// The context's namespace, or `default`.
+    pub fn default_namespace(&self) -> &str {
+        &self.shared.namespace
+    }
+
+    /// Warnings that the server sent since the last call.
+    pub fn take_warnings(&self) -> Vec<String> {
+        self.shared.warnings.take()
+    }
+
+    /// What the server serves; asked for once.
+    pub async fn discovery(&self) -> Result<Rc<Discovery>> {
+        if let Some(known) = self.shared.discovery.borrow().as_ref() {
+            return Ok(known.clone());
+        }
+        let found = Rc::new(Discovery::read(self).await?);
+        *self.shared.discovery.borrow_mut() = Some(found.clone());
+        Ok(found)
+    }
+
+    /// Sends a request; an answer that is not a success is an error.
+    pub async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        query: &Query<'_>,
+        accept: &str,
+        body: Option<(&str, Vec<u8>)>,
+    ) -> Result<Response<Body>> {
+        let uri = address(path, query);
+        if self.shared.verbosity >= 6 {
+            eprintln!("{method} {}{uri}", self.shared.server);
+        }
+        let mut request = Request::builder().method(method.clone()).uri(&uri).header(http::header::ACCEPT, accept);
+        let body = match body {
+            Some((media_type, bytes)) => {
+                request = request.header(http::header::CONTENT_TYPE, media_type);
+                bytes
+            }
+            None => Vec::new(),
+        };
+        let request = request.body(Body::from(body)).map_err(|error| Error::told(error.to_string()))?;
+        let answer = self.shared.transport.send(request);
+        let answer = match self.shared.timeout {
+            Some(limit) => tokio::time::timeout(limit, answer).await.map_err(|_| {
+                Error::bare("Unable to connect to the server: net/http: request canceled (Client.Timeout exceeded while awaiting headers)")
+            })?,
+            None => answer.await,
+        };
+        let answer = answer.map_err(|error| self.unreachable(&error))?;
+        self.keep_warnings(&answer);
+        if answer.status().is_success() {
+            return Ok(answer);
+        }
+        Err(refusal(answer, &method).await)
+    }
+
+    fn keep_warnings(&self, answer: &Response<Body>) {
+        for header in answer.headers().get_all(http::header::WARNING) {
+            let text = header.to_str().unwrap_or_default();
+            // 299 - "text", quotes and backslashes escaped.
+            let Some((_, quoted)) = text.split_once('"') else { continue };
+            let warning = quoted.trim_end_matches('"').replace("\\\"", "\"").replace("\\\\", "\\");
+            let mut kept = self.shared.warnings.borrow_mut();
+            if !kept.contains(&warning) {
+                kept.push(warning);
+            }
+        }
+    }
+
+    fn unreachable(&self, error: &kube::Error) -> Error {
+        let cause = root_cause(error);
+        let host = self.shared.server.split("://").last().unwrap_or_default().trim_end_matches('/');
+        if cause.contains("refused") {
+            let text =
+                format!("The connection to the server {host} was refused - did you specify the right host or port?");
+            return Error::bare(text).hinted("is it running? `kapstan server` starts one on this machine");
+        }
+        Error::bare(format!("Unable to connect to the server: {cause}"))
+    }
+
+    /// Sends a request and reads the answer as JSON.
+    pub async fn json(
+        &self,
+        method: Method,
+        path: &str,
+        query: &Query<'_>,
+        accept: &str,
+        body: Option<(&str, Vec<u8>)>,
+    ) -> Result<Value> {
+        let text = read(self.send(method, path, query, accept, body).await?).await?;
+        serde_json::from_slice(&text).map_err(|error| Error::told(format!("{path} is answered with no JSON: {error}")))
+    }
+
+    /// GET.
+    pub async fn get(&self, path: &str, query: &Query<'_>) -> Result<Value> {
+        self.json(Method::GET, path, query, JSON, None).await
+    }
+
+    /// GET of something that is not JSON.
+    pub async fn text(&self, path: &str, query: &Query<'_>) -> Result<String> {
+        let bytes = read(self.send(Method::GET, path, query, "*/*", None).await?).await?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// POST of an object.
+    pub async fn post(&self, path: &str, query: &Query<'_>, object: &Value) -> Result<Value> {
+        self.json(Method::POST, path, query, JSON, Some((JSON, object.to_string().into_bytes()))).await
+    }
+
+    /// PUT of an object.
+    pub async fn put(&self, path: &str, query: &Query<'_>, object: &Value) -> Result<Value> {
+        self.json(Method::PUT, path, query, JSON, Some((JSON, object.to_string().into_bytes()))).await
+    }
+
+    /// PATCH with a patch of some media type.
+    pub async fn patch(&self, path: &str, query: &Query<'_>, media_type: &str, patch: &Value) -> Result<Value> {
+        self.json(Method::PATCH, path, query, JSON, Some((media_type, patch.to_string().into_bytes()))).await
+    }
+
+    /// DELETE with options.
+    pub async fn delete(&self, path: &str, options: &Value) -> Result<Value> {
+        self.json(Method::DELETE, path, &[], JSON, Some((JSON, options.to_string().into_bytes()))).await
+    }
+
+    /// A whole list, page by page; the items carry kind and apiVersion.
+    pub async fn list(&self, resource: &Resource, namespace: Option<&str>, query: &Query<'_>) -> Result<Value> {
+        let path = resource.path(namespace, None);
+        let mut whole: Option<Value> = None;
+        let mut token = String::new();
+        loop {
+            let mut asked = query.to_vec();
+            asked.push(("limit", PAGE.into()));
+            if !token.is_empty() {
+                asked.push(("continue", token));
+            }
+            let mut page = self.get(&path, &asked).await?;
+            token = page.text("metadata.continue").to_owned();
+            for item in page["items"].as_array_mut().into_iter().flatten() {
+                item["kind"] = resource.kind.clone().into();
+                item["apiVersion"] = resource.api_version().into();
+            }
+            match &mut whole {
+                None => whole = Some(page),
+                Some(first) => {
+                    let more = page["items"].take();
+                    if let (Some(items), Value::Array(more)) = (first["items"].as_array_mut(), more) {
+                        items.extend(more);
+                    }
+                }
+            }
+            if token.is_empty() {
+                return Ok(whole.unwrap_or_default());
+            }
+        }
+    }
+
+    /// Follows a stream of lines: a watch, or a log.
+    pub async fn lines(
+        &self,
+        path: &str,
+        query: &Query<'_>,
+        accept: &str,
+    ) -> Result<impl futures::Stream<Item = Result<String>> + Unpin + use<>> {
+        let answer = self.send(Method::GET, path, query, accept, None).await?;
+        let bytes = answer.into_body().into_data_stream().map_err(std::io::Error::other);
+        Ok(bytes.into_async_read().lines().map(|line| line.map_err(Error::from)).boxed_local())
+    }
+}
+
+/// Reads an answer's body to its end.
+pub async fn read(answer: Response<Body>) -> Result<Vec<u8>> {
+    let collected = answer.into_body().collect().await;
+    let bytes = collected.map_err(|error| Error::told(format!("the answer broke off: {error}")))?;
+    Ok(bytes.to_bytes().to_vec())
+}
+
+async fn refusal(answer: Response<Body>, method: &Method) -> Error {
+    let code = answer.status();
+    let bytes = read(answer).await.unwrap_or_default();
+    match serde_json::from_slice::<Value>(&bytes) {
+        Ok(status) if status.text("kind") == "Status" => Error::refused(status),
+        _ => {
+            let verb = method.as_str().to_lowercase();
+            let (reason, message) = match code.as_u16() {
+                404 => ("NotFound", "the server could not find the requested resource".to_owned()),
+                405 => ("MethodNotAllowed", "the server does not allow this method on the requested resource".into()),
+                401 => ("Unauthorized", "the server has asked for the client to provide credentials".into()),
+                403 => ("Forbidden", String::from_utf8_lossy(&bytes).trim().to_owned()),
+                _ => {
+                    ("", format!("the server answered {verb} with {code}: {}", String::from_utf8_lossy(&bytes).trim()))
+                }
+            };
+            Error::refused(
+                serde_json::json!({"kind": "Status", "code": code.as_u16(), "reason": reason, "message": message}),
+            )
+        }
+    }
+}
+
+fn address(path: &str, query: &Query<'_>) -> String {
+    let mut uri = path.to_owned();
+    for (index, (name, value)) in query.iter().enumerate() {
+        uri.push(if index == 0 { '?' } else { '&' });
+        uri.push_str(name);
+        uri.push('=');
+        uri.push_str(&escape(value));
+    }
+    uri
+}
+
+/// Percent-encodes a query value or a path segment.
+pub fn escape(text: &str) -> String {
+    let mut escaped = String::new();
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => escaped.push(byte.into()),
+            _ => escaped.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    escaped
+}

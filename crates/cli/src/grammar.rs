@@ -1,0 +1,237 @@
+//! The command line's grammar: clap's, with the habits of kubectl's (`--flag=true`, its words for mistakes).
+//!
+//! Mirrors spf13/pflag (booleans take `=true`) and cobra's wording of unknown commands and flags.
+
+use std::process::ExitCode;
+
+use clap::error::{ContextKind, ErrorKind};
+use clap::{Arg, ArgAction, Command, CommandFactory, FromArgMatches, Parser};
+
+use crate::discovery::closest;
+use crate::session::{Global, Io};
+use crate::verbs::Verb;
+
+/// Rolling upgrades of applications, in kubectl's grammar.
+#[derive(Parser)]
+#[command(name = "kapstan", max_term_width = 100, disable_version_flag = true, args_override_self = true)]
+pub struct Line {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+/// What a command line says.
+pub struct Parsed {
+    /// Flags that every verb takes.
+    pub global: Global,
+    /// The verb and its options.
+    pub verb: Verb,
+}
+
+/// Why nothing is to be run: help was asked for, or the line is wrong.
+pub struct Stop {
+    text: String,
+    failed: bool,
+}
+
+impl Stop {
+    /// Prints it.
+    pub fn tell(self, mut io: Io) -> ExitCode {
+        let stream = if self.failed { &mut io.stderr } else { &mut io.stdout };
+        let written = writeln!(stream, "{}", self.text.trim_end());
+        if self.failed || written.is_err() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    }
+}
+
+/// The grammar, for help, completions and man pages.
+pub fn command() -> Command {
+    Line::command()
+}
+
+/// Understands a command line.
+pub fn parse(program: &str, words: &[String]) -> Result<Parsed, Stop> {
+    let command = command().name(if program == "kubectl" { "kubectl" } else { "kapstan" }).bin_name(program.to_owned());
+    let line = plain_booleans(&command, words);
+    let argv = std::iter::once(program.to_owned()).chain(line);
+    let matches =
+        command.clone().try_get_matches_from(argv).map_err(|error| wrong(program, &command, &error, words))?;
+    let parsed = Line::from_arg_matches(&matches).map_err(|error| wrong(program, &command, &error, words))?;
+    Ok(Parsed { global: parsed.global, verb: parsed.verb })
+}
+
+/// A word of a command line.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Word {
+    /// A command or an argument.
+    Plain(String),
+    /// A flag and its value.
+    Flag {
+        /// Its long name.
+        name: String,
+        /// Its value; booleans have `true` or `false`.
+        value: String,
+        /// Whether it is a boolean.
+        boolean: bool,
+    },
+    /// Everything after `--`.
+    Rest(Vec<String>),
+}
+
+/// Splits a line into flags and other words, by the grammar of the verb it names.
+pub fn split(words: &[String]) -> Vec<Word> {
+    let top = command();
+    let mut here = &top;
+    let mut found = Vec::new();
+    let mut index = 0;
+    while let Some(word) = words.get(index) {
+        index += 1;
+        if word == "--" {
+            found.push(Word::Rest(words[index..].to_vec()));
+            break;
+        }
+        let Some(flag) = flag_of(&top, here, word) else {
+            here = here.find_subcommand(word).unwrap_or(here);
+            found.push(Word::Plain(word.clone()));
+            continue;
+        };
+        let value = match (flag.value, flag.boolean, flag.optional) {
+            (Some(value), _, _) => value,
+            (None, true, _) => "true".into(),
+            (None, false, true) => flag.missing.unwrap_or_default(),
+            (None, false, false) => {
+                index += 1;
+                words.get(index - 1).cloned().unwrap_or_default()
+            }
+        };
+        found.push(Word::Flag { name: flag.name, value, boolean: flag.boolean });
+    }
+    found
+}
+
+struct Flag {
+    name: String,
+    value: Option<String>,
+    boolean: bool,
+    optional: bool,
+    missing: Option<String>,
+}
+
+fn flag_of(top: &Command, here: &Command, word: &str) -> Option<Flag> {
+    let (arg, value) = if let Some(long) = word.strip_prefix("--") {
+        let (name, value) = long.split_once('=').map_or((long, None), |(name, value)| (name, Some(value.to_owned())));
+        (find(top, here, |arg| arg.get_long() == Some(name))?, value)
+    } else {
+        let mut letters = word.strip_prefix('-')?.chars();
+        let letter = letters.next()?;
+        let rest = letters.as_str();
+        let value = (!rest.is_empty()).then(|| rest.strip_prefix('=').unwrap_or(rest).to_owned());
+        (find(top, here, |arg| arg.get_short() == Some(letter))?, value)
+    };
+    let boolean = matches!(arg.get_action(), ArgAction::SetTrue | ArgAction::Count);
+    let optional = arg.get_num_args().is_some_and(|range| range.min_values() == 0);
+    let missing = arg.get_default_values().first().map(|value| value.to_string_lossy().into_owned());
+    let name = arg.get_long().map_or_else(|| arg.get_id().to_string(), str::to_owned);
+    Some(Flag { name, value, boolean, optional, missing })
+}
+
+fn find<'a>(top: &'a Command, here: &'a Command, fits: impl Fn(&Arg) -> bool) -> Option<&'a Arg> {
+    here.get_arguments().chain(top.get_arguments()).find(|arg| fits(arg))
+}
+
+/// `--flag=true` becomes `--flag`, `--flag=false` goes: clap's switches take no value.
+fn plain_booleans(top: &Command, words: &[String]) -> Vec<String> {
+    let mut here = top;
+    let mut kept = Vec::new();
+    for (index, word) in words.iter().enumerate() {
+        if word == "--" {
+            kept.extend_from_slice(&words[index..]);
+            break;
+        }
+        match flag_of(top, here, word) {
+            Some(flag) if flag.boolean && word.starts_with("--") => match flag.value.as_deref() {
+                Some("true" | "True" | "TRUE" | "t" | "1") => kept.push(format!("--{}", flag.name)),
+                Some("false" | "False" | "FALSE" | "f" | "0") => {}
+                _ => kept.push(word.clone()),
+            },
+            Some(_) => kept.push(word.clone()),
+            None => {
+                here = here.find_subcommand(word).unwrap_or(here);
+                kept.push(word.clone());
+            }
+        }
+    }
+    kept
+}
+
+fn wrong(program: &str, command: &Command, error: &clap::Error, words: &[String]) -> Stop {
+    let said = |kind: ContextKind| error.get(kind).map(ToString::to_string).unwrap_or_default();
+    let path = path_of(command, words);
+    let see = format!("See '{program}{path} --help' for usage.");
+    let text = match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            return Stop { text: error.to_string(), failed: false };
+        }
+        ErrorKind::InvalidSubcommand => {
+            let word = said(ContextKind::InvalidSubcommand);
+            let names: Vec<&str> = command.get_subcommands().map(Command::get_name).collect();
+            match closest(&word, names.into_iter()) {
+                Some(near) => {
+                    format!("Error: unknown command {word:?} for {program:?}\n\nDid you mean this?\n\t{near}\n")
+                }
+                None => format!("Error: unknown command {word:?} for {program:?}"),
+            }
+        }
+        ErrorKind::UnknownArgument => {
+            let flag = said(ContextKind::InvalidArg);
+            let flag = flag.split(['=', ' ']).next().unwrap_or_default();
+            match flag.strip_prefix("--") {
+                Some(_) => format!("Error: unknown flag: {flag}\n{see}"),
+                None if flag.starts_with('-') => {
+                    let letter = flag.trim_start_matches('-').chars().next().unwrap_or(' ');
+                    format!("Error: unknown shorthand flag: '{letter}' in {flag}\n{see}")
+                }
+                None => format!("error: unexpected argument {flag:?}\n{see}"),
+            }
+        }
+        ErrorKind::InvalidValue | ErrorKind::NoEquals if said(ContextKind::InvalidValue).is_empty() => {
+            let arg = said(ContextKind::InvalidArg);
+            let flag = arg.split([' ', '=']).next().unwrap_or_default();
+            format!("Error: flag needs an argument: {flag}\n{see}")
+        }
+        ErrorKind::InvalidValue | ErrorKind::ValueValidation => {
+            let arg = said(ContextKind::InvalidArg);
+            let flag = arg.split([' ', '=', '[']).next().unwrap_or_default();
+            let value = said(ContextKind::InvalidValue);
+            let why = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
+            format!("Error: invalid argument {value:?} for {flag:?} flag: {why}\n{see}")
+        }
+        ErrorKind::MissingRequiredArgument => {
+            let missing = said(ContextKind::InvalidArg);
+            let names: Vec<String> = missing
+                .split(['\n', ','])
+                .filter_map(|part| part.trim().strip_prefix("--"))
+                .filter_map(|part| part.split([' ', '=']).next())
+                .map(|name| format!("{name:?}"))
+                .collect();
+            match names.is_empty() {
+                true => format!("error: required arguments are missing: {}\n{see}", missing.replace('\n', ", ")),
+                false => format!("error: required flag(s) {} not set", names.join(", ")),
+            }
+        }
+        _ => error.to_string(),
+    };
+    Stop { text, failed: true }
+}
+
+fn path_of(top: &Command, words: &[String]) -> String {
+    let mut here = top;
+    let mut path = String::new();
+    for word in words.iter().filter(|word| !word.starts_with('-')) {
+        let Some(next) = here.find_subcommand(word) else { break };
+        path.push(' ');
+        path.push_str(next.get_name());
+        here = next;
+    }
+    path
+}

@@ -1,0 +1,163 @@
+//! Which cluster is meant: `--kubeconfig`, `$KUBECONFIG`, `~/.kube/config`, then the local server's; and flags on top.
+//!
+//! Mirrors client-go `tools/clientcmd` (`ClientConfigLoadingRules`, `ConfirmUsable`). Files are merged: who comes first wins.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use kube::config::{AuthInfo, Cluster, Context, Kubeconfig, NamedAuthInfo, NamedCluster, NamedContext};
+
+use crate::errors::{Error, Result};
+use crate::session::Global;
+
+/// A kubeconfig and what was chosen in it.
+pub struct Place {
+    /// The merged files, with the flags applied.
+    pub config: Kubeconfig,
+    /// The context in use.
+    pub context: String,
+}
+
+/// The files that are looked at, in order.
+pub fn files(global: &Global, environment: &BTreeMap<String, String>) -> Vec<PathBuf> {
+    if let Some(file) = &global.kubeconfig {
+        return vec![file.into()];
+    }
+    if let Some(list) = environment.get("KUBECONFIG").filter(|list| !list.is_empty()) {
+        return std::env::split_paths(list).filter(|path| !path.as_os_str().is_empty()).collect();
+    }
+    let home = environment.get("HOME").map(|home| Path::new(home).join(".kube/config"));
+    let mut candidates: Vec<PathBuf> = home.iter().cloned().collect();
+    candidates.extend(local_server(environment));
+    let found = candidates.into_iter().find(|path| path.exists());
+    found.or(home).into_iter().collect()
+}
+
+/// Where a server on this machine leaves its administrator's kubeconfig.
+fn local_server(environment: &BTreeMap<String, String>) -> Vec<PathBuf> {
+    let folder = |name: &str| environment.get(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let user = folder("XDG_DATA_HOME").or_else(|| folder("HOME").map(|home| home.join(".local/share")));
+    let folders = [folder("KAPSTAN_DATA_DIR"), Some("/var/lib/kapstan".into()), user.map(|data| data.join("kapstan"))];
+    folders.into_iter().flatten().map(|folder| folder.join("admin.kubeconfig")).collect()
+}
+
+/// Reads and merges the files.
+pub fn load(global: &Global, environment: &BTreeMap<String, String>) -> Result<Kubeconfig> {
+    let mut merged: Option<Kubeconfig> = None;
+    for path in files(global, environment) {
+        if !path.exists() {
+            if global.kubeconfig.is_some() {
+                return Err(Error::told(format!("stat {}: no such file or directory", path.display())));
+            }
+            continue;
+        }
+        let read = |error: kube::config::KubeconfigError| {
+            Error::told(format!("error loading config file \"{}\": {}", path.display(), root_cause(&error)))
+        };
+        let next = Kubeconfig::read_from(&path).map_err(read)?;
+        merged = Some(match merged {
+            Some(first) => first.merge(next).map_err(read)?,
+            None => next,
+        });
+    }
+    Ok(merged.unwrap_or_default())
+}
+
+/// The last cause of an error: what really went wrong.
+pub fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut cause = error;
+    while let Some(next) = cause.source() {
+        cause = next;
+    }
+    cause.to_string()
+}
+
+/// The kubeconfig with the flags applied.
+pub fn place(global: &Global, environment: &BTreeMap<String, String>) -> Result<Place> {
+    let mut config = load(global, environment)?;
+    let chosen = global.context.clone().or_else(|| config.current_context.clone()).unwrap_or_default();
+    let known = config.contexts.iter().find(|context| context.name == chosen).and_then(|named| named.context.clone());
+    if known.is_none() && !chosen.is_empty() && (global.context.is_some() || global.server.is_none()) {
+        let names: Vec<&str> = config.contexts.iter().map(|context| context.name.as_str()).collect();
+        let error = Error::told(format!("context \"{chosen}\" does not exist"));
+        return Err(error.hinted(format!("the kubeconfig has these contexts: {}", names.join(", "))));
+    }
+    let mut context = known.unwrap_or_default();
+    if let Some(cluster) = &global.cluster {
+        context.cluster.clone_from(cluster);
+    }
+    if global.user.is_some() {
+        context.user.clone_from(&global.user);
+    }
+    let cluster = cluster(&config, &context, global)?;
+    let user = user(&config, &context, global)?;
+    config.clusters = vec![NamedCluster { name: "chosen".into(), cluster: Some(cluster), other: BTreeMap::new() }];
+    config.auth_infos = vec![NamedAuthInfo { name: "chosen".into(), auth_info: Some(user), other: BTreeMap::new() }];
+    let chosen_context = Context { cluster: "chosen".into(), user: Some("chosen".into()), ..context };
+    config.contexts =
+        vec![NamedContext { name: "chosen".into(), context: Some(chosen_context), other: BTreeMap::new() }];
+    config.current_context = Some("chosen".into());
+    Ok(Place { config, context: chosen })
+}
+
+fn cluster(config: &Kubeconfig, context: &Context, global: &Global) -> Result<Cluster> {
+    let known = config.clusters.iter().find(|named| named.name == context.cluster);
+    let mut cluster = match known {
+        Some(named) => named.cluster.clone().unwrap_or_default(),
+        None if global.cluster.is_some() => {
+            return Err(Error::told(format!("cluster \"{}\" does not exist", context.cluster)));
+        }
+        None => Cluster::default(),
+    };
+    if global.server.is_some() {
+        cluster.server.clone_from(&global.server);
+    }
+    if global.insecure_skip_tls_verify {
+        cluster.insecure_skip_tls_verify = Some(true);
+        cluster.certificate_authority = None;
+        cluster.certificate_authority_data = None;
+    }
+    if global.certificate_authority.is_some() {
+        cluster.certificate_authority.clone_from(&global.certificate_authority);
+        cluster.certificate_authority_data = None;
+    }
+    if global.tls_server_name.is_some() {
+        cluster.tls_server_name.clone_from(&global.tls_server_name);
+    }
+    if cluster.server.is_none() {
+        let hint = "no kubeconfig was found: start `kapstan server`, or name one with --kubeconfig or KUBECONFIG";
+        let text = "The connection to the server localhost:8080 was refused - did you specify the right host or port?";
+        return Err(Error::bare(text).hinted(hint));
+    }
+    Ok(cluster)
+}
+
+fn user(config: &Kubeconfig, context: &Context, global: &Global) -> Result<AuthInfo> {
+    let known = config.auth_infos.iter().find(|named| Some(&named.name) == context.user.as_ref());
+    let mut user = match known {
+        Some(named) => named.auth_info.clone().unwrap_or_default(),
+        None if global.user.is_some() => {
+            return Err(Error::told(format!("auth info \"{}\" does not exist", context.user.as_deref().unwrap_or(""))));
+        }
+        None => AuthInfo::default(),
+    };
+    if let Some(token) = &global.token {
+        user.token = Some(token.clone().into());
+        user.token_file = None;
+    }
+    if global.client_certificate.is_some() {
+        user.client_certificate.clone_from(&global.client_certificate);
+        user.client_certificate_data = None;
+    }
+    if global.client_key.is_some() {
+        user.client_key.clone_from(&global.client_key);
+        user.client_key_data = None;
+    }
+    if global.act_as.is_some() {
+        user.impersonate.clone_from(&global.act_as);
+    }
+    if !global.act_as_group.is_empty() {
+        user.impersonate_groups = Some(global.act_as_group.clone());
+    }
+    Ok(user)
+}

@@ -1,0 +1,669 @@
+//! The part of Go's `text/template` that kubectl users write: fields, `range`, `if`, `with`, variables, `printf`, `index`, `len`,
+//! comparisons, `exists`, `base64decode`. Anything else is refused by name.
+//!
+//! Mirrors Go's text/template and cli-runtime `pkg/printers/template.go`.
+
+use base64::Engine;
+use serde_json::Value;
+
+use crate::errors::{Error, Result};
+use crate::print::columns::go_text;
+
+/// Loops inside each other, and calls.
+const DEEPEST: usize = 32;
+
+/// A parsed template.
+#[derive(Debug)]
+pub struct Template {
+    nodes: Vec<Node>,
+    allow_missing: bool,
+}
+
+#[derive(Debug)]
+enum Node {
+    Text(String),
+    Print(Pipe),
+    Set(String, Pipe),
+    If(Pipe, Vec<Node>, Vec<Node>),
+    With(Pipe, Vec<Node>, Vec<Node>),
+    Range { names: Vec<String>, pipe: Pipe, body: Vec<Node>, otherwise: Vec<Node> },
+}
+
+type Pipe = Vec<Vec<Term>>;
+
+#[derive(Debug)]
+enum Term {
+    Dot,
+    Path(Vec<String>),
+    Variable(String, Vec<String>),
+    Literal(Value),
+    Function(String),
+    Nested(Pipe, Vec<String>),
+}
+
+const FUNCTIONS: [&str; 18] = [
+    "printf",
+    "print",
+    "println",
+    "index",
+    "len",
+    "eq",
+    "ne",
+    "lt",
+    "le",
+    "gt",
+    "ge",
+    "and",
+    "or",
+    "not",
+    "exists",
+    "base64decode",
+    "html",
+    "urlquery",
+];
+
+impl Template {
+    /// Understands a template.
+    pub fn parse(text: &str, allow_missing: bool) -> Result<Template> {
+        let pieces = pieces(text)?;
+        let mut parser = Parser { pieces, at: 0, depth: 0 };
+        let (nodes, end) = parser.nodes()?;
+        if let Some(word) = end {
+            return Err(wrong(&format!("unexpected {{{{{word}}}}}")));
+        }
+        Ok(Template { nodes, allow_missing })
+    }
+
+    /// The text for an object.
+    pub fn run(&self, object: &Value) -> Result<String> {
+        let mut state = State {
+            variables: vec![("$".into(), object.clone())],
+            text: String::new(),
+            allow_missing: self.allow_missing,
+        };
+        state.run(&self.nodes, object)?;
+        Ok(state.text)
+    }
+}
+
+fn wrong(why: &str) -> Error {
+    Error::told(format!("error parsing template: template: output:1: {why}"))
+}
+
+fn failed(why: &str) -> Error {
+    Error::told(format!("error executing template: template: output: {why}"))
+}
+
+enum Piece {
+    Text(String),
+    Action(Vec<String>),
+}
+
+fn pieces(text: &str) -> Result<Vec<Piece>> {
+    let mut pieces = Vec::new();
+    let mut rest = text;
+    let mut trim_next = false;
+    while let Some(start) = rest.find("{{") {
+        let mut before = &rest[..start];
+        if trim_next {
+            before = before.trim_start();
+        }
+        let mut inner = &rest[start + 2..];
+        if let Some(trimmed) = inner.strip_prefix("- ") {
+            inner = trimmed;
+            before = before.trim_end();
+        }
+        pieces.push(Piece::Text(before.to_owned()));
+        let end = end_of_action(inner).ok_or_else(|| wrong("unclosed action"))?;
+        let mut action = &inner[..end];
+        rest = &inner[end + 2..];
+        trim_next = action.ends_with(" -");
+        if trim_next {
+            action = &action[..action.len() - 2];
+        }
+        let comment = action.trim().starts_with("/*");
+        if !comment {
+            pieces.push(Piece::Action(tokens(action)?));
+        }
+    }
+    pieces.push(Piece::Text(if trim_next { rest.trim_start().to_owned() } else { rest.to_owned() }));
+    Ok(pieces)
+}
+
+fn end_of_action(text: &str) -> Option<usize> {
+    let bytes = text.as_bytes();
+    let mut quote: Option<u8> = None;
+    let mut index = 0;
+    while index < bytes.len() {
+        match (quote, bytes[index]) {
+            (Some(b'"'), b'\\') => index += 1,
+            (Some(open), byte) if open == byte => quote = None,
+            (None, byte @ (b'"' | b'`')) => quote = Some(byte),
+            (None, b'}') if bytes.get(index + 1) == Some(&b'}') => return Some(index),
+            _ => {}
+        }
+        index += 1;
+    }
+    None
+}
+
+fn tokens(text: &str) -> Result<Vec<String>> {
+    let letters: Vec<char> = text.chars().collect();
+    let mut tokens: Vec<String> = Vec::new();
+    let mut index = 0;
+    while index < letters.len() {
+        let letter = letters[index];
+        if letter.is_whitespace() {
+            index += 1;
+            continue;
+        }
+        let start = index;
+        match letter {
+            '"' | '`' => {
+                index += 1;
+                while index < letters.len() && letters[index] != letter {
+                    index += 1 + usize::from(letter == '"' && letters[index] == '\\');
+                }
+                if index >= letters.len() {
+                    return Err(wrong("unterminated quoted string"));
+                }
+                index += 1;
+            }
+            '(' | '|' | ',' => index += 1,
+            ')' => {
+                index += 1;
+                while index < letters.len()
+                    && (letters[index] == '.' || letters[index].is_alphanumeric() || letters[index] == '_')
+                {
+                    index += 1;
+                }
+            }
+            ':' if letters.get(index + 1) == Some(&'=') => index += 2,
+            '=' => index += 1,
+            _ => {
+                while index < letters.len()
+                    && !letters[index].is_whitespace()
+                    && !matches!(letters[index], '(' | ')' | '|' | ',' | '"' | '`' | ':' | '=')
+                {
+                    index += 1;
+                }
+                if index == start {
+                    return Err(wrong(&format!("unexpected {letter:?} in command")));
+                }
+            }
+        }
+        tokens.push(letters[start..index].iter().collect());
+    }
+    Ok(tokens)
+}
+
+struct Parser {
+    pieces: Vec<Piece>,
+    at: usize,
+    depth: usize,
+}
+
+impl Parser {
+    /// Nodes up to `end` or `else`, which is given back.
+    fn nodes(&mut self) -> Result<(Vec<Node>, Option<String>)> {
+        self.depth += 1;
+        if self.depth > DEEPEST {
+            return Err(wrong("too many blocks inside each other"));
+        }
+        let mut nodes = Vec::new();
+        while self.at < self.pieces.len() {
+            let piece = std::mem::replace(&mut self.pieces[self.at], Piece::Text(String::new()));
+            self.at += 1;
+            let words = match piece {
+                Piece::Text(text) => {
+                    nodes.push(Node::Text(text));
+                    continue;
+                }
+                Piece::Action(words) => words,
+            };
+            let first = words.first().map(String::as_str).unwrap_or_default();
+            match first {
+                "" => return Err(wrong("missing value for command")),
+                "end" | "else" => {
+                    self.depth -= 1;
+                    return Ok((nodes, Some(words.join(" "))));
+                }
+                "if" | "with" => nodes.push(self.condition(first == "if", &words[1..])?),
+                "range" => nodes.push(self.range(&words[1..])?),
+                "define" | "template" | "block" | "break" | "continue" => {
+                    return Err(wrong(&format!("{{{{{first}}}}} is not supported here")));
+                }
+                variable
+                    if variable.starts_with('$') && words.get(1).is_some_and(|word| word == ":=" || word == "=") =>
+                {
+                    nodes.push(Node::Set(variable.to_owned(), pipe(&words[2..])?));
+                }
+                _ => nodes.push(Node::Print(pipe(&words)?)),
+            }
+        }
+        self.depth -= 1;
+        Ok((nodes, None))
+    }
+
+    fn condition(&mut self, is_if: bool, words: &[String]) -> Result<Node> {
+        let pipe = pipe(words)?;
+        let (body, mut end) = self.nodes()?;
+        let mut otherwise = Vec::new();
+        if let Some(more) = end.as_deref().and_then(|end| end.strip_prefix("else if ")) {
+            let words = tokens(more)?;
+            otherwise.push(self.condition(true, &words)?);
+            end = Some("end".into());
+        } else if end.as_deref() == Some("else") {
+            (otherwise, end) = self.nodes()?;
+        }
+        if end.as_deref() != Some("end") {
+            return Err(wrong("unexpected EOF"));
+        }
+        Ok(if is_if { Node::If(pipe, body, otherwise) } else { Node::With(pipe, body, otherwise) })
+    }
+
+    fn range(&mut self, words: &[String]) -> Result<Node> {
+        let assigned = words.iter().position(|word| word == ":=");
+        let names = match assigned {
+            Some(end) => words[..end].iter().filter(|word| *word != ",").cloned().collect(),
+            None => Vec::new(),
+        };
+        let pipe = pipe(&words[assigned.map_or(0, |at| at + 1)..])?;
+        let (body, mut end) = self.nodes()?;
+        let mut otherwise = Vec::new();
+        if end.as_deref() == Some("else") {
+            (otherwise, end) = self.nodes()?;
+        }
+        if end.as_deref() != Some("end") {
+            return Err(wrong("unexpected EOF"));
+        }
+        Ok(Node::Range { names, pipe, body, otherwise })
+    }
+}
+
+fn pipe(words: &[String]) -> Result<Pipe> {
+    if words.is_empty() {
+        return Err(wrong("missing value for command"));
+    }
+    let mut at = 0;
+    let pipe = commands(words, &mut at, 0)?;
+    if at < words.len() {
+        return Err(wrong(&format!("unexpected {:?}", words[at])));
+    }
+    Ok(pipe)
+}
+
+fn commands(words: &[String], at: &mut usize, depth: usize) -> Result<Pipe> {
+    if depth > DEEPEST {
+        return Err(wrong("too many parentheses inside each other"));
+    }
+    let mut pipe: Pipe = vec![Vec::new()];
+    while let Some(word) = words.get(*at) {
+        match word.as_str() {
+            "|" => pipe.push(Vec::new()),
+            word if word.starts_with(')') => break,
+            "(" => {
+                *at += 1;
+                let inner = commands(words, at, depth + 1)?;
+                let close = words.get(*at).ok_or_else(|| wrong("unclosed left paren"))?;
+                let path = fields(close.trim_start_matches(')'));
+                pipe.last_mut().expect("one command is always there").push(Term::Nested(inner, path));
+            }
+            word => pipe.last_mut().expect("one command is always there").push(term(word)?),
+        }
+        *at += 1;
+    }
+    if pipe.iter().any(Vec::is_empty) {
+        return Err(wrong("missing value for command"));
+    }
+    Ok(pipe)
+}
+
+fn fields(path: &str) -> Vec<String> {
+    path.split('.').filter(|part| !part.is_empty()).map(str::to_owned).collect()
+}
+
+fn term(word: &str) -> Result<Term> {
+    if word == "." {
+        return Ok(Term::Dot);
+    }
+    if word.starts_with('.') {
+        return Ok(Term::Path(fields(word)));
+    }
+    if word.starts_with('$') {
+        let (name, path) = word.split_once('.').map_or((word, ""), |(name, path)| (name, path));
+        return Ok(Term::Variable(name.to_owned(), fields(path)));
+    }
+    if let Some(inner) = word.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
+        return Ok(Term::Literal(Value::String(unescape(inner))));
+    }
+    if let Some(inner) = word.strip_prefix('`').and_then(|rest| rest.strip_suffix('`')) {
+        return Ok(Term::Literal(Value::String(inner.to_owned())));
+    }
+    match word {
+        "true" => return Ok(Term::Literal(Value::Bool(true))),
+        "false" => return Ok(Term::Literal(Value::Bool(false))),
+        "nil" => return Ok(Term::Literal(Value::Null)),
+        _ => {}
+    }
+    if let Ok(number) = word.parse::<serde_json::Number>() {
+        return Ok(Term::Literal(Value::Number(number)));
+    }
+    match FUNCTIONS.contains(&word) {
+        true => Ok(Term::Function(word.to_owned())),
+        false => Err(wrong(&format!("function {word:?} not defined"))),
+    }
+}
+
+fn unescape(text: &str) -> String {
+    let mut out = String::new();
+    let mut letters = text.chars();
+    while let Some(letter) = letters.next() {
+        match letter {
+            '\\' => match letters.next() {
+                Some('n') => out.push('\n'),
+                Some('t') => out.push('\t'),
+                Some('r') => out.push('\r'),
+                Some(other) => out.push(other),
+                None => {}
+            },
+            letter => out.push(letter),
+        }
+    }
+    out
+}
+
+struct State {
+    variables: Vec<(String, Value)>,
+    text: String,
+    allow_missing: bool,
+}
+
+impl State {
+    fn run(&mut self, nodes: &[Node], dot: &Value) -> Result<()> {
+        let depth = self.variables.len();
+        for node in nodes {
+            self.node(node, dot)?;
+        }
+        self.variables.truncate(depth.max(1));
+        Ok(())
+    }
+
+    fn node(&mut self, node: &Node, dot: &Value) -> Result<()> {
+        match node {
+            Node::Text(text) => self.text.push_str(text),
+            Node::Print(pipe) => {
+                let value = self.pipe(pipe, dot)?;
+                self.text.push_str(&shown(&value));
+            }
+            Node::Set(name, pipe) => {
+                let value = self.pipe(pipe, dot)?;
+                self.variables.push((name.clone(), value));
+            }
+            Node::If(pipe, body, otherwise) => {
+                let chosen = if truth(&self.pipe(pipe, dot)?) { body } else { otherwise };
+                for node in chosen {
+                    self.node(node, dot)?;
+                }
+            }
+            Node::With(pipe, body, otherwise) => {
+                let value = self.pipe(pipe, dot)?;
+                if truth(&value) { self.run(body, &value)? } else { self.run(otherwise, dot)? }
+            }
+            Node::Range { names, pipe, body, otherwise } => {
+                let value = self.pipe(pipe, dot)?;
+                let items: Vec<(Value, Value)> = match value {
+                    Value::Array(items) => {
+                        items.into_iter().enumerate().map(|(index, item)| (index.into(), item)).collect()
+                    }
+                    Value::Object(map) => map.into_iter().map(|(key, item)| (key.into(), item)).collect(),
+                    Value::Null => Vec::new(),
+                    other => return Err(failed(&format!("range can't iterate over {}", go_text(&other)))),
+                };
+                if items.is_empty() {
+                    return self.run(otherwise, dot);
+                }
+                for (key, item) in items {
+                    let depth = self.variables.len();
+                    match names.as_slice() {
+                        [one] => self.variables.push((one.clone(), item.clone())),
+                        [first, second] => {
+                            self.variables.push((first.clone(), key));
+                            self.variables.push((second.clone(), item.clone()));
+                        }
+                        _ => {}
+                    }
+                    self.run(body, &item)?;
+                    self.variables.truncate(depth);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn pipe(&mut self, pipe: &Pipe, dot: &Value) -> Result<Value> {
+        let mut value: Option<Value> = None;
+        for command in pipe {
+            value = Some(self.command(command, dot, value)?);
+        }
+        Ok(value.unwrap_or_default())
+    }
+
+    fn command(&mut self, terms: &[Term], dot: &Value, piped: Option<Value>) -> Result<Value> {
+        let Some((first, rest)) = terms.split_first() else { return Ok(Value::Null) };
+        if let Term::Function(name) = first {
+            let mut arguments = rest.iter().map(|term| self.term(term, dot)).collect::<Result<Vec<_>>>()?;
+            arguments.extend(piped);
+            return call(name, &arguments);
+        }
+        if !rest.is_empty() || piped.is_some() {
+            return Err(failed("can't give argument to non-function"));
+        }
+        self.term(first, dot)
+    }
+
+    fn term(&mut self, term: &Term, dot: &Value) -> Result<Value> {
+        match term {
+            Term::Dot => Ok(dot.clone()),
+            Term::Path(path) => self.field(dot, path),
+            Term::Variable(name, path) => {
+                let found =
+                    self.variables.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value.clone());
+                let value = found.ok_or_else(|| failed(&format!("undefined variable {name:?}")))?;
+                self.field(&value, path)
+            }
+            Term::Literal(value) => Ok(value.clone()),
+            Term::Function(name) => call(name, &[]),
+            Term::Nested(pipe, path) => {
+                let value = self.pipe(pipe, dot)?;
+                self.field(&value, path)
+            }
+        }
+    }
+
+    fn field(&self, value: &Value, path: &[String]) -> Result<Value> {
+        let mut here = value;
+        for name in path {
+            here = match here {
+                Value::Object(map) => match map.get(name) {
+                    Some(next) => next,
+                    None if self.allow_missing => return Ok(Value::Null),
+                    None => return Err(failed(&format!("map has no entry for key {name:?}"))),
+                },
+                Value::Null => return Err(failed(&format!("nil pointer evaluating interface {{}}.{name}"))),
+                _ => return Err(failed(&format!("can't evaluate field {name} in type interface {{}}"))),
+            };
+        }
+        Ok(here.clone())
+    }
+}
+
+fn shown(value: &Value) -> String {
+    if value.is_null() { "<no value>".into() } else { go_text(value) }
+}
+
+fn truth(value: &Value) -> bool {
+    match value {
+        Value::Null => false,
+        Value::Bool(is) => *is,
+        Value::Number(number) => number.as_f64() != Some(0.0),
+        Value::String(text) => !text.is_empty(),
+        Value::Array(items) => !items.is_empty(),
+        Value::Object(map) => !map.is_empty(),
+    }
+}
+
+fn call(name: &str, arguments: &[Value]) -> Result<Value> {
+    let argument = |index: usize| {
+        arguments
+            .get(index)
+            .ok_or_else(|| failed(&format!("wrong number of args for {name}: want at least {}", index + 1)))
+    };
+    Ok(match name {
+        "printf" => printf(&shown(argument(0)?), &arguments[1..]).into(),
+        "print" => arguments.iter().map(shown).collect::<Vec<_>>().join("").into(),
+        "println" => (arguments.iter().map(shown).collect::<Vec<_>>().join(" ") + "\n").into(),
+        "len" => match argument(0)? {
+            Value::Array(items) => items.len().into(),
+            Value::Object(map) => map.len().into(),
+            Value::String(text) => text.len().into(),
+            _ => return Err(failed("error calling len: len of nil pointer")),
+        },
+        "index" => {
+            let mut here = argument(0)?.clone();
+            for key in &arguments[1..] {
+                here = match (&here, key) {
+                    (Value::Array(items), Value::Number(number)) => {
+                        let index = number.as_u64().and_then(|index| usize::try_from(index).ok());
+                        index
+                            .and_then(|index| items.get(index))
+                            .cloned()
+                            .ok_or_else(|| failed(&format!("error calling index: index out of range: {number}")))?
+                    }
+                    (Value::Object(map), Value::String(key)) => map.get(key).cloned().unwrap_or_default(),
+                    _ => return Err(failed("error calling index: cannot index that")),
+                };
+            }
+            here
+        }
+        "and" => arguments.iter().find(|value| !truth(value)).or(arguments.last()).cloned().unwrap_or_default(),
+        "or" => arguments.iter().find(|value| truth(value)).or(arguments.last()).cloned().unwrap_or_default(),
+        "not" => (!truth(argument(0)?)).into(),
+        "eq" => {
+            let first = argument(0)?;
+            argument(1)?;
+            arguments[1..].iter().any(|other| same(first, other)).into()
+        }
+        "ne" => (!same(argument(0)?, argument(1)?)).into(),
+        "lt" => order(argument(0)?, argument(1)?)?.is_lt().into(),
+        "le" => order(argument(0)?, argument(1)?)?.is_le().into(),
+        "gt" => order(argument(0)?, argument(1)?)?.is_gt().into(),
+        "ge" => order(argument(0)?, argument(1)?)?.is_ge().into(),
+        "exists" => {
+            let mut here = argument(0)?.clone();
+            for key in &arguments[1..] {
+                let next = match key {
+                    Value::String(key) => here.get(key).cloned(),
+                    Value::Number(number) => {
+                        number.as_u64().and_then(|index| here.get(usize::try_from(index).ok()?).cloned())
+                    }
+                    _ => None,
+                };
+                match next {
+                    Some(value) => here = value,
+                    None => return Ok(Value::Bool(false)),
+                }
+            }
+            Value::Bool(true)
+        }
+        "base64decode" => {
+            let bytes = base64::engine::general_purpose::STANDARD
+                .decode(argument(0)?.as_str().unwrap_or_default())
+                .map_err(|error| failed(&format!("error calling base64decode: {error}")))?;
+            String::from_utf8_lossy(&bytes).into_owned().into()
+        }
+        _ => return Err(failed(&format!("function {name:?} is not supported"))),
+    })
+}
+
+fn same(one: &Value, other: &Value) -> bool {
+    match (one.as_f64(), other.as_f64()) {
+        (Some(one), Some(other)) => one == other,
+        _ => one == other,
+    }
+}
+
+fn order(one: &Value, other: &Value) -> Result<std::cmp::Ordering> {
+    match (one, other) {
+        (Value::String(one), Value::String(other)) => Ok(one.cmp(other)),
+        _ => one
+            .as_f64()
+            .zip(other.as_f64())
+            .and_then(|(one, other)| one.partial_cmp(&other))
+            .ok_or_else(|| failed("incompatible types for comparison")),
+    }
+}
+
+fn printf(format: &str, arguments: &[Value]) -> String {
+    let mut out = String::new();
+    let mut next = arguments.iter();
+    let mut letters = format.chars().peekable();
+    while let Some(letter) = letters.next() {
+        if letter != '%' {
+            out.push(letter);
+            continue;
+        }
+        let mut flags = String::new();
+        while let Some(flag) = letters.peek().filter(|flag| flag.is_ascii_digit() || matches!(flag, '-' | '.' | '+')) {
+            flags.push(*flag);
+            letters.next();
+        }
+        let verb = letters.next().unwrap_or('%');
+        if verb == '%' {
+            out.push('%');
+            continue;
+        }
+        let Some(value) = next.next() else {
+            out.push_str(&format!("%!{verb}(MISSING)"));
+            continue;
+        };
+        let text = match verb {
+            'q' => format!("{:?}", shown(value)),
+            'f' => format!("{:.6}", value.as_f64().unwrap_or_default()),
+            _ => {
+                if value.is_null() && verb == 'v' {
+                    "<nil>".into()
+                } else {
+                    shown(value)
+                }
+            }
+        };
+        let left = flags.starts_with('-');
+        let width: usize =
+            flags.trim_start_matches('-').split('.').next().and_then(|width| width.parse().ok()).unwrap_or(0);
+        let gap = " ".repeat(width.saturating_sub(text.chars().count()));
+        out.push_str(&if left { text + &gap } else { gap + &text });
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn templates() {
+        let object = json!({"items": [{"n": "a", "p": [80]}, {"n": "b"}], "m": {"k.x": "v"}, "e": "aGk="});
+        let run = |text: &str| {
+            Template::parse(text, true)
+                .and_then(|template| template.run(&object))
+                .unwrap_or_else(|error| error.message())
+        };
+        assert_eq!(run("{{range .items}}{{.n}}{{if .p}}:{{index .p 0}}{{end}} {{end}}"), "a:80 b ");
+        assert_eq!(run("{{range $i, $x := .items}}{{$i}}={{$x.n}},{{end}}"), "0=a,1=b,");
+        assert_eq!(run(r#"{{printf "%-3s|" (index .m "k.x")}}{{len .items}}"#), "v  |2");
+        assert_eq!(run("{{.missing}} {{.e | base64decode}}"), "<no value> hi");
+        assert_eq!(run(r#"{{if eq (len .items) 3}}x{{else if not .zzz}}y{{else}}z{{end}}"#), "y");
+    }
+}
