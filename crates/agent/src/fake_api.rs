@@ -25,7 +25,7 @@ type Body = BoxBody<Bytes, Infallible>;
 #[derive(Clone)]
 pub struct FakeApi {
     state: Arc<Mutex<State>>,
-    changes: broadcast::Sender<Value>,
+    changes: broadcast::Sender<Bytes>,
     notes: watch::Sender<Vec<String>>,
 }
 
@@ -92,15 +92,22 @@ impl FakeApi {
         pod["apiVersion"] = json!("v1");
         pod["kind"] = json!("Pod");
         state.pods.insert(name, pod.clone());
-        let _ = self.changes.send(json!({"type": kind, "object": pod}));
+        self.tell(kind, &pod);
     }
 
     /// Removes a pod without grace.
     pub fn forget(&self, name: &str) {
         let mut state = self.state.lock().unwrap();
         if let Some(pod) = state.pods.remove(name) {
-            let _ = self.changes.send(json!({"type": "DELETED", "object": pod}));
+            self.tell("DELETED", &pod);
         }
+    }
+
+    /// The type comes first, as every server writes it.
+    fn tell(&self, kind: &str, pod: &Value) {
+        let line = format!("{{\"type\":\"{kind}\",\"object\":{pod}}}\n");
+        // Nobody watches: nobody needs it.
+        let _ = self.changes.send(line.into());
     }
 
     fn note(&self, line: String) {
@@ -175,10 +182,7 @@ impl FakeApi {
 
     fn watch(&self) -> Response<Body> {
         let changes = self.changes.subscribe();
-        let events = stream::unfold(changes, |mut changes| async move {
-            let change = changes.recv().await.ok()?;
-            Some((Bytes::from(format!("{change}\n")), changes))
-        });
+        let events = stream::unfold(changes, |mut changes| async move { Some((changes.recv().await.ok()?, changes)) });
         answer(200, streamed(events.boxed()))
     }
 

@@ -7,6 +7,7 @@ pub mod events;
 #[cfg(test)]
 mod fake_api;
 pub mod images;
+pub mod lazy_pod;
 pub mod logs;
 pub mod network;
 pub mod node;

@@ -28,6 +28,7 @@ use crate::{
     clock::Clock,
     drained::Drained,
     events::Recorder,
+    lazy_pod::LazyPod,
     plan::{Step, plan},
     pod_on_node::{Doing, Note, Outcome, PodOnNode, TroubleKind, container_spec},
     probes::Probes,
@@ -42,7 +43,7 @@ use crate::{
 };
 
 /// Requests on their way at once; each takes a connection where HTTP/2 is not spoken.
-const IN_FLIGHT: usize = 32;
+const IN_FLIGHT: usize = 128;
 /// How often the nodes show that they live: all at once, so that the server is woken once.
 const HEARTBEAT: Duration = Duration::from_secs(20);
 /// Wait before a refused write is tried again.
@@ -194,6 +195,7 @@ struct Fleet {
 
 struct SimulatedPod {
     node: usize,
+    looked_at: LookedAt,
     /// Kept until nothing is to be done for it.
     pod: Option<Arc<Pod>>,
     seen: PodOnNode,
@@ -204,6 +206,34 @@ struct SimulatedPod {
     due: Vec<(Timestamp, Due)>,
     wake_at: Option<Timestamp>,
     not_before: Option<Timestamp>,
+}
+
+/// What the pod was when it was last decoded.
+struct LookedAt {
+    generation: Option<i64>,
+    leaves: bool,
+    /// Others decide by their conditions whether it is ready.
+    gated: bool,
+}
+
+impl LookedAt {
+    fn of(pod: &Pod) -> LookedAt {
+        let gates = pod.spec.as_ref().and_then(|spec| spec.readiness_gates.as_ref());
+        LookedAt {
+            generation: pod.metadata.generation,
+            leaves: pod.metadata.deletion_timestamp.is_some(),
+            gated: gates.is_some_and(|gates| !gates.is_empty()),
+        }
+    }
+}
+
+impl SimulatedPod {
+    /// Nothing that matters here has changed: above all, it is only our own write coming back. A pod that leaves may
+    /// have its grace cut short without a new generation.
+    fn needs_no_look(&self, lazy: &LazyPod) -> bool {
+        let LookedAt { generation, leaves, gated } = self.looked_at;
+        generation.is_some() && generation == lazy.generation() && !leaves && !lazy.leaves() && !gated
+    }
 }
 
 /// What happens to a simulated pod at a certain time.
@@ -243,7 +273,7 @@ impl Fleet {
     }
 
     async fn run(mut self) {
-        let pods: Api<Pod> = Api::all(self.client.clone());
+        let pods: Api<LazyPod> = Api::all(self.client.clone());
         let bound = watcher::Config::default().fields("spec.nodeName!=");
         let mut events = watcher(pods, bound).default_backoff().boxed();
         loop {
@@ -263,26 +293,36 @@ impl Fleet {
         }
     }
 
-    fn watched(&mut self, event: watcher::Event<Pod>) {
+    fn watched(&mut self, event: watcher::Event<LazyPod>) {
         match event {
             watcher::Event::Init => self.listed = Some(HashSet::new()),
             watcher::Event::InitApply(pod) => {
-                if let (Some(listed), Some(uid)) = (&mut self.listed, &pod.metadata.uid) {
-                    listed.insert(uid.as_str().into());
+                if let Some(listed) = &mut self.listed {
+                    listed.insert(pod.uid().into());
                 }
-                self.changed(pod);
+                self.changed(&pod);
             }
             watcher::Event::InitDone => {
                 let Some(listed) = self.listed.take() else { return };
                 let gone: Vec<_> = self.pods.keys().filter(|uid| !listed.contains(*uid)).cloned().collect();
                 gone.iter().for_each(|uid| self.forget(uid));
             }
-            watcher::Event::Apply(pod) => self.changed(pod),
-            watcher::Event::Delete(pod) => self.forget(pod.metadata.uid.as_deref().unwrap_or_default()),
+            watcher::Event::Apply(pod) => self.changed(&pod),
+            watcher::Event::Delete(pod) => self.forget(pod.uid()),
         }
     }
 
-    fn changed(&mut self, pod: Pod) {
+    fn changed(&mut self, lazy: &LazyPod) {
+        if self.pods.get(lazy.uid()).is_some_and(|known| known.needs_no_look(lazy)) {
+            return;
+        }
+        match lazy.decode() {
+            Ok(pod) => self.decoded(pod),
+            Err(error) => tracing::error!("pod {} cannot be read and is left alone: {error}", lazy.uid()),
+        }
+    }
+
+    fn decoded(&mut self, pod: Pod) {
         let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
         let Some(&node) = node.and_then(|name| self.by_name.get(name)) else { return };
         let uid: Arc<str> = pod.metadata.uid.as_deref().unwrap_or_default().into();
@@ -290,6 +330,7 @@ impl Fleet {
         match self.pods.get_mut(&uid) {
             Some(known) => {
                 known.seen.follow(&pod);
+                known.looked_at = LookedAt::of(&pod);
                 known.pod = Some(pod);
             }
             None => self.admit(uid.clone(), node, pod),
@@ -308,6 +349,7 @@ impl Fleet {
         let conditions = Conditions::of(pod.status.as_ref());
         let mut known = SimulatedPod {
             node,
+            looked_at: LookedAt::of(&pod),
             pod: Some(pod),
             seen,
             conditions,

@@ -76,10 +76,12 @@ fn unaccepted(socket: &Socket) -> usize {
     }
 }
 
-/// Connections whose last bytes or end the other side has not acknowledged: FIN_WAIT1, LAST_ACK, CLOSING.
+/// Connections whose last bytes or end the other side has not acknowledged (FIN_WAIT1, LAST_ACK, CLOSING), or whose other
+/// side is about to close (FIN_WAIT2): unanswered, it would leave a trace in connection tracking that swallows the next
+/// connection from the same port.
 fn undelivered(socket: &Socket) -> usize {
     match socket.state {
-        "04" | "09" | "0B" => 1,
+        "04" | "05" | "09" | "0B" => 1,
         "0A" => 0,
         _ => usize::from(socket.unacknowledged > 0),
     }
