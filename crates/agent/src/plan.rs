@@ -667,6 +667,74 @@ mod tests {
     }
 
     #[test]
+    fn a_container_that_is_replaced_is_not_ready_until_the_next_one_is() {
+        check(
+            "spec: {containers: [{name: c, image: web:v1, readinessProbe: {tcpSocket: {port: 80}}}]}",
+            "drains\n probe c readiness ok\n hold withdraw\n hold stop\n image c web:v2\n probe c readiness ok\n out c\n probe c readiness ok\n exit c 0\n probe c readiness ok",
+            expect![[r#"
+                > drains
+                   0 volumes
+                   0 sandbox
+                   0 pull web:v1
+                       Normal Pulled: Container image "web:v1" already present on machine
+                   0 start c 0
+                       Normal Created: Created container: c
+                       Normal Started: Started container c
+                     = Running, Ready False, c running
+                > probe c readiness ok
+                     = Running, Ready True, c running ready
+                > hold withdraw
+                > hold stop
+                > image c web:v2
+                   0 pull web:v2
+                       Normal Pulled: Container image "web:v2" already present on machine
+                   0 withdraw c within 10s
+                     = Running, Ready False, c running
+                > probe c readiness ok
+                > out c
+                   0 stop c0 within 30s
+                       Normal Killing: Container c definition changed, will be restarted
+                > probe c readiness ok
+                > exit c 0
+                   0 start c 1
+                       Normal Created: Created container: c
+                       Normal Started: Started container c
+                     = Running, Ready False, c running x1
+                > probe c readiness ok
+                     = Running, Ready True, c running x1 ready
+            "#]],
+        );
+    }
+
+    #[test]
+    fn a_change_that_is_taken_back_in_time_stops_nothing() {
+        check(
+            "spec: {containers: [{name: c, image: web:v1}]}",
+            "drains\n hold withdraw\n image c web:v2\n image c web:v1\n out c",
+            expect![[r#"
+                > drains
+                   0 volumes
+                   0 sandbox
+                   0 pull web:v1
+                       Normal Pulled: Container image "web:v1" already present on machine
+                   0 start c 0
+                       Normal Created: Created container: c
+                       Normal Started: Started container c
+                     = Running, Ready True, c running ready
+                > hold withdraw
+                > image c web:v2
+                   0 pull web:v2
+                       Normal Pulled: Container image "web:v2" already present on machine
+                   0 withdraw c within 10s
+                     = Running, Ready False, c running
+                > image c web:v1
+                     = Running, Ready True, c running ready
+                > out c
+            "#]],
+        );
+    }
+
+    #[test]
     fn the_old_container_runs_on_while_the_new_image_cannot_be_had() {
         check(
             "spec: {containers: [{name: c, image: web:v1}]}",

@@ -111,6 +111,8 @@ pub struct ContainerOnNode {
     pub wanted_image: String,
     /// What is being done to it.
     pub doing: Doing,
+    /// Its running instance is about to be replaced: it must get no more requests, until the next one is ready.
+    pub withdrawn: bool,
     /// Image that was made sure of for the next start.
     pub pulled: Option<Pulled>,
     /// Why it cannot start at the moment.
@@ -452,6 +454,7 @@ impl PodOnNode {
                 container.trouble = None;
                 container.back_off_seconds = 0;
                 container.back_off_told = false;
+                container.stay_if_undone();
             }
         }
     }
@@ -487,7 +490,12 @@ impl PodOnNode {
             }
             Step::Leave { until } => self.leaving = Some(Leaving { until: *until }),
             Step::Withdraw { container: None, .. } => self.withdrawal = Withdrawal::Asked,
-            Step::Withdraw { container: Some(name), .. } => self.set_doing(name, Doing::Withdrawing),
+            Step::Withdraw { container: Some(name), .. } => {
+                if let Some(container) = self.named(name) {
+                    container.doing = Doing::Withdrawing;
+                    container.withdrawn = true;
+                }
+            }
             Step::Pull { container, .. } => self.set_doing(container, Doing::Pulling),
             Step::Start { container, .. } => self.set_doing(container, Doing::Starting),
             Step::PostStart { container, .. } => self.set_doing(container, Doing::PostStart),
@@ -753,6 +761,7 @@ impl ContainerOnNode {
             name: spec.name.clone(),
             wanted_image: spec.image.clone().unwrap_or_default(),
             doing: Doing::Nothing,
+            withdrawn: false,
             pulled: None,
             trouble: None,
             running: None,
@@ -771,11 +780,19 @@ impl ContainerOnNode {
 
     /// May get requests.
     pub fn ready(&self) -> bool {
-        let replaced = matches!(self.doing, Doing::Withdrawing | Doing::Withdrawn);
         self.started()
-            && !replaced
+            && !self.withdrawn
             && self.running.as_ref().is_some_and(|run| run.post_started)
             && self.probes.as_ref().is_none_or(|probes| probes.ready())
+    }
+
+    /// The change of its image was taken back before it was stopped.
+    fn stay_if_undone(&mut self) {
+        let undone = self.running.as_ref().is_some_and(|run| run.image == self.wanted_image);
+        if undone && matches!(self.doing, Doing::Withdrawing | Doing::Withdrawn) {
+            self.doing = Doing::Nothing;
+            self.withdrawn = false;
+        }
     }
 
     /// When it may be started again after its last end.
@@ -799,6 +816,7 @@ impl ContainerOnNode {
 
     fn run(&mut self, spec: &Container, seen: ContainerSeen) {
         self.trouble = None;
+        self.withdrawn = false;
         self.back_off_told = false;
         self.attempts = self.attempts.max(seen.attempt + 1);
         self.probes = Probes::of(spec);

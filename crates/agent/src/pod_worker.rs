@@ -270,8 +270,10 @@ impl PodWorker {
             Step::Start { container, attempt } => self.spawn(work.start(container, attempt)),
             Step::PostStart { container, id } => self.spawn(work.post_start(container, id)),
             Step::Withdraw { container, until } => {
-                // A container that is replaced gets requests until its "not ready" has been written.
-                let status_first = container.is_some().then(|| self.reporting.landed.subscribe());
+                // A container that is replaced gets requests until its "not ready" has been written. A write that is
+                // on its way says what was true before.
+                let landed = *self.reporting.landed.borrow() + 1 + u64::from(self.reporting.under_way);
+                let status_first = container.is_some().then(|| (self.reporting.landed.subscribe(), landed));
                 self.spawn(work.withdraw(container, until, status_first));
             }
             Step::Stop { container, id, until, .. } => {
@@ -617,13 +619,17 @@ impl Work {
         }
     }
 
-    async fn withdraw(self, container: Option<String>, until: Timestamp, status_first: Option<watch::Receiver<u64>>) {
+    async fn withdraw(
+        self,
+        container: Option<String>,
+        until: Timestamp,
+        status_first: Option<(watch::Receiver<u64>, u64)>,
+    ) {
         let deadline = self.shop.clock.until(until);
         let begun = Instant::now();
-        if let Some(mut landed) = status_first {
-            let now = *landed.borrow_and_update();
-            // One write may be on its way with what was true before; the one after it says "not ready".
-            let _ = tokio::time::timeout(deadline, landed.wait_for(|count| *count > now)).await;
+        if let Some((mut landed, wanted)) = status_first {
+            // When time is over it is stopped all the same; the wait for the proxies then says so.
+            let _ = tokio::time::timeout(deadline, landed.wait_for(|count| *count >= wanted)).await;
         }
         let left = || deadline.saturating_sub(begun.elapsed());
         let late = match &self.shop.drained {
