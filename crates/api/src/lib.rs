@@ -15,6 +15,7 @@ pub mod plan;
 pub mod pod_resources;
 pub mod prepare;
 pub mod quantity;
+pub mod schedule;
 pub mod schema;
 pub mod selector;
 pub mod snapshot;

@@ -1,7 +1,6 @@
 //! Jobs and CronJobs.
 //!
-//! Mirrors `pkg/apis/batch/validation/validation.go`. A schedule is only checked for its five fields here; the
-//! controller that runs it reads it in full.
+//! Mirrors `pkg/apis/batch/validation/validation.go`.
 
 use std::collections::BTreeMap;
 
@@ -14,6 +13,7 @@ use super::field::{Errors, Path};
 use super::{meta, pod};
 use crate::names;
 use crate::prepare::{CONTROLLER_UID_LABEL, JOB_NAME_LABEL};
+use crate::schedule::{self, Schedule};
 use crate::selector::Selector;
 
 const SPEC: Path<'static> = Path::root("spec");
@@ -124,10 +124,8 @@ fn cron_job_spec(errors: &mut Errors, cron_job: &CronJob) {
         errors.required(&path, "");
     } else if schedule.contains("TZ") {
         errors.invalid(&path, schedule, "cannot use TZ or CRON_TZ in schedule, use timeZone field instead");
-    } else if !schedule.starts_with('@') && schedule.split_whitespace().count() != 5 {
-        let fields: Vec<&str> = schedule.split_whitespace().collect();
-        let detail = format!("expected exactly 5 fields, found {}: [{}]", fields.len(), fields.join(" "));
-        errors.invalid(&path, schedule, detail);
+    } else if let Err(error) = Schedule::parse(schedule, None) {
+        errors.invalid(&path, schedule, error.to_string());
     }
     if let Some(zone) = spec.time_zone.as_deref() {
         time_zone(errors, zone);
@@ -158,15 +156,11 @@ fn time_zone(errors: &mut Errors, zone: &str) {
     if zone.is_empty() {
         return errors.invalid(&path, zone, "timeZone must be nil or non-empty string");
     }
-    let good = |part: &str| {
-        let inner = part.bytes().all(|b| b.is_ascii_alphanumeric() || b".-_+".contains(&b));
-        !matches!(part, "" | "." | "..") && !part.starts_with('-') && part.len() <= 14 && inner
-    };
-    if !zone.split('/').all(good) {
-        errors.invalid(&path, zone, format!("unknown time zone {zone}"));
-    } else if zone.eq_ignore_ascii_case("local") {
+    if zone.eq_ignore_ascii_case("local") {
         let detail = "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones";
         errors.invalid(&path, zone, detail);
+    } else if schedule::time_zone(zone).is_none() {
+        errors.invalid(&path, zone, format!("unknown time zone {zone}"));
     }
 }
 
