@@ -374,7 +374,7 @@ impl World {
                 list.push(name.into());
             }
         }
-        let runs = object.get::<Pod>().is_some_and(|pod| !pods::node(pod).is_empty());
+        let runs = object.get::<Pod>().is_some_and(|pod| !pods::node(pod).is_empty() && !pods::has_ended(pod));
         if is_free(&body) && !runs {
             self.remove(key);
         } else {
@@ -403,11 +403,35 @@ impl World {
         }
     }
 
+    /// Makes an object as a user would.
+    pub fn user_creates(&mut self, kind: Kind, value: Value) {
+        self.create(kind.decode(value).unwrap()).unwrap();
+    }
+
+    /// Changes an object in namespace `default` as a user would.
+    pub fn user_edits<T: Typed + Clone + PartialEq>(&mut self, name: &str, change: impl FnOnce(&mut T)) {
+        let mut object = self.snapshot.get::<T>("default", name).unwrap().clone();
+        let before = object.clone();
+        change(&mut object);
+        if object != before {
+            self.update(object.into_body(), false).unwrap();
+        }
+    }
+
     /// Changes a pod as a node's agent would.
     pub fn change_pod(&mut self, name: &str, change: impl FnOnce(&mut Pod)) {
         let mut pod = self.snapshot.get::<Pod>("default", name).unwrap().clone();
         change(&mut pod);
         self.put(pod.into_body());
+    }
+
+    /// Changes fields of a node as it would itself.
+    pub fn change_node(&mut self, name: &str, fields: Value) {
+        let mut value = self.snapshot.object(Kind::Node, "", name).unwrap().body.to_value();
+        for (field, new) in fields.as_object().unwrap() {
+            value[field] = new.clone();
+        }
+        self.put(Kind::Node.decode(value).unwrap());
     }
 
     /// Sets whether a pod is ready, since now.
@@ -440,7 +464,8 @@ impl World {
                 () if deleted => self.pod_gone(&name),
                 () if pods::has_ended(pod) => {}
                 () if !bound => self.change_pod(&name, |pod| {
-                    pod.spec.get_or_insert_default().node_name = Some("n1".into());
+                    let node = crate::daemon_set::target_node(pod).unwrap_or("n1").to_owned();
+                    pod.spec.get_or_insert_default().node_name = Some(node);
                 }),
                 () if !ready => self.set_ready(&name, true),
                 () => {}

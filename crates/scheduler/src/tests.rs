@@ -433,3 +433,22 @@ fn many_pods_on_many_nodes() {
     }
     assert!(used.len() > 250, "{} nodes for 300 pods", used.len());
 }
+
+/// The pods of a DaemonSet demand their node by name.
+#[test]
+fn a_pod_pinned_to_a_node_looks_at_no_other() {
+    let nodes = "node n1\nnode n2 cpu 1\nnode n3\npod x cpu 2";
+    let pinned = |name: &str| {
+        let term = json!({ "matchFields": [{ "key": "metadata.name", "operator": "In", "values": [name] }] });
+        let required = json!({ "nodeSelectorTerms": [term] });
+        json!({ "affinity": { "nodeAffinity": { "requiredDuringSchedulingIgnoredDuringExecution": required } } })
+    };
+    let table =
+        ["n1", "n2", "n3", "gone"].map(|name| format!("{name}: {}\n", place_with(nodes, &pinned(name)))).concat();
+    expect![[r#"
+        n1: to n1
+        n2: 0/3 nodes are available: 1 Insufficient cpu, 2 node(s) didn't match Pod's node affinity/selector.
+        n3: to n3
+        gone: 0/3 nodes are available: 3 node(s) didn't match Pod's node affinity/selector.
+    "#]].assert_eq(&table);
+}

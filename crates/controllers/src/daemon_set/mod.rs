@@ -30,6 +30,8 @@ use rolling::Pace;
 use spots::{Eye, Resident, Spot};
 
 pub use nodes::digest as node_digest;
+#[cfg(test)]
+pub use nodes::target as target_node;
 
 /// The label that held the number of a template before there were revisions; old clients still look at it.
 const TEMPLATE_GENERATION_LABEL: &str = "pod-template-generation";

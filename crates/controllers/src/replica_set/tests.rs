@@ -258,3 +258,92 @@ fn order_of_going() {
     "#]]
     .assert_eq(&(order.join("\n") + "\n"));
 }
+
+mod replication_controllers {
+    use super::*;
+    use k8s_openapi::api::core::v1::ReplicationController;
+
+    fn world() -> World {
+        let mut world = World::new();
+        let template = json!({ "metadata": { "labels": { "app": "old" } }, "spec": { "containers": [] } });
+        let spec = json!({ "replicas": 2, "selector": { "app": "old" }, "template": template });
+        let body = json!({ "apiVersion": "v1", "kind": "ReplicationController", "metadata": { "name": "old", "namespace": "default" }, "spec": spec });
+        world.user_creates(Kind::ReplicationController, body);
+        world
+    }
+
+    fn status(world: &World) -> String {
+        let status = world.snapshot.get::<ReplicationController>("default", "old").unwrap().status.clone().unwrap();
+        let conditions = status.conditions.into_iter().flatten().map(|it| format!(" {}={}", it.type_, it.status));
+        let numbers =
+            [Some(status.replicas), status.ready_replicas, status.available_replicas].map(|it| it.unwrap_or(0));
+        format!("{numbers:?}{}\n", conditions.collect::<String>())
+    }
+
+    #[test]
+    fn are_kept_as_replica_sets_are() {
+        let mut world = world();
+        expect![[r#"
+            create Pod old-? of old
+            event SuccessfulCreate Created pod: {created}
+            create Pod old-? of old
+            event SuccessfulCreate Created pod: {created}
+        "#]].assert_eq(&show(&world.plan(Controller::ReplicaSet, Kind::ReplicationController, "old")));
+        world.settle();
+        let mut text = status(&world);
+        for _ in 0..3 {
+            world.run_nodes();
+            world.settle();
+        }
+        text += &status(&world);
+        world.user_edits::<ReplicationController>("old", |it| it.spec.as_mut().unwrap().replicas = Some(1));
+        world.settle();
+        world.run_nodes();
+        world.settle();
+        text += &status(&world);
+        expect![[r#"
+            [2, 0, 0]
+            [2, 2, 2]
+            [1, 1, 1]
+        "#]].assert_eq(&text);
+        world.wake_all();
+        assert_eq!(world.settle(), 0);
+    }
+
+    #[test]
+    fn adopt_release_and_leave_orphans() {
+        let mut world = world();
+        let pod = json!({ "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "a", "namespace": "default", "labels": { "app": "old" } }, "spec": { "containers": [] } });
+        world.user_creates(Kind::Pod, pod);
+        world.settle();
+        let owned = |world: &World| {
+            world.snapshot.list::<Pod>(None).filter(|pod| pod.metadata.owner_references.is_some()).count()
+        };
+        assert_eq!((world.pods().len(), owned(&world)), (2, 2));
+        world.user_edits::<Pod>("a", |pod| pod.metadata.labels = None);
+        world.settle();
+        assert_eq!((world.pods().len(), owned(&world)), (3, 2));
+        world.user_deletes(Kind::ReplicationController, "old", Propagation::Orphan);
+        world.settle();
+        assert_eq!((world.pods().len(), owned(&world)), (3, 0));
+    }
+
+    #[test]
+    fn tell_of_a_full_quota() {
+        let mut world = world();
+        world.door = |_, write| {
+            matches!(write, api::Write::Create(api::Body::Pod(_)))
+                .then(|| Refusal::forbidden(Kind::Pod, "", "exceeded quota"))
+        };
+        world.settle();
+        let mut text = status(&world);
+        world.door = |_, _| None;
+        world.advance(1);
+        world.settle();
+        text += &status(&world);
+        expect![[r#"
+            [0, 0, 0] ReplicaFailure=True
+            [2, 0, 0]
+        "#]].assert_eq(&text);
+    }
+}

@@ -12,6 +12,7 @@ use k8s_openapi::api::apps::v1::StatefulSetSpec;
 
 use super::identity;
 use super::members::{Member, Members};
+use crate::pods;
 
 /// How templates are replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,11 +53,11 @@ impl<'a> Revisions<'a> {
     }
 }
 
-/// The pods to be replaced now, from the last. `held` is true while pods have to wait for their predecessors.
+/// The pods to be replaced now, from the last. One that ended is made again anyway. `held` is true while pods have to wait for their predecessors.
 pub fn replaced<'m, 'a>(members: &'m Members<'a>, revisions: Revisions, pace: Pace, held: bool) -> Vec<&'m Member<'a>> {
     let is_outdated = |member: &&Member| {
         let wanted = revisions.at(member.ordinal - members.wanted.start, Some(pace));
-        !member.going && identity::revision(member.pod) != wanted
+        !member.going && !pods::has_ended(member.pod) && identity::revision(member.pod) != wanted
     };
     let on_their_way = members.kept().filter(|member| !member.available && !is_outdated(member)).count();
     let room = usize::try_from(pace.max_unavailable).unwrap_or(0);
