@@ -8,13 +8,14 @@
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     net::IpAddr,
+    panic::AssertUnwindSafe,
     path::PathBuf,
     sync::Arc,
     time::Duration,
 };
 
 use api::pod_resources;
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use k8s_openapi::api::core::v1::{Pod, PodSpec, Taint};
 use kube::{
     Api, Client,
@@ -42,6 +43,8 @@ const HEARTBEAT: Duration = Duration::from_secs(10);
 const REFRESH: Duration = Duration::from_secs(300);
 /// Exits kept for pods whose worker is not there yet.
 const EARLY_EXITS: usize = 1_024;
+/// Before a pod whose worker panicked gets another one.
+const REST: Duration = Duration::from_secs(10);
 /// What is running without a pod is given this long to stop.
 const ORPHAN_GRACE: Duration = Duration::from_secs(30);
 
@@ -159,7 +162,7 @@ struct Floor {
     shop: Arc<Workshop>,
     capacity: Capacity,
     workers: HashMap<String, Worker>,
-    tasks: JoinSet<String>,
+    tasks: JoinSet<Ended>,
     /// Found running at the start and not yet given to a worker.
     found: HashMap<String, PodSeen>,
     early: Vec<Exited>,
@@ -169,6 +172,18 @@ struct Floor {
 struct Worker {
     words: mpsc::Sender<Word>,
     pod: Arc<Pod>,
+    /// The API object is gone.
+    gone: bool,
+}
+
+/// What became of a worker, by the pod's uid.
+enum Ended {
+    /// Nothing is left to do.
+    Over(String),
+    /// It panicked.
+    Broken(String),
+    /// It panicked a while ago.
+    Rested(String),
 }
 
 impl Floor {
@@ -199,8 +214,8 @@ impl Floor {
                 },
                 Some(exited) = exits.recv() => self.exited(exited).await,
                 Some(ended) = self.tasks.join_next(), if !self.tasks.is_empty() => match ended {
-                    Ok(uid) => drop(self.workers.remove(&uid)),
-                    Err(error) => tracing::error!("a pod worker broke down: {error}"),
+                    Ok(ended) => self.ended(ended).await,
+                    Err(error) => tracing::error!("a task of node {} broke down: {error}", self.shop.node),
                 },
                 else => return,
             }
@@ -221,8 +236,42 @@ impl Floor {
             watcher::Event::Delete(pod) => {
                 let uid = pod.metadata.uid.clone().unwrap_or_default();
                 self.say(&uid, Word::Pod(Arc::new(pod))).await;
-                self.say(&uid, Word::Gone).await;
+                self.gone(&uid).await;
             }
+        }
+    }
+
+    async fn gone(&mut self, uid: &str) {
+        if let Some(worker) = self.workers.get_mut(uid) {
+            worker.gone = true;
+            self.say(uid, Word::Gone).await;
+        }
+    }
+
+    /// One pod whose worker panics must not take the others along: it gets a new one after a rest.
+    async fn ended(&mut self, ended: Ended) {
+        match ended {
+            Ended::Over(uid) => drop(self.workers.remove(&uid)),
+            Ended::Broken(uid) => {
+                tracing::error!("the worker of pod {uid} broke down; another one takes over in {REST:?}");
+                self.tasks.spawn(async move {
+                    tokio::time::sleep(REST).await;
+                    Ended::Rested(uid)
+                });
+            }
+            Ended::Rested(uid) => self.revive(uid).await,
+        }
+    }
+
+    async fn revive(&mut self, uid: String) {
+        let Some(worker) = self.workers.remove(&uid) else { return };
+        match self.shop.runtime.list().await {
+            Ok(pods) => self.found.extend(pods.into_iter().filter(|pod| pod.uid == uid).map(|pod| (uid.clone(), pod))),
+            Err(error) => tracing::warn!("asking what runs of pod {uid}: {error}"),
+        }
+        self.changed(Pod::clone(&worker.pod)).await;
+        if worker.gone {
+            self.gone(&uid).await;
         }
     }
 
@@ -248,11 +297,14 @@ impl Floor {
             // Before its task runs, so that nothing is begun.
             let _ = words.try_send(Word::Refused { reason, message });
         }
-        self.workers.insert(uid.clone(), Worker { words, pod });
-        let ended = uid.clone();
+        self.workers.insert(uid.clone(), Worker { words, pod, gone: false });
+        let of = uid.clone();
         self.tasks.spawn(async move {
-            work.await;
-            ended
+            match AssertUnwindSafe(work).catch_unwind().await {
+                Ok(()) => Ended::Over(of),
+                // What it knew is dropped with it; nothing else has seen it.
+                Err(_panic) => Ended::Broken(of),
+            }
         });
         let early = std::mem::take(&mut self.early);
         let (his, others) = early.into_iter().partition(|exited| exited.pod_uid == uid);
@@ -276,14 +328,14 @@ impl Floor {
         let Some(listed) = self.listed.take() else { return };
         let gone: Vec<_> = self.workers.keys().filter(|uid| !listed.contains(*uid)).cloned().collect();
         for uid in gone {
-            self.say(&uid, Word::Gone).await;
+            self.gone(&uid).await;
         }
         for (_, orphan) in self.found.drain() {
             tracing::info!("pod {}/{} runs here but is not in the API: stopping it", orphan.namespace, orphan.name);
             let shop = self.shop.clone();
             self.tasks.spawn(async move {
                 stop_orphan(&shop, &orphan).await;
-                orphan.uid
+                Ended::Over(orphan.uid)
             });
         }
         self.early.clear();

@@ -27,9 +27,9 @@ use crate::{
     environment::{self, Place, Sources},
     events::Recorder,
     plan::{PodPlan, Step, plan},
-    pod_on_node::{Outcome, PodOnNode, TroubleKind, container_spec},
+    pod_on_node::{Outcome, PodOnNode, Stage, TroubleKind, container_spec},
     probe_io,
-    probes::{Kind, Probed},
+    probes::{Kind, Probed, tcp_ports},
     report::{self, ReportError},
     runtime::{ContainerSpec, Exit, PodSeen, PullPolicy, Runtime, RuntimeError},
     specs::{self, Dns},
@@ -48,6 +48,8 @@ const RETRY_LONGEST: Duration = Duration::from_secs(10);
 const STOP_RETRY: Duration = Duration::from_secs(1);
 /// Longest run of a postStart hook.
 const POST_START_LONGEST: Duration = Duration::from_secs(600);
+/// How often volumes that show API objects are brought up to date (`syncFrequency`).
+const VOLUMES_EVERY: SignedDuration = SignedDuration::from_secs(60);
 /// What a container is left at least after its preStop hook (`minimumGracePeriodInSeconds`).
 const LEAST_GRACE: Duration = Duration::from_secs(2);
 /// Bytes of last words that are kept (`MaxContainerTerminationMessageLength`).
@@ -124,6 +126,8 @@ struct PodWorker {
     outcomes: mpsc::Sender<Outcome>,
     /// Instances whose preStop hook was begun.
     hooked: HashSet<String>,
+    /// When volumes that show API objects are brought up to date.
+    volumes_at: Option<Timestamp>,
     reporting: Reporting,
     over: bool,
 }
@@ -158,6 +162,7 @@ impl PodWorker {
             tasks: JoinSet::new(),
             outcomes: mpsc::channel(1).0,
             hooked: HashSet::new(),
+            volumes_at: None,
             reporting: Reporting {
                 written: Vec::new(),
                 under_way: false,
@@ -247,8 +252,9 @@ impl PodWorker {
             }
         }
         let probe_at = self.probe();
+        let volumes_at = self.refresh_volumes();
         let report_at = self.report();
-        let planned = [wake_at, probe_at, report_at].into_iter().flatten().min();
+        let planned = [wake_at, probe_at, volumes_at, report_at].into_iter().flatten().min();
         let planned = planned.map(|at| Instant::now() + self.shop.clock.until(at));
         let retry = self.reporting.retry_at.filter(|_| !self.reporting.under_way);
         // An hour is only a long time: nothing is due.
@@ -343,6 +349,27 @@ impl PodWorker {
             self.spawn(work.probe(spec, id, kind));
         }
         wake_at
+    }
+
+    // ---- volumes ---------------------------------------------------------------------------------------------------
+
+    fn refresh_volumes(&mut self) -> Option<Timestamp> {
+        let stand = self.seen.volumes == Stage::Done && self.seen.leaving.is_none();
+        if !stand || self.shop.runtime.is_simulated() || !volumes::may_change(&self.pod) {
+            self.volumes_at = None;
+            return None;
+        }
+        let now = self.now();
+        match self.volumes_at {
+            Some(at) if at > now => {}
+            Some(_) => {
+                let work = self.work();
+                self.spawn(work.refresh_volumes());
+                self.volumes_at = Some(now + VOLUMES_EVERY);
+            }
+            None => self.volumes_at = Some(now + VOLUMES_EVERY),
+        }
+        self.volumes_at
     }
 
     // ---- status ----------------------------------------------------------------------------------------------------
@@ -479,6 +506,14 @@ impl Work {
         }
         let made = volumes::prepare(&self.shop.client, &self.pod, &self.pod_dir(), &self.place()).await;
         self.tell(made.map_or_else(Outcome::VolumesFailed, |()| Outcome::VolumesReady)).await;
+    }
+
+    /// What cannot be read now stays as it was.
+    async fn refresh_volumes(self) {
+        let made = volumes::prepare(&self.shop.client, &self.pod, &self.pod_dir(), &self.place()).await;
+        if let Err(error) = made {
+            tracing::warn!("the volumes of pod {} stay as they are: {error}", self.uid());
+        }
     }
 
     async fn start_sandbox(self) {
@@ -733,6 +768,10 @@ impl Work {
     async fn ask(&self, spec: &Container, id: &str, kind: Kind) -> Result<(), String> {
         if let Runtime::Simulated(simulated) = &self.shop.runtime {
             return simulated.probe(self.uid(), id);
+        }
+        if kind == Kind::Listening {
+            let listens = self.shop.runtime.listens(self.uid(), &tcp_ports(spec)).await;
+            return if listens { Ok(()) } else { Err("it does not listen on its ports yet".into()) };
         }
         let Some(probe) = kind.of(spec) else { return Ok(()) };
         let timeout = Duration::from_secs(probe.timeout_seconds.unwrap_or(1).max(1).unsigned_abs().into());

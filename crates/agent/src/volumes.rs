@@ -55,6 +55,18 @@ pub fn release(pod: &Pod, pod_dir: &Path) {
     }
 }
 
+/// Whether what the volumes hold can change while the pod runs.
+pub fn may_change(pod: &Pod) -> bool {
+    let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+    let mut kinds = volumes.map(|volume| {
+        volume.config_map.is_some()
+            || volume.secret.is_some()
+            || volume.downward_api.is_some()
+            || volume.projected.is_some()
+    });
+    kinds.any(|changes| changes)
+}
+
 async fn make(client: &Client, pod: &Pod, volume: &Volume, dir: &Path, place: &Place) -> Result<(), String> {
     if let Some(path) = &volume.host_path {
         return host_path(path);
@@ -74,7 +86,7 @@ async fn make(client: &Client, pod: &Pod, volume: &Volume, dir: &Path, place: &P
     } else if let Some(source) = &volume.projected {
         let mut files = Files::new();
         for projection in source.sources.iter().flatten() {
-            files.extend(projected_files(client, pod, projection, place).await?);
+            files.extend(projected_files(client, pod, projection, dir, place).await?);
         }
         (files, source.default_mode)
     } else {
@@ -222,6 +234,7 @@ async fn projected_files(
     client: &Client,
     pod: &Pod,
     projection: &VolumeProjection,
+    dir: &Path,
     place: &Place,
 ) -> Result<Files, String> {
     if let Some(source) = &projection.config_map {
@@ -236,10 +249,24 @@ async fn projected_files(
         return downward_files(pod, source.items.as_deref().unwrap_or_default(), place);
     }
     if let Some(source) = &projection.service_account_token {
+        let path = within(dir, &source.path)?;
+        if still_good(&path, source.expiration_seconds.unwrap_or(TOKEN_SECONDS))
+            && let Ok(token) = fs::read(&path)
+        {
+            return Ok([(source.path.clone(), (token, None))].into());
+        }
         let token = token(client, pod, source).await?;
         return Ok([(source.path.clone(), (token.into_bytes(), None))].into());
     }
     Err("one of its projections is of a kind that is not supported on this node".into())
+}
+
+/// A token is fetched anew after four fifths of its life, and after a day at the latest (`pkg/kubelet/token`).
+fn still_good(path: &Path, lives_seconds: i64) -> bool {
+    let written = fs::metadata(path).and_then(|file| file.modified());
+    let age = written.ok().and_then(|written| written.elapsed().ok());
+    let longest = (lives_seconds / 5 * 4).clamp(0, 86_400).unsigned_abs();
+    age.is_some_and(|age| age.as_secs() < longest)
 }
 
 async fn token(client: &Client, pod: &Pod, source: &ServiceAccountTokenProjection) -> Result<String, String> {
@@ -266,6 +293,9 @@ async fn token(client: &Client, pod: &Pod, source: &ServiceAccountTokenProjectio
 fn write_files(dir: &Path, files: &Files, default_mode: i32, group: Option<u32>) -> Result<(), String> {
     for (name, (content, mode)) in files {
         let path = within(dir, name)?;
+        if fs::read(&path).is_ok_and(|old| old == *content) {
+            continue;
+        }
         let failed = |error: std::io::Error| format!("writing {}: {error}", path.display());
         if let Some(parent) = path.parent() {
             fs::create_dir_all(parent).map_err(failed)?;
@@ -281,6 +311,19 @@ fn write_files(dir: &Path, files: &Files, default_mode: i32, group: Option<u32>)
             chown(&beside, None, Some(group)).map_err(failed)?;
         }
         fs::rename(&beside, &path).map_err(failed)?;
+    }
+    remove_others(dir, dir, files).map_err(|error| format!("tidying {}: {error}", dir.display()))
+}
+
+/// Removes files of keys that are gone.
+fn remove_others(dir: &Path, root: &Path, files: &Files) -> std::io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.symlink_metadata()?.is_dir() {
+            remove_others(&path, root, files)?;
+        } else if !files.keys().any(|name| root.join(name) == path) {
+            fs::remove_file(&path)?;
+        }
     }
     Ok(())
 }
@@ -370,6 +413,16 @@ mod tests {
         assert_eq!(fs::read(dir.path().join("a")).unwrap(), b"one");
         let mode = |name: &str| fs::metadata(dir.path().join(name)).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode("a"), mode("sub/b")), (0o640, 0o400));
+    }
+
+    #[test]
+    fn files_of_keys_that_are_gone_go_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = |name: &str| (name.to_owned(), (b"x".to_vec(), None));
+        write_files(dir.path(), &Files::from([file("a"), file("sub/b"), file("./c")]), 0o644, None).unwrap();
+        write_files(dir.path(), &Files::from([file("sub/b"), file("./c")]), 0o644, None).unwrap();
+        let there = ["a", "sub/b", "c"].map(|name| dir.path().join(name).exists());
+        assert_eq!(there, [false, true, true]);
     }
 
     #[test]
