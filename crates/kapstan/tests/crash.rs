@@ -69,15 +69,18 @@ async fn kill_9_loses_nothing() {
 #[tokio::test]
 async fn the_log_is_compacted() {
     /// Incompressible bytes of a change, and changes: more than the log may hold.
-    const FILL: usize = 700_000;
-    const CHANGES: usize = 60;
+    const FILL: usize = 1_040_000;
+    const CHANGES: usize = 36;
     let mut cluster = Setup::bare().start();
     let raw = Raw::connect(&cluster).await;
     raw.post(MAPS, map("large", "x")).await;
     let (_, first) = raw.post(MAPS, map("small", "x")).await;
+    let mut fill = Alphanumeric.sample_string(&mut rand::rng(), FILL).into_bytes();
     for _ in 0..CHANGES {
-        let fill = Alphanumeric.sample_string(&mut rand::rng(), FILL);
-        assert_eq!(raw.merge(&format!("{MAPS}/large"), json!({ "data": { "fill": fill } })).await.0, 200);
+        fill.rotate_left(1);
+        let fill = str::from_utf8(&fill).unwrap();
+        let large = json!({ "metadata": { "name": "large" }, "data": { "fill": fill } });
+        assert_eq!(raw.put(&format!("{MAPS}/large"), large).await.0, 200);
     }
     let (_, large) = raw.get(&format!("{MAPS}/large")).await;
     cluster.kill();

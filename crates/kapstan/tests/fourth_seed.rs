@@ -5,16 +5,19 @@ use std::fs;
 use crate::cluster::{Cluster, Kubectl, Setup};
 use crate::transcript;
 
-/// The seed's updates show one pod becoming ready after the other, so the two nodes are not equally fast.
-fn profile(time_to_ready: &str) -> String {
+/// The seed's updates show one pod becoming ready after the other, so the two nodes are not equally fast; and slow enough
+/// for `rollout status` to see the first update from its beginning.
+fn profile(time_to_ready: &str, first_update: &str) -> String {
     format!(
         "images:\n- {{image: 'nginx:1.161', unpullable: true, pullTime: 50ms}}\n\
+         - {{image: 'nginx:1.16.1', startTime: 20ms, timeToReady: {first_update}, stopTime: 50ms}}\n\
          - {{image: 'nginx:*', startTime: 20ms, timeToReady: {time_to_ready}, stopTime: 50ms}}\nevents: true\n"
     )
 }
 
 fn cluster() -> Cluster {
-    let cluster = Setup::bare().joined("knode2", &profile("300ms")).joined("knode3", &profile("500ms")).start();
+    let cluster =
+        Setup::bare().joined("knode2", &profile("200ms", "1.4s")).joined("knode3", &profile("300ms", "2s")).start();
     let manifest = transcript::folder().join("nginx-deploy.yaml");
     fs::copy(manifest, cluster.folder().join("nginx-deploy.yaml")).unwrap();
     cluster

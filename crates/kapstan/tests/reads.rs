@@ -174,6 +174,7 @@ async fn tables_and_metadata() {
 async fn selecting_pods_by_field() {
     let cluster = Setup::simulated(2).start();
     let raw = Raw::connect(&cluster).await;
+    raw.until("/api/v1/nodes", |(_, list)| names(list).len() == 2).await;
     raw.post("/apis/apps/v1/namespaces/default/deployments", deployment("web", 4)).await;
     raw.until(&format!("{PODS}?fieldSelector=status.phase%3DRunning"), |(_, list)| names(list).len() == 4).await;
     let count = async |selector: &str| {
