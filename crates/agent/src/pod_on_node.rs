@@ -738,10 +738,10 @@ impl PodOnNode {
         let Some(container) = self.named(name) else { return Vec::new() };
         let Some(run) = container.running.as_mut().filter(|run| run.id == id) else { return Vec::new() };
         let Some(probes) = &mut container.probes else { return Vec::new() };
-        let note = probed
-            .failure
-            .as_ref()
-            .map(|failure| warning(Some(name), "Unhealthy", format!("{} probe failed: {failure}", kind.word())));
+        // That a container does not listen yet is no news.
+        let news = probed.failure.as_ref().filter(|_| kind != Kind::Listening);
+        let note =
+            news.map(|failure| warning(Some(name), "Unhealthy", format!("{} probe failed: {failure}", kind.word())));
         match probes.observe(spec, kind, probed.failure.is_none(), now) {
             Some(Verdict::Kill) => {
                 run.doomed.get_or_insert(match kind {

@@ -4,7 +4,9 @@
 //! thresholds count results in a row, a startup probe holds back the others, and a container that a failed probe
 //! condemned is not probed again. One thing is better here: until a readiness probe has succeeded once it is tried
 //! with gaps that double from a tenth of a second up to its period, so that a pod is not kept waiting for a whole period
-//! because it was asked a moment too early.
+//! because it was asked a moment too early. Another: a container that has no readiness probe but names the TCP ports it
+//! serves is ready once it listens on them, and not as soon as its process exists; a service would send it requests that
+//! nobody takes yet. Ports that never listen hold it back for a few seconds only.
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Container, Probe};
@@ -12,7 +14,14 @@ use k8s_openapi::api::core::v1::{Container, Probe};
 /// First gap between readiness probes that have not yet succeeded.
 const EAGER_GAP: SignedDuration = SignedDuration::from_millis(100);
 
-/// The three probes.
+/// First and longest gap between looks whether a container listens.
+const LOOK_FIRST: SignedDuration = SignedDuration::from_millis(10);
+const LOOK_LONGEST: SignedDuration = SignedDuration::from_millis(200);
+/// After that time a container that does not listen on its ports is taken for ready all the same: naming a port is
+/// information, not a promise.
+const LISTENS_WITHIN: SignedDuration = SignedDuration::from_secs(5);
+
+/// The three probes of Kubernetes, and one of our own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     /// Has it come up at all?
@@ -21,6 +30,8 @@ pub enum Kind {
     Liveness,
     /// May it get requests?
     Readiness,
+    /// Does it listen on the ports it names? Asked only where there is no readiness probe, and only until it does.
+    Listening,
 }
 
 impl Kind {
@@ -30,6 +41,7 @@ impl Kind {
             Kind::Startup => "Startup",
             Kind::Liveness => "Liveness",
             Kind::Readiness => "Readiness",
+            Kind::Listening => "Listening",
         }
     }
 
@@ -39,8 +51,15 @@ impl Kind {
             Kind::Startup => spec.startup_probe.as_ref(),
             Kind::Liveness => spec.liveness_probe.as_ref(),
             Kind::Readiness => spec.readiness_probe.as_ref(),
+            Kind::Listening => None,
         }
     }
+}
+
+/// The TCP ports that a container names.
+pub fn tcp_ports(spec: &Container) -> Vec<u16> {
+    let ports = spec.ports.iter().flatten().filter(|port| port.protocol.as_deref().is_none_or(|name| name == "TCP"));
+    ports.filter_map(|port| u16::try_from(port.container_port).ok()).collect()
 }
 
 /// What one probe said.
@@ -65,6 +84,7 @@ pub struct Probes {
     startup: Option<OneProbe>,
     liveness: Option<OneProbe>,
     readiness: Option<OneProbe>,
+    listening: Option<OneProbe>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,6 +103,8 @@ struct OneProbe {
     gap: SignedDuration,
     /// No further probes of this instance.
     held: bool,
+    /// When the first result came.
+    since: Option<Timestamp>,
 }
 
 impl OneProbe {
@@ -95,7 +117,23 @@ impl OneProbe {
             succeeded: false,
             gap: SignedDuration::ZERO,
             held: false,
+            since: None,
         }
+    }
+}
+
+impl OneProbe {
+    /// Takes in whether the container listens; the first yes is the last question.
+    fn looked(&mut self, listens: bool, now: Timestamp) -> Option<Verdict> {
+        self.under_way = false;
+        let since = *self.since.get_or_insert(now);
+        if listens || LISTENS_WITHIN <= now.duration_since(since) {
+            (self.good, self.held) = (true, true);
+            return Some(Verdict::Changed);
+        }
+        self.gap = (self.gap * 2).clamp(LOOK_FIRST, LOOK_LONGEST);
+        self.next_at = Some(now + self.gap);
+        None
     }
 }
 
@@ -106,14 +144,16 @@ impl Probes {
             startup: spec.startup_probe.as_ref().map(|_| OneProbe::new(false)),
             liveness: spec.liveness_probe.as_ref().map(|_| OneProbe::new(true)),
             readiness: spec.readiness_probe.as_ref().map(|_| OneProbe::new(false)),
+            listening: (spec.readiness_probe.is_none() && !tcp_ports(spec).is_empty()).then(|| OneProbe::new(false)),
         };
-        let any = probes.startup.is_some() || probes.liveness.is_some() || probes.readiness.is_some();
+        let all = [&probes.startup, &probes.liveness, &probes.readiness, &probes.listening];
+        let any = all.into_iter().any(Option::is_some);
         any.then(|| Box::new(probes))
     }
 
     /// Simulated: not ready until [`Probes::pass`], whatever probes the container has.
     pub fn withheld() -> Box<Probes> {
-        Box::new(Probes { startup: None, liveness: None, readiness: Some(OneProbe::new(false)) })
+        Box::new(Probes { startup: None, liveness: None, readiness: Some(OneProbe::new(false)), listening: None })
     }
 
     /// The startup probe has passed, or there is none.
@@ -121,9 +161,10 @@ impl Probes {
         self.startup.as_ref().is_none_or(|probe| probe.good)
     }
 
-    /// Started, and the readiness probe passes, or there is none.
+    /// Started, and the readiness probe passes; without one, it listens on the ports it names.
     pub fn ready(&self) -> bool {
-        self.started() && self.readiness.as_ref().is_none_or(|probe| probe.good)
+        let passes = |probe: &Option<OneProbe>| probe.as_ref().is_none_or(|probe| probe.good);
+        self.started() && passes(&self.readiness) && passes(&self.listening)
     }
 
     /// The probes to make now, and when to ask again.
@@ -131,11 +172,9 @@ impl Probes {
         let mut kinds = Vec::new();
         let mut wake_at = None;
         for &kind in self.active() {
-            let (Some(probe), Some(state)) = (kind.of(spec), self.state(kind)) else { continue };
-            if state.under_way || state.held {
-                continue;
-            }
-            let at = state.next_at.unwrap_or(running_since + seconds(probe.initial_delay_seconds, 0));
+            let Some(state) = self.state(kind).filter(|state| !state.under_way && !state.held) else { continue };
+            let delay = kind.of(spec).and_then(|probe| probe.initial_delay_seconds);
+            let at = state.next_at.unwrap_or(running_since + seconds(delay, 0));
             if at <= now {
                 kinds.push(kind);
             } else {
@@ -147,7 +186,7 @@ impl Probes {
 
     /// The startup probe alone, until it has passed.
     fn active(&self) -> &'static [Kind] {
-        if self.started() { &[Kind::Liveness, Kind::Readiness] } else { &[Kind::Startup] }
+        if self.started() { &[Kind::Liveness, Kind::Readiness, Kind::Listening] } else { &[Kind::Startup] }
     }
 
     fn state(&self, kind: Kind) -> Option<&OneProbe> {
@@ -155,6 +194,7 @@ impl Probes {
             Kind::Startup => self.startup.as_ref(),
             Kind::Liveness => self.liveness.as_ref(),
             Kind::Readiness => self.readiness.as_ref(),
+            Kind::Listening => self.listening.as_ref(),
         }
     }
 
@@ -163,6 +203,7 @@ impl Probes {
             Kind::Startup => self.startup.as_mut(),
             Kind::Liveness => self.liveness.as_mut(),
             Kind::Readiness => self.readiness.as_mut(),
+            Kind::Listening => self.listening.as_mut(),
         }
     }
 
@@ -175,6 +216,9 @@ impl Probes {
 
     /// Takes in a result.
     pub fn observe(&mut self, spec: &Container, kind: Kind, success: bool, now: Timestamp) -> Option<Verdict> {
+        if kind == Kind::Listening {
+            return self.listening.as_mut()?.looked(success, now);
+        }
         let probe = kind.of(spec)?;
         let period = seconds(probe.period_seconds, 10);
         let state = self.state_mut(kind)?;
@@ -210,6 +254,10 @@ impl Probes {
         if let Some(readiness) = &mut self.readiness {
             readiness.good = ready;
             readiness.succeeded = ready;
+        }
+        if let Some(listening) = &mut self.listening {
+            listening.good = ready;
+            listening.held = ready;
         }
     }
 
@@ -253,6 +301,36 @@ mod tests {
             writeln!(told, "{at} {kind:?} {result} {verdict:?} started={started} ready={ready}").unwrap();
         }
         expected.assert_eq(&told);
+    }
+
+    #[test]
+    fn a_container_without_a_readiness_probe_is_ready_once_it_listens() {
+        let spec: Container = serde_json::from_str(r#"{"name":"c","ports":[{"containerPort":80}]}"#).unwrap();
+        let mut probes = Probes::of(&spec).unwrap();
+        let mut now = Timestamp::UNIX_EPOCH;
+        assert!(!probes.ready());
+        for _ in 0..3 {
+            let (kinds, _) = probes.due(&spec, Timestamp::UNIX_EPOCH, now);
+            assert_eq!(kinds, [Kind::Listening]);
+            assert_eq!(probes.observe(&spec, Kind::Listening, false, now), None);
+            now = probes.due(&spec, Timestamp::UNIX_EPOCH, now).1.unwrap();
+        }
+        assert_eq!(probes.observe(&spec, Kind::Listening, true, now), Some(Verdict::Changed));
+        assert!(probes.ready());
+        assert_eq!(probes.due(&spec, Timestamp::UNIX_EPOCH, now), (Vec::new(), None), "it is asked no more");
+    }
+
+    #[test]
+    fn a_port_that_never_listens_holds_it_back_for_a_while_only() {
+        let spec: Container = serde_json::from_str(r#"{"name":"c","ports":[{"containerPort":80}]}"#).unwrap();
+        let mut probes = Probes::of(&spec).unwrap();
+        let mut now = Timestamp::UNIX_EPOCH;
+        while !probes.ready() {
+            probes.observe(&spec, Kind::Listening, false, now);
+            now = probes.due(&spec, Timestamp::UNIX_EPOCH, now).1.unwrap_or(now);
+            assert!(now < Timestamp::UNIX_EPOCH + LISTENS_WITHIN * 2);
+        }
+        assert!(LISTENS_WITHIN <= now.duration_since(Timestamp::UNIX_EPOCH));
     }
 
     #[test]

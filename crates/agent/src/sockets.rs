@@ -6,8 +6,10 @@
 //! - its network goes while the last answer is still in the kernel's queues: nobody is left to send it again, and the
 //!   client waits in vain.
 //!
-//! So `/proc/<pid>/net/tcp{,6}` is looked at before a container is asked to stop, and before a network is taken down.
-//! Nothing is changed here.
+//! And one moment in which a proxy would send too early: a container runs, but does not listen yet.
+//!
+//! So `/proc/<pid>/net/tcp{,6}` is looked at before a container is taken for ready, before it is asked to stop, and before
+//! a network is taken down. Nothing is changed here.
 
 use std::{
     path::PathBuf,
@@ -29,6 +31,22 @@ pub async fn wait_delivered(pid: i32) {
     wait(pid, LONGEST, undelivered).await;
 }
 
+/// Whether somebody in the network namespace of process `pid` listens on every one of `ports`, not for itself alone.
+pub fn listens(pid: i32, ports: &[u16]) -> bool {
+    let open: Vec<u16> =
+        tables(pid).iter().flat_map(|table| table.lines().skip(1).filter_map(listening_port)).collect();
+    ports.iter().all(|port| open.contains(port))
+}
+
+/// The port of a socket that listens, unless on the loopback address only.
+fn listening_port(line: &str) -> Option<u16> {
+    let mut columns = line.split_whitespace().skip(1);
+    let (address, port) = columns.next()?.split_once(':')?;
+    let loopback = matches!(address, "0100007F" | "00000000000000000000000001000000");
+    let listens = columns.nth(1)? == "0A";
+    (listens && !loopback).then(|| u16::from_str_radix(port, 16).ok()).flatten()
+}
+
 async fn wait(pid: i32, deadline: Duration, open: fn(&Socket) -> usize) {
     let end = Instant::now() + deadline.min(LONGEST);
     while look(pid, open) > 0 && Instant::now() < end {
@@ -37,10 +55,13 @@ async fn wait(pid: i32, deadline: Duration, open: fn(&Socket) -> usize) {
 }
 
 fn look(pid: i32, open: fn(&Socket) -> usize) -> usize {
+    tables(pid).iter().map(|table| count(table, open)).sum()
+}
+
+/// The sockets of a network namespace; empty for a process that is gone, which has nothing to wait for.
+fn tables(pid: i32) -> [String; 2] {
     let read = |name: &str| std::fs::read_to_string(PathBuf::from(format!("/proc/{pid}/net/{name}")));
-    // A process that is gone has nothing to wait for.
-    let tables = ["tcp", "tcp6"].map(|name| read(name).unwrap_or_default());
-    tables.iter().map(|table| count(table, open)).sum()
+    ["tcp", "tcp6"].map(|name| read(name).unwrap_or_default())
 }
 
 fn count(table: &str, open: fn(&Socket) -> usize) -> usize {
@@ -109,6 +130,16 @@ mod tests {
         assert_eq!(count(&about(port), unaccepted), 1);
         let _accepted = listener.accept().await.unwrap();
         assert_eq!(count(&about(port), unaccepted), 0);
+    }
+
+    #[test]
+    fn who_listens() {
+        let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n   \
+                     0: 00000000:0050 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1\n   \
+                     1: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 2\n   \
+                     2: 0200000A:0051 0300000A:C000 01 00000000:00000000 00:00000000 00000000     0        0 3\n";
+        let ports: Vec<u16> = table.lines().skip(1).filter_map(listening_port).collect();
+        assert_eq!(ports, [80]);
     }
 
     #[test]

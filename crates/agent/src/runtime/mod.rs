@@ -325,6 +325,17 @@ impl Runtime {
         }
     }
 
+    /// Whether the pod listens on all of these TCP ports; simulated pods do.
+    pub async fn listens(&self, uid: &str, ports: &[u16]) -> bool {
+        match self {
+            Runtime::Native(native) => match native.process_of(uid).await {
+                Some(pid) => crate::sockets::listens(pid, ports),
+                None => false,
+            },
+            Runtime::Simulated(_) => true,
+        }
+    }
+
     /// Waits until the pod's servers have accepted every connection that was made to them.
     pub async fn wait_accepted(&self, uid: &str, deadline: Duration) {
         if let Runtime::Native(native) = self

@@ -107,7 +107,8 @@ fn mount_kernel_files(root: &OwnedFd, plan: &ContainerPlan) -> Result<()> {
 fn show_groups(root: &OwnedFd, plan: &ContainerPlan, cgroup: &Cgroup) -> Result<()> {
     unshare(CloneFlags::CLONE_NEWCGROUP).map_err(|e| format!("cannot make a control group namespace: {e}"))?;
     let place = Path::new("/sys/fs/cgroup");
-    let quiet = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC | MountAttrFlags::MOUNT_ATTR_NODEV;
+    let quiet =
+        MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC | MountAttrFlags::MOUNT_ATTR_NODEV;
     let views = cgroup.views();
     if views.iter().any(|(name, _)| !name.is_empty()) {
         attach(&new_file_system("tmpfs", &[("mode", "755"), ("size", "4k")], quiet)?, &make_directory(root, place)?)?;

@@ -159,12 +159,15 @@ pub fn groups_of(uid: &str) -> Vec<PathBuf> {
 /// What was killed takes a moment to leave its group.
 fn remove_group(group: &Path) {
     let deadline = Instant::now() + TEST_MAX;
-    for entry in fs::read_dir(group).into_iter().flatten().filter_map(Result::ok).filter(|entry| entry.path().is_dir()) {
+    for entry in fs::read_dir(group).into_iter().flatten().filter_map(Result::ok).filter(|entry| entry.path().is_dir())
+    {
         remove_group(&entry.path());
     }
     while fs::remove_dir(group).is_err() && group.exists() && Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(5));
-        while matches!(waitpid(None, Some(WaitPidFlag::WNOHANG)), Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..))) {}
+        while matches!(waitpid(None, Some(WaitPidFlag::WNOHANG)), Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)))
+        {
+        }
     }
 }
 
