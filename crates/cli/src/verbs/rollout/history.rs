@@ -1,0 +1,166 @@
+//! `rollout history`. Mirrors kubectl `pkg/polymorphichelpers/history.go`; `--details` is ours.
+
+use serde_json::Value;
+
+use super::revisions::{self, Revision};
+use super::{Which, unsupported, words};
+use crate::change::CHANGE_CAUSE;
+use crate::errors::{Error, Result};
+use crate::json::Json;
+use crate::objects::Found;
+use crate::print::{self, Format, Output, tabwriter};
+use crate::session::Session;
+use crate::time;
+use crate::verbs::describe::Page;
+
+/// The revisions of a workload, and why each was made.
+///
+/// Examples:
+///   kapstan rollout history deployment/web
+///   kapstan rollout history deployment/web --revision=3
+///   kapstan rollout history deployment/web --details
+#[derive(clap::Args)]
+#[command(verbatim_doc_comment)]
+pub struct Options {
+    #[command(flatten)]
+    which: Which,
+    /// Show this revision with its pod template; 0 is all of them.
+    #[arg(long, default_value_t = 0, allow_negative_numbers = true, value_name = "NUMBER")]
+    revision: i64,
+    /// Also show when each was made, by whom, with which images, and how it ended.
+    #[arg(long, conflicts_with_all = ["revision", "output"])]
+    details: bool,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// Shows them.
+pub async fn run(session: &mut Session, options: Options) -> Result<()> {
+    if options.revision < 0 {
+        return Err(Error::told(format!("revision must be a positive integer: {}", options.revision)));
+    }
+    let format = options.output.format()?;
+    let (found, mut errors) = options.which.find(session).await?;
+    for item in &found {
+        errors.extend(one(session, item, &options, &format).await.err());
+    }
+    Error::several(errors)
+}
+
+async fn one(session: &mut Session, item: &Found, options: &Options, format: &Format) -> Result<()> {
+    if !words::has(&item.resource.kind) {
+        return Err(unsupported(item, "history viewer", "history"));
+    }
+    let mut known = revisions::of(&session.client()?, item).await?;
+    if options.revision > 0 {
+        known.retain(|revision| revision.number == options.revision);
+        if known.is_empty() {
+            return Err(Error::told("unable to find the specified revision"));
+        }
+    }
+    if !matches!(format, Format::Human { .. }) {
+        return objects(session, item, options, format, &known);
+    }
+    let text = match known.as_slice() {
+        [] => "No rollout history found.".to_owned(),
+        [revision] if options.revision > 0 => template_text(&template_with_cause(revision)),
+        known if options.details => details(item, known),
+        known => table(known),
+    };
+    let with_revision = match options.revision {
+        0 => String::new(),
+        number => format!("with revision #{number}"),
+    };
+    session.say(format!("{} {with_revision}\n{text}", item.printed()))
+}
+
+/// With `-o`: the ReplicaSets, or the workload as each revision had it.
+fn objects(session: &mut Session, item: &Found, options: &Options, format: &Format, known: &[Revision]) -> Result<()> {
+    for (index, revision) in known.iter().enumerate() {
+        let object = match item.resource.kind.as_str() {
+            "Deployment" => revision.object.clone(),
+            _ => revisions::restored(&item.object, &revision.object)?,
+        };
+        if index > 0 && matches!(format, Format::Yaml) {
+            session.say("---")?;
+        }
+        session.print(print::object(format, &object, options.output.show_managed_fields)?)?;
+    }
+    Ok(())
+}
+
+fn cause(revision: &Revision) -> &str {
+    revisions::annotation(&revision.object, CHANGE_CAUSE).filter(|cause| !cause.is_empty()).unwrap_or("<none>")
+}
+
+fn table(known: &[Revision]) -> String {
+    let rows = known.iter().map(|revision| format!("{}\t{}\n", revision.number, cause(revision)));
+    tabwriter::align(&format!("REVISION\tCHANGE-CAUSE\n{}", rows.collect::<String>()), tabwriter::DESCRIBE)
+}
+
+fn details(item: &Found, known: &[Revision]) -> String {
+    let newest = known.last().map_or(0, |revision| revision.number);
+    let mut text = "REVISION\tAGE\tBY\tIMAGES\tENDED\tCHANGE-CAUSE\n".to_owned();
+    for revision in known {
+        let is_newest = revision.number == newest;
+        let by = if is_newest { author(&item.object) } else { None };
+        text.push_str(&format!(
+            "{}\t{}\t{}\t{}\t{}\t{}\n",
+            revision.number,
+            time::age(revision.object.text("metadata.creationTimestamp")),
+            by.unwrap_or("<unknown>"),
+            revisions::images(&revision.template),
+            if is_newest { ending(&item.object) } else { past(&revision.object) },
+            cause(revision),
+        ));
+    }
+    tabwriter::align(&text, tabwriter::DESCRIBE)
+}
+
+/// Who wrote the pod template last, as the server's managed fields have it.
+fn author(workload: &Value) -> Option<&str> {
+    let wrote_template =
+        |entry: &&Value| entry.at("fieldsV1").get("f:spec").is_some_and(|spec| spec.get("f:template").is_some());
+    let entries = workload.list("metadata.managedFields");
+    let last = entries.iter().filter(wrote_template).max_by_key(|entry| entry.text("time"))?;
+    Some(last.text("manager"))
+}
+
+/// How the newest revision's rollout ended, or that it has not.
+fn ending(workload: &Value) -> String {
+    let progressing = words::condition(workload, "Progressing").map(|condition| condition.text("reason"));
+    match (words::status(workload, 0), progressing) {
+        (Ok(told), _) if told.is_done() => "complete".into(),
+        (_, Some("ProgressDeadlineExceeded")) => "failed: no progress until the deadline".into(),
+        _ if workload.flag("spec.paused") => "paused".into(),
+        _ => "in progress".into(),
+    }
+}
+
+/// How an older one ended: another took its place; it may have been the newest several times.
+fn past(set: &Value) -> String {
+    const EARLIER: &str = "deployment.kubernetes.io/revision-history";
+    match revisions::annotation(set, EARLIER).filter(|earlier| !earlier.is_empty()) {
+        Some(earlier) => format!("superseded (was {earlier} too)"),
+        None => "superseded".into(),
+    }
+}
+
+/// The template of a revision, with what caused it among its annotations.
+fn template_with_cause(revision: &Revision) -> Value {
+    let mut template = revision.template.clone();
+    if let Some(cause) = revisions::annotation(&revision.object, CHANGE_CAUSE).filter(|cause| !cause.is_empty()) {
+        if !template["metadata"]["annotations"].is_object() {
+            template["metadata"]["annotations"] = serde_json::json!({});
+        }
+        template["metadata"]["annotations"][CHANGE_CAUSE] = cause.into();
+    }
+    template
+}
+
+/// A pod template as `describe` shows it.
+pub fn template_text(template: &Value) -> String {
+    let mut page = Page::default();
+    page.template(template);
+    page.finish()
+}

@@ -1,0 +1,119 @@
+//! `rollout status`: follow a rollout to its end. Mirrors kubectl `pkg/cmd/rollout/rollout_status.go`.
+//!
+//! On a terminal it is live (`live.rs`); elsewhere it prints kubectl's lines.
+
+use std::time::Duration;
+
+use futures::StreamExt;
+use http::Method;
+use serde_json::Value;
+
+use super::words::{self, Told};
+use super::{Which, group_kind, live};
+use crate::client::JSON;
+use crate::errors::{Error, Result};
+use crate::json::Json;
+use crate::objects::{self, Found};
+use crate::session::Session;
+use crate::time::parse_duration;
+
+/// Follow the rollout of a deployment, a daemon set or a stateful set until it is over.
+///
+/// Ends with 0 when it is complete, with 1 when it failed or the time is over. Leaving it, or Ctrl-C, leaves the rollout alone.
+///
+/// Examples:
+///   kapstan rollout status deployment/web
+///   kapstan rollout status deployment/web --timeout=2m
+///   kapstan rollout status deployment/web --watch=false
+#[derive(clap::Args)]
+#[command(verbatim_doc_comment)]
+pub struct Options {
+    #[command(flatten)]
+    which: Which,
+    /// Follow it to its end; false only looks once.
+    #[arg(long, short, default_value_t = true, default_missing_value = "true", num_args = 0..=1, require_equals = true, action = clap::ArgAction::Set, value_name = "BOOL")]
+    watch: bool,
+    /// Fail if another revision than this is rolled out; 0 is the newest.
+    #[arg(long, default_value_t = 0, allow_negative_numbers = true, value_name = "NUMBER")]
+    revision: i64,
+    /// How long to wait, such as 1s, 2m, 3h; 0 is without end.
+    #[arg(long, default_value = "0s", value_name = "DURATION")]
+    timeout: String,
+    /// Print kubectl's plain lines also on a terminal.
+    #[arg(long)]
+    plain: bool,
+}
+
+/// Follows.
+pub async fn run(session: &mut Session, options: Options) -> Result<()> {
+    if options.revision < 0 {
+        return Err(Error::told(format!("revision must be a positive integer: {}", options.revision)));
+    }
+    let timeout = parse_duration(&options.timeout).ok_or_else(|| {
+        session.usage("rollout status", &format!("invalid argument {:?} for \"--timeout\" flag", options.timeout))
+    })?;
+    let (found, mut errors) = options.which.find(session).await?;
+    super::say_if_none(session, &found, &errors)?;
+    for item in &found {
+        if !words::has(&item.resource.kind) {
+            errors.push(Error::told(format!("no status viewer has been implemented for {}", group_kind(item))));
+            continue;
+        }
+        errors.extend(one(session, item, &options, timeout).await.err());
+    }
+    Error::several(errors)
+}
+
+async fn one(session: &mut Session, item: &Found, options: &Options, timeout: Duration) -> Result<()> {
+    let is_live = options.watch && session.io.terminal && !options.plain;
+    let look = async {
+        if is_live && !words::status(&item.object, options.revision)?.is_done() {
+            live::follow(session, item, options.revision).await
+        } else {
+            lines(session, item, options).await
+        }
+    };
+    if timeout.is_zero() {
+        return look.await;
+    }
+    tokio::time::timeout(timeout, look)
+        .await
+        .unwrap_or_else(|_| Err(Error::told("timed out waiting for the condition")))
+}
+
+/// kubectl's lines, one for each change of the object.
+async fn lines(session: &mut Session, item: &Found, options: &Options) -> Result<()> {
+    let client = session.client()?;
+    let path = item.resource.path(item.namespace.as_deref(), None);
+    let one = ("fieldSelector", format!("metadata.name={}", item.name));
+    loop {
+        // The list is what a watch starts from; after a watch that broke off it tells what was missed.
+        let mut list = client.json(Method::GET, &path, std::slice::from_ref(&one), JSON, None).await?;
+        let version = list.text("metadata.resourceVersion").to_owned();
+        for mut object in objects::items(&mut list) {
+            object["kind"] = item.resource.kind.clone().into();
+            if tell(session, &object, options)? {
+                return Ok(());
+            }
+        }
+        let query = [one.clone(), ("watch", "true".into()), ("resourceVersion", version)];
+        let mut events = client.lines(&path, &query, JSON).await?;
+        while let Some(line) = events.next().await {
+            let event: Value = serde_json::from_str(&line?)?;
+            match event.text("type") {
+                "ADDED" | "MODIFIED" if tell(session, event.at("object"), options)? => return Ok(()),
+                "DELETED" => return Err(Error::told("object has been deleted")),
+                // The history that the watch was to start from is gone: look again.
+                "ERROR" => break,
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Prints the line about an object; true if there is no more to wait for.
+fn tell(session: &mut Session, object: &Value, options: &Options) -> Result<bool> {
+    let told = words::status(object, options.revision)?;
+    session.say(told.line())?;
+    Ok(matches!(told, Told::Done(_)) || !options.watch)
+}
