@@ -20,8 +20,10 @@ pub const TURN_WRITES: usize = 8_192;
 pub const WAITING_REQUESTS: usize = 8_192;
 /// Turns computed but not yet durable.
 pub const TURNS_IN_FLIGHT: usize = 4;
-/// Changes kept for watchers that resume; older resource versions get 410.
-pub const WATCH_HISTORY_CHANGES: usize = 100_000;
+/// Bytes of JSON of one kind's changes that are kept ready for watchers that follow.
+pub const WATCH_RECENT_BYTES: usize = 2 << 20;
+/// The same of older changes, for watchers that resume; resource versions before those get 410.
+pub const WATCH_HISTORY_BYTES: usize = 12 << 20;
 
 /// Seconds an event is kept.
 pub const EVENT_TTL_SECONDS: i64 = 3_600;

@@ -20,13 +20,22 @@ pub struct Snapshot {
     revision: u64,
     kinds: [OrdMap<Path, Arc<Object>>; Kind::COUNT],
     /// Dependents by owner uid. Objects without a controller are also under the empty uid.
-    owned: OrdMap<(Arc<str>, Kind, Path), Arc<Object>>,
+    owned: OrdMap<Arc<str>, OrdMap<(Kind, Path), Dependent>>,
     /// Pods by node name; those that no node has yet are under the empty name.
-    on_node: OrdMap<(Arc<str>, Path), Arc<Object>>,
+    on_node: OrdMap<Arc<str>, OrdMap<Path, Arc<Object>>>,
     /// Pods that keep others away from where they are (required anti-affinity): few, but each pod placed has to mind them.
     keeping_away: OrdMap<Path, Arc<Object>>,
     /// What the pods of each node ask for.
     load: OrdMap<Arc<str>, Arc<NodeLoad>>,
+}
+
+/// An object under one of its owners. A map an owner, and what is asked most often told beside the object: a walk over
+/// thousands of pods neither compares uids nor looks into pods that it does not want.
+#[derive(Clone)]
+struct Dependent {
+    object: Arc<Object>,
+    /// True if this owner is its controller.
+    controlled: bool,
 }
 
 impl Default for Snapshot {
@@ -103,44 +112,33 @@ impl Snapshot {
 
     /// Objects of any kind that name `uid` as one of their owners.
     pub fn dependents<'a>(&'a self, uid: &str) -> impl Iterator<Item = &'a Arc<Object>> + use<'a> {
-        let uid: Arc<str> = uid.into();
-        let start = (uid.clone(), Kind::ALL[0], Path::from(""));
-        self.owned.range(start..).take_while(move |((owner, _, _), _)| *owner == uid).map(|(_, object)| object)
+        self.owned.get(uid).into_iter().flatten().map(|(_, dependent)| &dependent.object)
     }
 
     /// Objects of type `T` whose controller is `uid`.
     pub fn controlled_by<'a, T: Typed + 'a>(&'a self, uid: &str) -> impl Iterator<Item = &'a T> + use<'a, T> {
-        let owner = uid.to_owned();
-        let uid: Arc<str> = uid.into();
-        let start = (uid.clone(), T::KIND, Path::from(""));
-        self.owned
-            .range(start..)
-            .take_while(move |((owner, kind, _), _)| *owner == uid && *kind == T::KIND)
-            .filter(move |(_, object)| controller_of(object.meta()).is_some_and(|controller| controller.uid == owner))
-            .filter_map(|(_, object)| object.get())
+        let dependents = self.owned.get(uid).into_iter();
+        dependents
+            .flat_map(|dependents| dependents.range((T::KIND, Path::from(""))..))
+            .take_while(|((kind, _), _)| *kind == T::KIND)
+            .filter(|(_, dependent)| dependent.controlled)
+            .filter_map(|(_, dependent)| dependent.object.get())
     }
 
     /// Objects of type `T` in `namespace` that no controller manages.
     pub fn orphans<'a, T: Typed + 'a>(&'a self, namespace: &str) -> impl Iterator<Item = &'a T> + use<'a, T> {
-        let none: Arc<str> = "".into();
         let prefix: Path = format!("{namespace}/").into();
-        let start = (none.clone(), T::KIND, prefix.clone());
-        self.owned
-            .range(start..)
-            .take_while(move |((owner, kind, path), _)| {
-                *owner == none && *kind == T::KIND && path.starts_with(&*prefix)
-            })
-            .filter_map(|(_, object)| object.get())
+        let orphans = self.owned.get(NOBODY).into_iter();
+        let start = prefix.clone();
+        orphans
+            .flat_map(move |orphans| orphans.range((T::KIND, start.clone())..))
+            .take_while(move |((kind, path), _)| *kind == T::KIND && path.starts_with(&*prefix))
+            .filter_map(|(_, dependent)| dependent.object.get())
     }
 
     /// Pods bound to a node.
     pub fn pods_on<'a>(&'a self, node: &str) -> impl Iterator<Item = &'a Pod> + use<'a> {
-        let node: Arc<str> = node.into();
-        let start = (node.clone(), Path::from(""));
-        self.on_node
-            .range(start..)
-            .take_while(move |((name, _), _)| *name == node)
-            .filter_map(|(_, object)| object.get())
+        self.on_node.get(node).into_iter().flat_map(OrdMap::values).filter_map(|object| object.get())
     }
 
     /// Pods bound to a node, as objects, behind the path `after`.
@@ -149,9 +147,9 @@ impl Snapshot {
         node: &str,
         after: Option<&str>,
     ) -> impl Iterator<Item = &'a Arc<Object>> + use<'a> {
-        let node: Arc<str> = node.into();
-        let start = (node.clone(), Path::from(after.map_or_else(String::new, |after| format!("{after}\0"))));
-        self.on_node.range(start..).take_while(move |((name, _), _)| *name == node).map(|(_, object)| object)
+        let start = Path::from(after.map_or_else(String::new, |after| format!("{after}\0")));
+        let pods = self.on_node.get(node).into_iter();
+        pods.flat_map(move |pods| pods.range(start.clone()..)).map(|(_, object)| object)
     }
 
     /// Pods that no node has yet, in order of namespace and name.
@@ -175,7 +173,7 @@ impl Snapshot {
         let path: Path = object.key().path().into();
         let before = self.kinds[object.kind() as usize].insert(path.clone(), object.clone());
         if let Some(before) = &before {
-            self.unindex(&path, before);
+            self.unindex(&path, before, Some(&object));
         }
         self.index(&path, &object);
         Change { revision: object.revision, before, after: Some(object) }
@@ -186,58 +184,90 @@ impl Snapshot {
         let path: Path = key.path().into();
         let before = self.kinds[key.kind as usize].remove(&path)?;
         self.advance(revision);
-        self.unindex(&path, &before);
+        self.unindex(&path, &before, None);
         Some(Change { revision, before: Some(before), after: None })
     }
 
     fn index(&mut self, path: &Path, object: &Arc<Object>) {
-        for owner in owners(object) {
-            self.owned.insert((owner, object.kind(), path.clone()), object.clone());
+        for (owner, controlled) in owners(object) {
+            let dependent = Dependent { object: object.clone(), controlled };
+            inner(&mut self.owned, owner).insert((object.kind(), path.clone()), dependent);
         }
         let Some(node) = node_of(object) else { return };
-        self.on_node.insert((node.clone(), path.clone()), object.clone());
+        inner(&mut self.on_node, node).insert(path.clone(), object.clone());
         if keeps_away(object) {
             self.keeping_away.insert(path.clone(), object.clone());
         }
         if let (false, Some(pod)) = (node.is_empty(), object.get::<Pod>()) {
-            let mut load = self.load.get(&node).cloned().unwrap_or_default();
-            Arc::make_mut(&mut load).add(pod);
-            self.load.insert(node, load);
+            if let Some(load) = self.load.get_mut(node) {
+                return Arc::make_mut(load).add(pod);
+            }
+            let mut load = NodeLoad::default();
+            load.add(pod);
+            self.load.insert(node.into(), Arc::new(load));
         }
     }
 
-    fn unindex(&mut self, path: &Path, object: &Arc<Object>) {
-        for owner in owners(object) {
-            self.owned.remove(&(owner, object.kind(), path.clone()));
+    /// Takes `object` out of the indexes. Where `next`, which comes in its place, is found as well, that overwrites it.
+    fn unindex(&mut self, path: &Path, object: &Arc<Object>, next: Option<&Object>) {
+        for (owner, _) in owners(object) {
+            if !next.is_some_and(|next| owners(next).any(|(other, _)| other == owner)) {
+                take(&mut self.owned, owner, &(object.kind(), path.clone()));
+            }
         }
         let Some(node) = node_of(object) else { return };
-        self.on_node.remove(&(node.clone(), path.clone()));
+        if next.and_then(node_of) != Some(node) {
+            take(&mut self.on_node, node, path);
+        }
         if keeps_away(object) {
             self.keeping_away.remove(path);
         }
-        if let (Some(pod), Some(load)) = (object.get::<Pod>(), self.load.get(&node)) {
-            let mut load = load.clone();
-            Arc::make_mut(&mut load).subtract(pod);
+        if let (Some(pod), Some(load)) = (object.get::<Pod>(), self.load.get_mut(node)) {
+            let load = Arc::make_mut(load);
+            load.subtract(pod);
             if load.is_empty() {
-                self.load.remove(&node)
-            } else {
-                self.load.insert(node, load)
-            };
+                self.load.remove(node);
+            }
         }
     }
 }
 
-/// Uids the object is indexed under: its owners, and the empty uid when nobody controls it.
-fn owners(object: &Object) -> impl Iterator<Item = Arc<str>> {
+/// Stands for the uid of the controller that an object does not have.
+const NOBODY: &str = "";
+
+/// The map at `key`, made if it is not there.
+fn inner<'a, K: Ord + Clone, V: Clone>(
+    maps: &'a mut OrdMap<Arc<str>, OrdMap<K, V>>,
+    key: &str,
+) -> &'a mut OrdMap<K, V> {
+    if !maps.contains_key(key) {
+        maps.insert(key.into(), OrdMap::new());
+    }
+    maps.get_mut(key).expect("it was put there if it was missing")
+}
+
+/// Removes an entry from the map at `key`, and the map with its last entry.
+fn take<K: Ord + Clone, V: Clone>(maps: &mut OrdMap<Arc<str>, OrdMap<K, V>>, key: &str, entry: &K) {
+    let Some(map) = maps.get_mut(key) else { return };
+    map.remove(entry);
+    if map.is_empty() {
+        maps.remove(key);
+    }
+}
+
+/// Uids the object is indexed under, each with whether it controls the object: its owners, and nobody where nobody does.
+fn owners(object: &Object) -> impl Iterator<Item = (&str, bool)> {
     let meta = object.meta();
-    let orphan = controller_of(meta).is_none().then(|| Arc::from(""));
-    meta.owner_references.iter().flatten().map(|owner| Arc::from(owner.uid.as_str())).chain(orphan)
+    let controller = controller_of(meta).map(|owner| owner.uid.as_str());
+    let orphan = controller.is_none().then_some((NOBODY, false));
+    let named = meta.owner_references.iter().flatten().map(|owner| owner.uid.as_str());
+    named.map(move |uid| (uid, controller == Some(uid))).chain(orphan)
 }
 
 /// The node a pod is bound to, empty while it is bound to none; `None` for what is no pod.
-fn node_of(object: &Object) -> Option<Arc<str>> {
+fn node_of(object: &Object) -> Option<&str> {
     let spec = object.get::<Pod>()?.spec.as_ref();
-    Some(spec.and_then(|spec| spec.node_name.as_deref()).unwrap_or_default().into())
+    Some(spec.and_then(|spec| spec.node_name.as_deref()).unwrap_or_default())
 }
 
 /// True for a pod with required anti-affinity.
@@ -245,4 +275,78 @@ fn keeps_away(object: &Object) -> bool {
     let affinity = object.get::<Pod>().and_then(|pod| pod.spec.as_ref()?.affinity.as_ref()?.pod_anti_affinity.as_ref());
     let terms = affinity.and_then(|it| it.required_during_scheduling_ignored_during_execution.as_ref());
     terms.is_some_and(|terms| !terms.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    const OWNERS: [&str; 3] = ["", "u1", "u2"];
+    const NODES: [&str; 3] = ["", "n1", "n2"];
+
+    /// A write: which of ten pods, its owner, whether that controls it, its node; or its removal.
+    type Step = (usize, Option<(usize, bool, usize)>);
+
+    fn pod(number: usize, owner: usize, controls: bool, node: usize, revision: u64) -> Arc<Object> {
+        let owners = match OWNERS[owner] {
+            "" => json!([]),
+            uid => json!([{ "apiVersion": "v1", "kind": "X", "name": "x", "uid": uid, "controller": controls }]),
+        };
+        let pod = json!({
+            "metadata": { "namespace": "ns", "name": format!("p{number}"), "ownerReferences": owners },
+            "spec": { "nodeName": NODES[node], "containers": [{ "name": "c", "resources": { "requests": { "cpu": "1" } } }] },
+        });
+        Object::recovered(Kind::Pod, pod.to_string().into(), revision).unwrap()
+    }
+
+    fn names<'a>(objects: impl Iterator<Item = &'a Pod>) -> Vec<String> {
+        objects.map(|pod| pod.metadata.name.clone().unwrap()).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn the_indexes_say_what_a_walk_over_all_objects_says(
+            steps in prop::collection::vec((0..10usize, prop::option::weighted(0.8, (0..3usize, any::<bool>(), 0..3usize))), 0..60),
+        ) {
+            let mut world = Snapshot::default();
+            let mut model: BTreeMap<String, (usize, bool, usize)> = BTreeMap::new();
+            for (revision, (number, what)) in (1u64..).zip(steps as Vec<Step>) {
+                let name = format!("p{number}");
+                match what {
+                    Some((owner, controls, node)) => {
+                        world.put(pod(number, owner, controls, node, revision));
+                        model.insert(name, (owner, controls, node));
+                    }
+                    None => {
+                        let gone = world.remove(&Key::new(Kind::Pod, "ns", name.as_str()), revision);
+                        prop_assert_eq!(gone.is_some(), model.remove(&name).is_some());
+                    }
+                }
+                let fitting = |fits: &dyn Fn((usize, bool, usize)) -> bool| -> Vec<String> {
+                    model.iter().filter(|(_, facts)| fits(**facts)).map(|(name, _)| name.clone()).collect()
+                };
+                for (index, uid) in OWNERS.iter().enumerate().skip(1) {
+                    let dependents = world.dependents(uid).map(|object| object.name().to_owned()).collect::<Vec<_>>();
+                    prop_assert_eq!(dependents, fitting(&|(owner, _, _)| owner == index));
+                    prop_assert_eq!(names(world.controlled_by(uid)), fitting(&|(owner, controls, _)| owner == index && controls));
+                }
+                prop_assert_eq!(names(world.orphans("ns")), fitting(&|(owner, controls, _)| owner == 0 || !controls));
+                prop_assert!(names(world.orphans("n")).is_empty());
+                for (index, node) in NODES.iter().enumerate() {
+                    let there = fitting(&|(_, _, node)| node == index);
+                    let pods = world.load(node).map_or(0, |load| load.pods) as usize;
+                    prop_assert_eq!(pods, if index == 0 { 0 } else { there.len() });
+                    let after = world.pod_objects_on(node, Some("ns/p4")).map(|object| object.name().to_owned());
+                    let later = there.iter().filter(|name| name.as_str() > "p4").cloned().collect::<Vec<_>>();
+                    prop_assert_eq!(after.collect::<Vec<_>>(), later);
+                    prop_assert_eq!(names(world.pods_on(node)), there);
+                }
+            }
+        }
+    }
 }
