@@ -116,6 +116,22 @@ pub fn update_replication_controller(new: &ReplicationController, old: &Replicat
     errors
 }
 
+/// A changed status of a ReplicationController.
+pub fn update_replication_controller_status(new: &ReplicationController, old: &ReplicationController) -> Errors {
+    let mut errors = Errors::default();
+    meta::update(&mut errors, &new.metadata, &old.metadata);
+    let status = new.status.clone().unwrap_or_default();
+    let numbers = [
+        ("fullyLabeledReplicas", status.fully_labeled_replicas),
+        ("readyReplicas", status.ready_replicas),
+        ("availableReplicas", status.available_replicas),
+    ];
+    replica_counts(&mut errors, status.replicas, &numbers);
+    available_within_ready(&mut errors, status.available_replicas, status.ready_replicas);
+    errors.not_negative(&STATUS.child("observedGeneration"), status.observed_generation.unwrap_or(0));
+    errors
+}
+
 /// A new DaemonSet.
 pub fn create_daemon_set(daemon_set: &DaemonSet) -> Errors {
     let mut errors = Errors::default();
@@ -131,6 +147,29 @@ pub fn update_daemon_set(new: &DaemonSet, old: &DaemonSet) -> Errors {
     let selector = |daemon_set: &DaemonSet| daemon_set.spec.as_ref().map(|spec| spec.selector.clone());
     errors.immutable(&SPEC.child("selector"), &selector(new), &selector(old));
     daemon_set_spec(&mut errors, new.spec.as_ref());
+    errors
+}
+
+/// A changed status of a DaemonSet.
+pub fn update_daemon_set_status(new: &DaemonSet, old: &DaemonSet) -> Errors {
+    let mut errors = Errors::default();
+    meta::update(&mut errors, &new.metadata, &old.metadata);
+    let status = new.status.clone().unwrap_or_default();
+    for (field, number) in [
+        ("currentNumberScheduled", status.current_number_scheduled),
+        ("numberMisscheduled", status.number_misscheduled),
+        ("desiredNumberScheduled", status.desired_number_scheduled),
+        ("numberReady", status.number_ready),
+        ("updatedNumberScheduled", status.updated_number_scheduled.unwrap_or(0)),
+        ("numberAvailable", status.number_available.unwrap_or(0)),
+        ("numberUnavailable", status.number_unavailable.unwrap_or(0)),
+        ("collisionCount", status.collision_count.unwrap_or(0)),
+    ] {
+        errors.not_negative(&STATUS.child(field), number);
+    }
+    errors.not_negative(&STATUS.child("observedGeneration"), status.observed_generation.unwrap_or(0));
+    let collisions = |set: &DaemonSet| set.status.as_ref().and_then(|status| status.collision_count);
+    not_decremented(&mut errors, collisions(new), collisions(old));
     errors
 }
 
@@ -171,6 +210,25 @@ pub fn update_stateful_set(new: &StatefulSet, old: &StatefulSet) -> Errors {
             );
         }
     }
+    errors
+}
+
+/// A changed status of a StatefulSet.
+pub fn update_stateful_set_status(new: &StatefulSet, old: &StatefulSet) -> Errors {
+    let mut errors = Errors::default();
+    meta::update(&mut errors, &new.metadata, &old.metadata);
+    let status = new.status.clone().unwrap_or_default();
+    let numbers = [
+        ("readyReplicas", status.ready_replicas),
+        ("currentReplicas", status.current_replicas),
+        ("updatedReplicas", status.updated_replicas),
+        ("availableReplicas", status.available_replicas),
+    ];
+    replica_counts(&mut errors, status.replicas, &numbers);
+    available_within_ready(&mut errors, status.available_replicas, status.ready_replicas);
+    errors.not_negative(&STATUS.child("observedGeneration"), status.observed_generation.unwrap_or(0));
+    let collisions = |set: &StatefulSet| set.status.as_ref().and_then(|status| status.collision_count);
+    not_decremented(&mut errors, collisions(new), collisions(old));
     errors
 }
 

@@ -643,6 +643,20 @@ fn bounds(before: &Snapshot, world: &Snapshot, write: &Write, now: jiff::Timesta
     }
 }
 
+/// A decision walks nodes and pods once: a thousand nodes are updated in a moment.
+#[test]
+fn many_nodes() {
+    let mut world = world(1000, rolling(json!("10%")));
+    run(&mut world, 3);
+    set_image(&mut world, "v2");
+    world.settle();
+    run(&mut world, 45);
+    let count = 1000;
+    let told =
+        format!("desired {count} current {count} ready {count} updated {count} available {count} misscheduled 0\n");
+    assert_eq!(status(&world), told);
+}
+
 mod properties {
     use super::*;
     use proptest::prelude::{Just, ProptestConfig, Strategy, any, prop, prop_assert_eq, prop_oneof, proptest};

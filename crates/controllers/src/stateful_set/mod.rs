@@ -101,6 +101,11 @@ struct Round<'a> {
 
 impl<'a> Round<'a> {
     fn decide(&mut self) {
+        self.label_adopted();
+        // They come back labelled; nothing is written twice in a plan.
+        if !self.plan.writes.is_empty() || self.refused.is_some_and(namespace_is_ending) {
+            return;
+        }
         // Scaling comes before updating.
         let held = self.fill() || self.condemn();
         let Some(pace) = self.pace else { return };
@@ -115,6 +120,17 @@ impl<'a> Round<'a> {
 
     fn revisions(&self) -> Revisions<'a> {
         Revisions { current: history::name(self.current), update: history::name(self.update) }
+    }
+
+    /// Gives pods that were adopted the labels with their names and numbers.
+    fn label_adopted(&mut self) {
+        let unlabelled = |member: &&Member| !member.going && !identity::is_labelled(member.pod, member.ordinal);
+        let labelled = self.members.kept().filter(unlabelled).take(BURST_REPLICAS).map(|member| {
+            let mut pod = member.pod.clone();
+            identity::label(&mut pod, member.ordinal);
+            Write::Update(pod.into_body())
+        });
+        self.plan.writes.extend(labelled);
     }
 
     /// Makes the pods that are missing (upstream: processReplica); true if pods have to wait for one before them.
@@ -132,10 +148,6 @@ impl<'a> Round<'a> {
             };
             if pods::has_ended(member.pod) && !member.going {
                 self.make_again(member);
-            } else if !identity::is_labelled(member.pod, ordinal) && !member.going {
-                let mut pod = member.pod.clone();
-                identity::label(&mut pod, ordinal);
-                self.plan.writes.push(Write::Update(pod.into_body()));
             }
             if self.in_order && !member.available {
                 self.tell_held(&member);
@@ -162,9 +174,6 @@ impl<'a> Round<'a> {
     }
 
     fn create(&mut self, ordinal: i32, failures: u32) {
-        if self.refused.is_some_and(namespace_is_ending) {
-            return;
-        }
         let wanted = self.revisions().at(ordinal - self.members.wanted.start, self.pace);
         let revision = if wanted == history::name(self.update) { self.update } else { self.current };
         let mut pod = identity::pod(self.set, ordinal, revision);
