@@ -1,6 +1,7 @@
 //! Who asks, and what they may.
 
 use std::fs;
+use std::time::Duration;
 
 use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
@@ -95,4 +96,15 @@ async fn another_authority_counts_for_nothing() {
     let client = Client::try_from(config).unwrap();
     let refused = client.apiserver_version().await;
     assert!(refused.is_err(), "{refused:?}");
+}
+
+/// Whoever connects and says nothing is let go.
+#[test]
+fn silence_is_not_waited_for() {
+    use std::io::Read;
+    let cluster = Setup::bare().start();
+    let address = cluster.url().replace("https://", "");
+    let mut silent = std::net::TcpStream::connect(address).unwrap();
+    silent.set_read_timeout(Some(Duration::from_secs(15))).unwrap();
+    assert_eq!(silent.read(&mut [0; 16]).unwrap(), 0);
 }

@@ -275,6 +275,26 @@ async fn binding_a_pod() {
     );
 }
 
+/// What every cluster has cannot be deleted, or comes back.
+#[tokio::test]
+async fn what_every_cluster_has() {
+    let cluster = Setup::bare().start();
+    let raw = Raw::connect(&cluster).await;
+    for namespace in ["default", "kube-system", "kube-public"] {
+        let refused = raw.delete(&format!("/api/v1/namespaces/{namespace}"), Value::Null).await;
+        assert_eq!(
+            refusal(&refused),
+            format!("403 Forbidden: namespaces \"{namespace}\" is forbidden: this namespace may not be deleted")
+        );
+    }
+    let service = "/api/v1/namespaces/default/services/kubernetes";
+    let (_, before) = raw.get(service).await;
+    assert_eq!(raw.delete(service, Value::Null).await.0, 200);
+    let after = raw.until(service, |(code, _)| *code == 200).await;
+    assert_ne!(before["metadata"]["uid"], after["metadata"]["uid"]);
+    assert_eq!(after["spec"]["clusterIP"], "10.96.0.1");
+}
+
 /// YAML and protobuf bodies mean the same as JSON.
 #[tokio::test]
 async fn other_media_types() {

@@ -121,6 +121,7 @@ impl Server {
         let (stop, stopping) = watch::channel(false);
         let (gate, threads) = start_writer(store, recovered, stopping.clone());
         furnish(&gate, address).await?;
+        tokio::spawn(keep_furnished(gate.clone(), address, stopping.clone()));
         let router = http::router(gate.clone());
         let port = listen::Port::new(&pki)?;
         let listening = tokio::spawn(port.serve(listener, router.clone(), stopping));
@@ -245,6 +246,20 @@ async fn furnish(gate: &Gate, address: SocketAddr) -> Result<(), ServerError> {
         created.map_err(|refusal| ServerError::Unreadable { key: name, error: refusal.message })?;
     }
     Ok(())
+}
+
+/// Makes the Service of the API again when it has been deleted (upstream: `controlplane/controller/kubernetesservice`).
+async fn keep_furnished(gate: Gate, address: SocketAddr, mut stopping: watch::Receiver<bool>) {
+    let mut services = gate.published.follow(api::Kind::Service);
+    loop {
+        tokio::select! {
+            changed = services.changed() => if changed.is_err() { return },
+            _ = stopping.wait_for(|stopping| *stopping) => return,
+        }
+        if let Err(error) = furnish(&gate, address).await {
+            tracing::warn!(%error, "an object that every cluster has could not be made again");
+        }
+    }
 }
 
 /// Where a server keeps its kubeconfig unless told otherwise.

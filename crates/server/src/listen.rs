@@ -1,9 +1,12 @@
 //! The port: TLS with optional client certificates, HTTP/1.1 and HTTP/2, and who asks.
+//!
+//! A peer that says nothing is let go after a while: it may not keep others from connecting.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Extension;
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
@@ -22,6 +25,13 @@ use crate::pki::Pki;
 const CONNECTIONS: usize = 8_192;
 /// HTTP/2 streams on one connection (upstream: 100 and more).
 const STREAMS_PER_CONNECTION: u32 = 1_000;
+/// Longest time a TLS handshake may take.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// Longest time a connection may be idle, or a request's head take to come (upstream: `IdleTimeout`, 90 s or more).
+const IDLE: Duration = Duration::from_secs(120);
+/// How often an HTTP/2 peer is asked for a sign of life (watches may be silent for long), and how long it may take.
+const PING_EVERY: Duration = Duration::from_secs(30);
+const PONG_WITHIN: Duration = Duration::from_secs(20);
 
 /// How the port proves itself and knows its clients.
 pub struct Port {
@@ -86,7 +96,8 @@ async fn connection(acceptor: TlsAcceptor, stream: TcpStream, router: axum::Rout
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY not set");
     }
-    let Ok(tls) = acceptor.accept(stream).await else { return };
+    let Ok(Ok(tls)) = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await else { return };
+    let speaks_http2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
     let certified = tls.get_ref().1.peer_certificates().and_then(|chain| user_of(chain.first()?));
     let service = ServiceBuilder::new()
         .map_request(move |mut request: http::Request<hyper::body::Incoming>| {
@@ -95,8 +106,12 @@ async fn connection(acceptor: TlsAcceptor, stream: TcpStream, router: axum::Rout
             request
         })
         .service(router);
-    let mut builder = Builder::new(TokioExecutor::new());
-    builder.http2().max_concurrent_streams(STREAMS_PER_CONNECTION);
+    let builder = Builder::new(TokioExecutor::new());
+    let mut builder = if speaks_http2 { builder.http2_only() } else { builder.http1_only() };
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(IDLE);
+    let mut http2 = builder.http2();
+    http2.max_concurrent_streams(STREAMS_PER_CONNECTION).timer(TokioTimer::new());
+    http2.keep_alive_interval(PING_EVERY).keep_alive_timeout(PONG_WITHIN);
     let served = builder.serve_connection_with_upgrades(TokioIo::new(tls), TowerToHyperService::new(service)).await;
     if let Err(error) = served {
         tracing::debug!(%error, "a connection ended with an error");
