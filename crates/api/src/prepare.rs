@@ -37,6 +37,12 @@ pub fn create(body: &mut Body) {
         Body::ReplicationController(controller) => controller.status = Some(Default::default()),
         Body::DaemonSet(daemon_set) => create_daemon_set(daemon_set),
         Body::StatefulSet(stateful_set) => stateful_set.status = Some(Default::default()),
+        Body::Job(job) => {
+            create_job(job);
+            // A Job without labels has those of its pods, the made ones included.
+            defaults::batch::job(job);
+        }
+        Body::CronJob(cron_job) => cron_job.status = Some(Default::default()),
         // A node reports about itself when it joins.
         Body::Node(_) => {}
         Body::Endpoints(_)
@@ -71,6 +77,8 @@ pub fn update(new: &mut Body, old: &Body) {
         (Body::ReplicationController(new), Body::ReplicationController(old)) => new.status.clone_from(&old.status),
         (Body::DaemonSet(new), Body::DaemonSet(old)) => update_daemon_set(new, old),
         (Body::StatefulSet(new), Body::StatefulSet(old)) => new.status.clone_from(&old.status),
+        (Body::Job(new), Body::Job(old)) => new.status.clone_from(&old.status),
+        (Body::CronJob(new), Body::CronJob(old)) => new.status.clone_from(&old.status),
         _ => {}
     }
     if has_generation(old) && wants_more(new, old) {
@@ -95,6 +103,8 @@ pub fn update_status(new: &mut Body, old: &Body) {
         (Body::ReplicationController(new), Body::ReplicationController(old)) => new.spec.clone_from(&old.spec),
         (Body::DaemonSet(new), Body::DaemonSet(old)) => new.spec.clone_from(&old.spec),
         (Body::StatefulSet(new), Body::StatefulSet(old)) => new.spec.clone_from(&old.spec),
+        (Body::Job(new), Body::Job(old)) => new.spec.clone_from(&old.spec),
+        (Body::CronJob(new), Body::CronJob(old)) => new.spec.clone_from(&old.spec),
         _ => {}
     }
 }
@@ -126,6 +136,8 @@ fn has_generation(body: &Body) -> bool {
             | Body::ReplicationController(_)
             | Body::DaemonSet(_)
             | Body::StatefulSet(_)
+            | Body::Job(_)
+            | Body::CronJob(_)
             | Body::EndpointSlice(_)
     )
 }
@@ -142,6 +154,8 @@ fn wants_more(new: &Body, old: &Body) -> bool {
         (Body::ReplicationController(new), Body::ReplicationController(old)) => new.spec != old.spec,
         (Body::DaemonSet(new), Body::DaemonSet(old)) => new.spec != old.spec,
         (Body::StatefulSet(new), Body::StatefulSet(old)) => new.spec != old.spec,
+        (Body::Job(new), Body::Job(old)) => new.spec != old.spec,
+        (Body::CronJob(new), Body::CronJob(old)) => new.spec != old.spec,
         (Body::EndpointSlice(new), Body::EndpointSlice(old)) => {
             (&new.address_type, &new.endpoints, &new.ports, &new.metadata.labels)
                 != (&old.address_type, &old.endpoints, &old.ports, &old.metadata.labels)

@@ -4,12 +4,14 @@
 //! of times, by the server, against another cluster or in a test. It does no IO and reads no clock.
 
 mod claim;
+mod cron_job;
 mod daemon_set;
 mod deployment;
 mod endpoints;
 mod failed;
 mod garbage_collector;
 mod history;
+mod job;
 mod namespace;
 mod obstacle;
 mod pod_garbage_collector;
@@ -40,6 +42,10 @@ pub enum Controller {
     DaemonSet,
     /// Pods with stable names. The key is the StatefulSet's.
     StatefulSet,
+    /// Jobs of a CronJob. The key is the CronJob's.
+    CronJob,
+    /// Pods of a Job. The key is the Job's, or that of a pod whose Job is gone.
+    Job,
     /// Endpoints and EndpointSlices of a Service. The key is the Service's.
     Endpoints,
     /// A pod whose node is gone. The key is the pod's.
@@ -57,6 +63,8 @@ pub fn reconcile(who: Controller, key: &Key, world: &Snapshot, context: &Context
         Controller::ReplicaSet => replica_set::reconcile(key, world, context),
         Controller::DaemonSet => daemon_set::reconcile(key, world, context),
         Controller::StatefulSet => stateful_set::reconcile(key, world, context),
+        Controller::CronJob => cron_job::reconcile(key, world, context),
+        Controller::Job => job::reconcile(key, world, context),
         Controller::Endpoints => endpoints::reconcile(key, world),
         Controller::PodGarbageCollector => pod_garbage_collector::reconcile(key, world, context),
         Controller::GarbageCollector => garbage_collector::reconcile(key, world),

@@ -1,22 +1,29 @@
-//! Takes out pods whose node is gone: nobody is left to run or to stop them.
+//! Takes out pods whose node is gone: nobody is left to run or to stop them. One that a finalizer holds back is told to
+//! have failed, and so is one that was deleted before a node had it: whoever holds it waits for its end.
 //!
-//! Mirrors gcOrphaned of upstream's `pkg/controller/podgc/gc_controller.go`. Never touches a pod whose node is there,
-//! however long it may have been silent.
+//! Mirrors gcOrphaned and gcUnscheduledTerminating of upstream's `pkg/controller/podgc/gc_controller.go`. Never touches a
+//! pod whose node is there, however long it may have been silent.
 
-use api::{Context, Key, Plan, Snapshot, Write};
-use jiff::SignedDuration;
-use k8s_openapi::api::core::v1::{Node, Pod};
+use api::{Context, Key, Plan, Snapshot, Typed, Write};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::{Node, Pod, PodCondition};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::pods;
 
 /// Seconds a pod may name a node that has not joined yet (upstream: quarantineTime).
 const YOUNG_SECONDS: i64 = 40;
+/// The condition of a pod that ends for what happens around it.
+const DISRUPTION_TARGET: &str = "DisruptionTarget";
 
 /// Decides about one pod.
 pub fn reconcile(key: &Key, world: &Snapshot, context: &Context) -> Plan {
     let Some(pod) = world.get::<Pod>(&key.namespace, &key.name) else { return Plan::nothing() };
     let node = pods::node(pod);
-    if node.is_empty() || world.get::<Node>("", node).is_some() {
+    if node.is_empty() {
+        return if pods::is_deleted(pod) { end_unscheduled(pod) } else { Plan::nothing() };
+    }
+    if world.get::<Node>("", node).is_some() {
         return Plan::nothing();
     }
     let created = pod.metadata.creation_timestamp.as_ref();
@@ -25,9 +32,43 @@ pub fn reconcile(key: &Key, world: &Snapshot, context: &Context) -> Plan {
         return Plan { wake_at: Some(grown), ..Plan::nothing() };
     }
     let uid = pod.metadata.uid.clone().unwrap_or_default();
+    let told = (!pods::has_ended(pod) && is_held(pod)).then(|| Write::Status(failed(pod, context.now).into_body()));
     Plan {
-        writes: vec![Write::Remove { key: key.clone(), uid }],
+        writes: told.into_iter().chain([Write::Remove { key: key.clone(), uid }]).collect(),
         why: vec![format!("its node {node} no longer exists")],
         ..Plan::nothing()
     }
+}
+
+fn is_held(pod: &Pod) -> bool {
+    pod.metadata.finalizers.as_ref().is_some_and(|finalizers| !finalizers.is_empty())
+}
+
+/// A pod that never ran is over as soon as it was asked to end.
+fn end_unscheduled(pod: &Pod) -> Plan {
+    if pods::has_ended(pod) {
+        return Plan::nothing();
+    }
+    let mut pod = pod.clone();
+    pod.status.get_or_insert_default().phase = Some("Failed".to_owned());
+    Plan { writes: vec![Write::Status(pod.into_body())], ..Plan::nothing() }
+}
+
+/// The pod, which failed because its node is gone.
+fn failed(pod: &Pod, now: Timestamp) -> Pod {
+    let mut pod = pod.clone();
+    let status = pod.status.get_or_insert_default();
+    status.phase = Some("Failed".to_owned());
+    let conditions = status.conditions.get_or_insert_default();
+    conditions.retain(|condition| condition.type_ != DISRUPTION_TARGET);
+    conditions.push(PodCondition {
+        type_: DISRUPTION_TARGET.to_owned(),
+        status: "True".to_owned(),
+        reason: Some("DeletionByPodGC".to_owned()),
+        message: Some("PodGC: node no longer exists".to_owned()),
+        last_transition_time: Some(Time(now)),
+        observed_generation: pod.metadata.generation,
+        ..Default::default()
+    });
+    pod
 }

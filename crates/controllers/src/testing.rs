@@ -18,6 +18,7 @@ use api::template_hash::POD_TEMPLATE_HASH_LABEL;
 use api::{Body, Change, Context, EventNote, Key, Kind, Object, Plan, Propagation, Refusal, Snapshot, Typed, Write};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus, ReplicaSet};
+use k8s_openapi::api::batch::v1::JobStatus;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};
@@ -322,6 +323,9 @@ impl World {
         if let Body::Pod(pod) = &mut body {
             pod.status.get_or_insert_default().phase = Some("Pending".into());
         }
+        if matches!(body, Body::Job(_)) {
+            api::prepare::create(&mut body);
+        }
         self.put(body);
         Ok(name)
     }
@@ -609,8 +613,46 @@ fn status(body: &Body) -> String {
             }
             text
         }
+        Body::Job(job) => job_status(&job.status.clone().unwrap_or_default()),
+        Body::CronJob(cron_job) => {
+            let status = cron_job.status.clone().unwrap_or_default();
+            let active: Vec<String> = status.active.into_iter().flatten().filter_map(|job| job.name).collect();
+            let time = |time: Option<Time>| time.map_or_else(|| "never".to_owned(), |time| time.0.to_string());
+            let (last, success) = (time(status.last_schedule_time), time(status.last_successful_time));
+            format!(" active [{}] last {last} successful {success}", active.join(" "))
+        }
         _ => String::new(),
     }
+}
+
+/// The counts and conditions of a Job.
+pub fn job_status(status: &JobStatus) -> String {
+    let mut text = String::new();
+    let numbers = [
+        ("active", status.active),
+        ("ready", status.ready),
+        ("terminating", status.terminating),
+        ("succeeded", status.succeeded),
+        ("failed", status.failed),
+    ];
+    for (name, number) in numbers.into_iter().filter(|(_, number)| number.unwrap_or(0) != 0) {
+        write!(text, " {name} {}", number.unwrap_or(0)).unwrap();
+    }
+    let noted = status.uncounted_terminated_pods.clone().unwrap_or_default();
+    let texts = [
+        ("completed", status.completed_indexes.clone()),
+        ("failed-indexes", status.failed_indexes.clone()),
+        ("uncounted-succeeded", noted.succeeded.map(|uids| uids.join(","))),
+        ("uncounted-failed", noted.failed.map(|uids| uids.join(","))),
+    ];
+    for (name, value) in texts {
+        value.into_iter().for_each(|value| write!(text, " {name} {value}").unwrap());
+    }
+    for condition in status.conditions.iter().flatten() {
+        let told = [condition.reason.clone(), condition.message.clone()].map(Option::unwrap_or_default);
+        write!(text, " {}={} {} ({})", condition.type_, condition.status, told[0], told[1]).unwrap();
+    }
+    text
 }
 
 /// The counts and conditions of a Deployment.

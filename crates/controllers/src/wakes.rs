@@ -10,10 +10,11 @@ use api::object::controller_of;
 use api::selector::Selector;
 use api::{Change, Key, Kind, Object, Snapshot};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Namespace, Pod, ReplicationController, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
-use crate::{Controller, daemon_set, endpoints, garbage_collector, pods};
+use crate::{Controller, daemon_set, endpoints, garbage_collector, job, pods};
 
 /// What is called for every decision to be woken.
 type Wake<'a> = dyn FnMut(Controller, Key) + 'a;
@@ -24,6 +25,8 @@ pub fn wakes(change: &Change, world: &Snapshot, wake: &mut dyn FnMut(Controller,
         Kind::Pod => pod_changed(change, world, wake),
         Kind::ReplicaSet => replica_set_changed(change, world, wake),
         Kind::ReplicationController | Kind::DaemonSet | Kind::StatefulSet => keeper_changed(change, wake),
+        Kind::Job => job_changed(change, world, wake),
+        Kind::CronJob => cron_job_changed(change, wake),
         Kind::ControllerRevision => revision_changed(change, world, wake),
         Kind::Deployment => deployment_changed(change, wake),
         Kind::Service => wake(Controller::Endpoints, change.object().key()),
@@ -46,14 +49,19 @@ pub fn wake_all(world: &Snapshot, wake: &mut dyn FnMut(Controller, Key)) {
     all(Kind::ReplicationController, Controller::ReplicaSet);
     all(Kind::DaemonSet, Controller::DaemonSet);
     all(Kind::StatefulSet, Controller::StatefulSet);
+    all(Kind::CronJob, Controller::CronJob);
+    all(Kind::Job, Controller::Job);
     all(Kind::Service, Controller::Endpoints);
     all(Kind::Namespace, Controller::Namespace);
     let nodes_gone = world.objects(Kind::Pod, None).filter(|object| {
-        object
-            .get::<Pod>()
-            .is_some_and(|pod| !pods::node(pod).is_empty() && world.object(Kind::Node, "", pods::node(pod)).is_none())
+        object.get::<Pod>().is_some_and(|pod| match pods::node(pod) {
+            "" => pods::is_deleted(pod),
+            node => world.object(Kind::Node, "", node).is_none(),
+        })
     });
     nodes_gone.for_each(|object| wake(Controller::PodGarbageCollector, object.key()));
+    let tracked = world.objects(Kind::Pod, None).filter(|object| job::is_tracked(object));
+    tracked.for_each(|object| wake(Controller::Job, object.key()));
     for endpoints in world.objects(Kind::Endpoints, None).chain(world.objects(Kind::EndpointSlice, None)) {
         if let Some(service) = endpoints::service_of(endpoints) {
             wake(Controller::Endpoints, service);
@@ -95,6 +103,7 @@ fn pod_changed(change: &Change, world: &Snapshot, wake: &mut Wake) {
             }
         }
     }
+    job_pod_changed(change, world, wake);
     if endpoints::digest(change.before.as_deref()) != endpoints::digest(change.after.as_deref()) {
         wake_services(change, world, wake);
     }
@@ -102,6 +111,10 @@ fn pod_changed(change: &Change, world: &Snapshot, wake: &mut Wake) {
     let node = |object: &Object| object.get::<Pod>().map(|pod| pods::node(pod).to_owned()).unwrap_or_default();
     let bound = node(pod);
     let moved = change.before.as_ref().is_none_or(|before| node(before) != bound);
+    let deleted_unbound = bound.is_empty() && pod.meta().deletion_timestamp.is_some();
+    if deleted_unbound && change.before.as_ref().is_some_and(|before| before.meta().deletion_timestamp.is_none()) {
+        wake(Controller::PodGarbageCollector, pod.key());
+    }
     if moved && !bound.is_empty() && world.object(Kind::Node, "", &bound).is_none() {
         wake(Controller::PodGarbageCollector, pod.key());
     }
@@ -173,6 +186,12 @@ impl Selecting for DaemonSet {
     }
 }
 
+impl Selecting for Job {
+    fn selector(&self) -> Selector {
+        understood(self.spec.as_ref().and_then(|spec| spec.selector.as_ref()))
+    }
+}
+
 impl Selecting for StatefulSet {
     fn selector(&self) -> Selector {
         understood(self.spec.as_ref().map(|spec| &spec.selector))
@@ -233,6 +252,50 @@ fn keeper_changed(change: &Change, wake: &mut Wake) {
     }
     if let Some((who, _)) = keeper(change.kind().info().kind) {
         wake(who, change.object().key());
+    }
+}
+
+/// A pod of a Job, or one that a Job might adopt. A pod whose Job is gone is looked at by itself.
+fn job_pod_changed(change: &Change, world: &Snapshot, wake: &mut Wake) {
+    if job::pod_digest(change.before.as_deref()) == job::pod_digest(change.after.as_deref()) {
+        return;
+    }
+    for pod in sides(change) {
+        match controller_of(pod.meta()) {
+            Some(owner) if owner.kind == "Job" => {
+                wake(Controller::Job, Key::new(Kind::Job, pod.namespace(), owner.name.clone()));
+            }
+            Some(_) => {}
+            None => wake_selecting::<Job>(pod, world, Controller::Job, wake),
+        }
+    }
+    if let Some(pod) = change.after.as_deref().filter(|pod| job::is_tracked(pod)) {
+        wake(Controller::Job, pod.key());
+    }
+}
+
+/// The marks in a Job's status bring it back here: what comes after them is decided anew.
+fn job_changed(change: &Change, world: &Snapshot, wake: &mut Wake) {
+    let (before, after) = (change.before.as_deref(), change.after.as_deref());
+    let marked = job::status_digest(before) != job::status_digest(after);
+    if after.is_none() {
+        let pods = world.dependents(change.object().uid()).filter(|pod| job::is_tracked(pod));
+        pods.for_each(|pod| wake(Controller::Job, pod.key()));
+    } else if marked || !same_but_status(change) {
+        wake(Controller::Job, change.object().key());
+    }
+    if marked || !same_but_status(change) {
+        for owner in sides(change).filter_map(|job| Some((job, controller_of(job.meta())?))) {
+            if owner.1.kind == "CronJob" {
+                wake(Controller::CronJob, Key::new(Kind::CronJob, owner.0.namespace(), owner.1.name.clone()));
+            }
+        }
+    }
+}
+
+fn cron_job_changed(change: &Change, wake: &mut Wake) {
+    if !same_but_status(change) {
+        wake(Controller::CronJob, change.object().key());
     }
 }
 

@@ -30,6 +30,8 @@ pub fn apply(body: &mut Body) {
         Body::ReplicationController(controller) => apps::replication_controller(controller),
         Body::DaemonSet(daemon_set) => apps::daemon_set(daemon_set),
         Body::StatefulSet(stateful_set) => apps::stateful_set(stateful_set),
+        Body::Job(job) => batch::job(job),
+        Body::CronJob(cron_job) => batch::cron_job(cron_job),
         Body::EndpointSlice(slice) => discovery::endpoint_slice(slice),
         Body::ClusterRoleBinding(binding) => rbac::cluster_role_binding(binding),
         Body::RoleBinding(binding) => rbac::role_binding(binding),

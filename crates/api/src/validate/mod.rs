@@ -55,6 +55,8 @@ pub fn create(body: &Body) -> Errors {
         Body::DaemonSet(new) => apps::create_daemon_set(new),
         Body::StatefulSet(new) => apps::create_stateful_set(new),
         Body::ControllerRevision(new) => apps::create_controller_revision(new),
+        Body::Job(new) => batch::create_job(new),
+        Body::CronJob(new) => batch::create_cron_job(new),
         Body::EndpointSlice(new) => discovery::endpoint_slice(new, None),
         Body::ClusterRole(new) => rbac::cluster_role(new, None),
         Body::ClusterRoleBinding(new) => rbac::cluster_role_binding(new, None),
@@ -84,6 +86,8 @@ pub fn update(new: &Body, old: &Body) -> Errors {
         (Body::DaemonSet(new), Body::DaemonSet(old)) => apps::update_daemon_set(new, old),
         (Body::StatefulSet(new), Body::StatefulSet(old)) => apps::update_stateful_set(new, old),
         (Body::ControllerRevision(new), Body::ControllerRevision(old)) => apps::update_controller_revision(new, old),
+        (Body::Job(new), Body::Job(old)) => batch::update_job(new, old),
+        (Body::CronJob(new), Body::CronJob(old)) => batch::update_cron_job(new, old),
         (Body::EndpointSlice(new), Body::EndpointSlice(old)) => discovery::endpoint_slice(new, Some(old)),
         (Body::ClusterRole(new), Body::ClusterRole(old)) => rbac::cluster_role(new, Some(old)),
         (Body::ClusterRoleBinding(new), Body::ClusterRoleBinding(old)) => rbac::cluster_role_binding(new, Some(old)),
@@ -103,6 +107,11 @@ pub fn update_status(new: &Body, old: &Body) -> Errors {
         (Body::Pod(new), Body::Pod(old)) => pod::update_status(new, old),
         (Body::Deployment(new), Body::Deployment(old)) => apps::update_deployment_status(new, old),
         (Body::ReplicaSet(new), Body::ReplicaSet(old)) => apps::update_replica_set_status(new, old),
+        (Body::ReplicationController(new), Body::ReplicationController(old)) => {
+            apps::update_replication_controller_status(new, old)
+        }
+        (Body::DaemonSet(new), Body::DaemonSet(old)) => apps::update_daemon_set_status(new, old),
+        (Body::StatefulSet(new), Body::StatefulSet(old)) => apps::update_stateful_set_status(new, old),
         _ => update_metadata(new, old),
     }
 }
@@ -139,6 +148,15 @@ fn refuse_unsupported(errors: &mut Errors, body: &Body) {
         Body::DaemonSet(daemon_set) => {
             let template = daemon_set.spec.as_ref().map(|spec| &spec.template);
             template.into_iter().for_each(|template| unsupported::template(errors, &TEMPLATE, template));
+        }
+        Body::Job(job) => {
+            let template = job.spec.as_ref().map(|spec| &spec.template);
+            template.into_iter().for_each(|template| unsupported::template(errors, &TEMPLATE, template));
+        }
+        Body::CronJob(cron_job) => {
+            let job = cron_job.spec.job_template.spec.as_ref();
+            let path = Path::root("spec.jobTemplate.spec.template");
+            job.into_iter().for_each(|job| unsupported::template(errors, &path, &job.template));
         }
         Body::StatefulSet(stateful_set) => unsupported::stateful_set(errors, stateful_set),
         _ => {}

@@ -114,6 +114,10 @@ fn field_of<'a>(object: &'a Object, field: &str) -> Cow<'a, str> {
         Body::ReplicationController(controller) if field == "status.replicas" => {
             Cow::Owned(controller.status.as_ref().map_or(0, |status| status.replicas).to_string())
         }
+        Body::Job(job) if field == "status.successful" => {
+            let succeeded = job.status.as_ref().and_then(|status| status.succeeded).unwrap_or(0);
+            Cow::Owned(succeeded.to_string())
+        }
         _ => Cow::Borrowed(""),
     }
 }

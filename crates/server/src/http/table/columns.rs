@@ -6,6 +6,7 @@ use api::selector::Selector;
 use api::{Body, Kind, Object};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::{Container, Endpoints, Event, Node, ReplicationController, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::rbac::v1::{RoleRef, Subject};
@@ -119,6 +120,21 @@ pub fn of(kind: Kind) -> Vec<Column> {
             selector,
         ],
         Kind::StatefulSet => vec![NAME, column("Ready"), AGE, containers, images],
+        Kind::Job => {
+            vec![NAME, column("Status"), column("Completions"), column("Duration"), AGE, containers, images, selector]
+        }
+        Kind::CronJob => vec![
+            NAME,
+            column("Schedule"),
+            column("Timezone"),
+            column("Suspend"),
+            number("Active"),
+            column("Last Schedule"),
+            AGE,
+            containers,
+            images,
+            selector,
+        ],
         Kind::ControllerRevision => vec![NAME, column("Controller"), number("Revision"), AGE],
         Kind::EndpointSlice => vec![NAME, column("AddressType"), column("Ports"), column("Endpoints"), AGE],
         Kind::Lease => vec![NAME, column("Holder"), AGE],
@@ -162,6 +178,8 @@ pub fn cells(object: &Object, now: Timestamp) -> Vec<Value> {
         Body::ReplicationController(controller) => replication_controller(controller, name, age),
         Body::DaemonSet(set) => daemon_set(set, name, age),
         Body::StatefulSet(set) => stateful_set(set, name, age),
+        Body::Job(job) => self::job(job, name, age, now),
+        Body::CronJob(cron_job) => self::cron_job(cron_job, name, age, now),
         Body::ControllerRevision(revision) => {
             let owner = api::object::controller_of(meta).map(|owner| {
                 let group = owner.api_version.split_once('/').map_or("", |(group, _)| group);
@@ -391,6 +409,74 @@ fn stateful_set(set: &StatefulSet, name: Value, age: Value) -> Vec<Value> {
     let template = spec.template.spec.unwrap_or_default();
     let (containers, images) = containers(Some(&template.containers));
     vec![name, json!(format!("{ready}/{}", spec.replicas.unwrap_or(0))), age, json!(containers), json!(images)]
+}
+
+fn job(job: &Job, name: Value, age: Value, now: Timestamp) -> Vec<Value> {
+    let spec = job.spec.clone().unwrap_or_default();
+    let status = job.status.clone().unwrap_or_default();
+    let succeeded = status.succeeded.unwrap_or(0);
+    let completions = match (spec.completions, spec.parallelism.unwrap_or(0)) {
+        (Some(completions), _) => format!("{succeeded}/{completions}"),
+        (None, parallelism) if parallelism > 1 => format!("{succeeded}/1 of {parallelism}"),
+        (None, _) => format!("{succeeded}/1"),
+    };
+    let duration = status.start_time.as_ref().map(|start| {
+        let end = status.completion_time.as_ref().map_or(now, |end| end.0);
+        human_duration(end.duration_since(start.0).as_secs())
+    });
+    let template = spec.template.spec.unwrap_or_default();
+    let (containers, images) = containers(Some(&template.containers));
+    vec![
+        name,
+        json!(job_state(job)),
+        json!(completions),
+        json!(duration.unwrap_or_default()),
+        age,
+        json!(containers),
+        json!(images),
+        json!(spec.selector.as_ref().map_or_else(|| "<none>".to_owned(), selector)),
+    ]
+}
+
+/// How a Job is, in a word (upstream: `printJob`).
+fn job_state(job: &Job) -> &'static str {
+    let conditions = job.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+    let told = |type_: &str| conditions.iter().any(|condition| condition.type_ == type_ && condition.status == "True");
+    match () {
+        () if told("Complete") => "Complete",
+        () if told("Failed") => "Failed",
+        () if job.metadata.deletion_timestamp.is_some() => "Terminating",
+        () if told("Suspended") => "Suspended",
+        () if told("FailureTarget") => "FailureTarget",
+        () if told("SuccessCriteriaMet") => "SuccessCriteriaMet",
+        () => "Running",
+    }
+}
+
+fn cron_job(cron_job: &CronJob, name: Value, age: Value, now: Timestamp) -> Vec<Value> {
+    let (spec, status) = (&cron_job.spec, cron_job.status.clone().unwrap_or_default());
+    let suspended = match spec.suspend {
+        Some(true) => "True",
+        Some(false) => "False",
+        None => "<unset>",
+    };
+    let last =
+        status.last_schedule_time.as_ref().map_or_else(|| "<none>".to_owned(), |time| self::age(Some(time), now));
+    let job = spec.job_template.spec.clone().unwrap_or_default();
+    let template = job.template.spec.unwrap_or_default();
+    let (containers, images) = containers(Some(&template.containers));
+    vec![
+        name,
+        json!(spec.schedule),
+        json!(spec.time_zone.as_deref().unwrap_or("<none>")),
+        json!(suspended),
+        json!(status.active.map_or(0, |active| active.len())),
+        json!(last),
+        age,
+        json!(containers),
+        json!(images),
+        json!(job.selector.as_ref().map_or_else(|| "<none>".to_owned(), selector)),
+    ]
 }
 
 fn role_binding(role: &RoleRef, subjects: Option<&[Subject]>, name: Value, age: Value) -> Vec<Value> {
