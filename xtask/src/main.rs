@@ -1,8 +1,9 @@
-//! The chores: `cargo xtask test|bench|images`.
+//! The chores: `cargo xtask test|sim|bench|images`.
 
 mod bench;
 mod images;
 mod setup;
+mod sim;
 mod test;
 
 use std::path::PathBuf;
@@ -10,6 +11,7 @@ use std::process::ExitCode;
 
 const USAGE: &str = "usage: cargo xtask COMMAND
   test [ARGS]   set the machine up and run every check and test; ARGS go to `cargo test` and leave the checks out
+  sim ARGS      whole clusters from seeds: --seeds N [--from S] | --seed S [--trace] | --exhaustive | --zoo
   bench [ROW]   measure a release build beside Kubernetes' figures (--help tells more)
   images        build real nginx images from Debian's nginx package (--help tells more)";
 
@@ -17,6 +19,7 @@ fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let done = match args.split_first() {
         Some((command, rest)) if command == "test" => test::run(rest),
+        Some((command, rest)) if command == "sim" => sim::run(rest),
         Some((command, rest)) if command == "bench" => bench::run(rest),
         Some((command, rest)) if command == "images" => images::run(rest),
         _ => Err(USAGE.to_owned()),

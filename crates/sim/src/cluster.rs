@@ -1,0 +1,706 @@
+//! The cluster: the real turn over a store in memory, nodes, a network, and time that moves from one event to the next.
+//!
+//! Everything that happens is an [`Event`] in one ordered map; events of one second are ordered by random numbers drawn
+//! from the seed. Nothing else decides an order, so a seed is a run.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use agent::pod_on_node::Outcome;
+use agent::probes::{Kind as ProbeKind, Probed};
+use api::patch::PatchType;
+use api::{Kind, Object, Refusal, Snapshot};
+use bytes::Bytes;
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{Node as NodeObject, Pod};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use server::commit::Turn;
+use server::door::{DeleteOptions, Ids, Part};
+use server::minds::Minds;
+use server::turn::{Answer, Request, Writer};
+use server::why::Whys;
+use tokio::sync::oneshot;
+
+use crate::facts;
+use crate::faults::Faults;
+use crate::healing;
+use crate::invariants::{Breach, Witness, told_ready};
+use crate::letters::{Ask, Letter, Sender};
+use crate::node::{Around, Effect, Node, NodeEvent, Reply, Report};
+use crate::people::{self, NAMESPACE, People, Undo, pick};
+use crate::trace::Trace;
+
+/// Seconds after healing at which nothing may be written any more.
+const QUIET_AFTER: i64 = 1_500;
+/// Seconds after healing at which the run ends.
+const END_AFTER: i64 = 2_200;
+/// Events of one run; more is a loop.
+const EVENTS: usize = 60_000;
+/// Turns within one second; more is a loop.
+const TURNS_A_SECOND: usize = 400;
+
+/// What a run is made of.
+pub struct Settings {
+    /// Everything follows from it.
+    pub seed: u64,
+    /// Who decides.
+    pub minds: Arc<dyn Minds>,
+    /// How people undo.
+    pub undo: Undo,
+    /// Keep a trace.
+    pub trace: bool,
+    /// A bug: requests are answered before the store has them.
+    pub answers_early: bool,
+}
+
+/// What came of a run.
+pub struct Ending {
+    /// The seed.
+    pub seed: u64,
+    /// The broken invariant, if one broke.
+    pub breach: Option<Breach>,
+    /// Virtual seconds.
+    pub seconds: i64,
+    /// Commits.
+    pub commits: u64,
+    /// Changes.
+    pub changes: u64,
+    /// Crashes of the server.
+    pub crashes: u64,
+    /// Lines, if they were wanted.
+    pub trace: Vec<String>,
+    /// A number for all that was committed: the same for the same run.
+    pub digest: u64,
+}
+
+/// Something that happens.
+enum Event {
+    /// The server takes a turn.
+    Serve,
+    /// The store has taken the oldest turn.
+    Commit,
+    /// The server starts again.
+    Restart,
+    /// A request arrives.
+    Arrive(Letter),
+    /// Something happens on a node.
+    Node(usize, NodeEvent),
+    /// A node gets its power back.
+    PowerOn(usize),
+    /// A node can be reached again.
+    Reconnect(usize),
+    /// The proxy of a node follows.
+    Proxy(usize),
+    /// People act.
+    People,
+    /// Something breaks.
+    Fault,
+    /// Faults stop, people put right what they did.
+    Heal,
+    /// The rest is put right, which was not there yet.
+    HealAgain,
+}
+
+/// A turn on its way to the disk.
+struct Flight {
+    turn: Turn,
+    letters: Vec<Letter>,
+    now: Timestamp,
+    rests: bool,
+}
+
+/// A whole cluster.
+pub struct Cluster {
+    settings: Settings,
+    faults: Faults,
+    random: StdRng,
+    seconds: i64,
+    events: BTreeMap<(i64, u32, u64), Event>,
+    serial: u64,
+    writer: Option<Writer>,
+    serve_at: Option<i64>,
+    turns_now: (i64, usize),
+    inbox: Vec<Letter>,
+    flights: VecDeque<Flight>,
+    durable: Snapshot,
+    witness: Witness,
+    nodes: Vec<Node>,
+    left: BTreeSet<usize>,
+    proxies: Vec<BTreeSet<String>>,
+    people: People,
+    server_skew: i64,
+    healed_at: Option<i64>,
+    last_write: i64,
+    starts: u64,
+    slow_proxies: bool,
+    report: Ending,
+    trace: Trace,
+}
+
+/// Runs one seed.
+pub fn run(settings: Settings) -> Ending {
+    let mut cluster = Cluster::new(settings);
+    let outcome = cluster.live();
+    cluster.report.breach = outcome.err();
+    if let Some(breach) = &cluster.report.breach {
+        let words = breach.to_string();
+        cluster.trace.tell(cluster.seconds, "BREACH", || words);
+        cluster.trace.remains(&cluster.durable);
+        cluster.nodes.iter().for_each(|node| cluster.trace.lines.extend(node.words()));
+    }
+    cluster.report.seconds = cluster.seconds;
+    cluster.report.trace = std::mem::take(&mut cluster.trace.lines);
+    cluster.report
+}
+
+impl Cluster {
+    fn new(settings: Settings) -> Cluster {
+        let mut random = StdRng::seed_from_u64(settings.seed);
+        let faults = Faults::mix(&mut random);
+        let seed = settings.seed;
+        let mut nodes: Vec<Node> = (1..=random.random_range(3..=5)).map(Node::new).collect();
+        // An agent's clock may be wrong, but it never steps: it counts from its start.
+        for node in nodes.iter_mut().filter(|_| faults.clocks) {
+            node.skew = random.random_range(-4..=4);
+        }
+        let apps = random.random_range(1..=3);
+        let mut cluster = Cluster {
+            trace: Trace { on: settings.trace, ..Trace::default() },
+            slow_proxies: faults.late_proxies,
+            settings,
+            faults,
+            random,
+            seconds: 0,
+            events: BTreeMap::new(),
+            serial: 0,
+            writer: None,
+            serve_at: None,
+            turns_now: (0, 0),
+            inbox: Vec::new(),
+            flights: VecDeque::new(),
+            durable: Snapshot::default(),
+            witness: Witness::new(Snapshot::default()),
+            nodes,
+            left: BTreeSet::new(),
+            proxies: Vec::new(),
+            people: People::new(apps),
+            server_skew: 0,
+            healed_at: None,
+            last_write: 0,
+            starts: 0,
+            report: Ending {
+                seed,
+                breach: None,
+                seconds: 0,
+                commits: 0,
+                changes: 0,
+                crashes: 0,
+                trace: Vec::new(),
+                digest: 0xcbf2_9ce4_8422_2325,
+            },
+        };
+        cluster.proxies = vec![BTreeSet::new(); cluster.nodes.len()];
+        cluster.begin();
+        cluster
+    }
+
+    /// What is there at first, and when what follows begins.
+    fn begin(&mut self) {
+        let words = self.faults.words();
+        self.trace.tell(0, "faults", || words);
+        self.schedule(0, Event::Restart);
+        let mut letters = vec![namespace(NAMESPACE)];
+        letters.extend(self.nodes.iter().map(|node| people::node(&node.name)));
+        for letter in letters {
+            self.schedule(1, Event::Arrive(letter));
+        }
+        for letter in self.people.first(&mut self.random) {
+            self.schedule(2, Event::Arrive(letter));
+        }
+        let chaos = self.random.random_range(40..=150);
+        self.schedule(5, Event::People);
+        self.schedule(8, Event::Fault);
+        self.schedule(chaos, Event::Heal);
+        self.schedule(chaos + 90, Event::HealAgain);
+    }
+
+    fn live(&mut self) -> Result<(), Breach> {
+        for _ in 0..EVENTS {
+            let Some(((second, ..), event)) = self.events.pop_first() else { return self.end() };
+            self.seconds = second;
+            if self.healed_at.is_some_and(|at| second > at + END_AFTER) {
+                return self.end();
+            }
+            self.happen(event)?;
+        }
+        Err(Breach::new("I28 bounded work", format!("{EVENTS} events and no end")))
+    }
+
+    /// Nothing more will happen: is all as it should be?
+    fn end(&mut self) -> Result<(), Breach> {
+        let healed_at = self.healed_at.unwrap_or(self.seconds);
+        if self.last_write > healed_at + QUIET_AFTER {
+            let late = self.last_write - healed_at;
+            return Err(Breach::new("I24 quiet", format!("still writes {late}s after all faults stopped")));
+        }
+        healing::judge(&self.durable)
+    }
+
+    fn schedule(&mut self, after_seconds: i64, event: Event) {
+        self.serial += 1;
+        let tie = self.random.random::<u32>();
+        self.events.insert((self.seconds + after_seconds.max(0), tie, self.serial), event);
+    }
+
+    fn happen(&mut self, event: Event) -> Result<(), Breach> {
+        match event {
+            Event::Serve => self.serve()?,
+            Event::Commit => {
+                if let Some(flight) = self.flights.pop_front() {
+                    self.commit(flight, true)?;
+                }
+            }
+            Event::Restart => self.restart()?,
+            Event::Arrive(letter) => self.arrive(letter),
+            Event::Node(index, event) => self.on_node(index, event)?,
+            Event::PowerOn(index) => {
+                let name = self.nodes[index].name.clone();
+                self.trace.tell(self.seconds, "power", || format!("{name} is back"));
+                self.nodes[index].up = !self.left.contains(&index);
+                self.schedule(0, Event::Node(index, NodeEvent::Look));
+            }
+            Event::Reconnect(index) => {
+                self.nodes[index].reachable = true;
+                self.schedule(0, Event::Node(index, NodeEvent::Look));
+            }
+            Event::Proxy(index) => self.proxies[index] = told_ready(&self.durable),
+            Event::People => self.people_act(),
+            Event::Fault => self.break_something(),
+            Event::Heal => self.heal(),
+            Event::HealAgain => self.put_right(),
+        }
+        Ok(())
+    }
+
+    fn now(&self) -> Timestamp {
+        start() + SignedDuration::from_secs(self.seconds)
+    }
+
+    // ---- the server ------------------------------------------------------------------------------------------------
+
+    fn arrive(&mut self, letter: Letter) {
+        if self.writer.is_none() {
+            return self.bounce(letter);
+        }
+        self.inbox.push(letter);
+        self.want_serve(self.seconds);
+    }
+
+    /// Nobody took it: an agent tries again, a person does not know.
+    fn bounce(&mut self, letter: Letter) {
+        if let Sender::Agent(index, uid, life, report) = letter.sender {
+            self.schedule(1, Event::Node(index, NodeEvent::Answer(uid, life, report, Reply::Again)));
+        } else if self.seconds < 5 || self.healed_at.is_some() {
+            self.schedule(1, Event::Arrive(letter));
+        }
+    }
+
+    fn want_serve(&mut self, at: i64) {
+        if self.serve_at.is_none_or(|planned| planned > at) {
+            self.serve_at = Some(at);
+            self.schedule(at - self.seconds, Event::Serve);
+        }
+    }
+
+    fn serve(&mut self) -> Result<(), Breach> {
+        self.serve_at = None;
+        let now = self.now() + SignedDuration::from_secs(self.server_skew);
+        let Some(writer) = &mut self.writer else { return Ok(()) };
+        self.turns_now =
+            if self.turns_now.0 == self.seconds { (self.seconds, self.turns_now.1 + 1) } else { (self.seconds, 1) };
+        if self.turns_now.1 > TURNS_A_SECOND {
+            return Err(Breach::new("I28 bounded work", "turn after turn without a second going by"));
+        }
+        let letters = std::mem::take(&mut self.inbox);
+        let mut requests = letters.iter();
+        let mut next = || {
+            let letter = requests.next()?;
+            Some(Request { action: letter.ask.action(), dry_run: false, reply: oneshot::channel().0 })
+        };
+        let turn = writer.take_turn(&mut next, now);
+        let (rests, alarm) = (!writer.has_decisions(), writer.next_alarm());
+        self.flights.push_back(Flight { turn, letters, now, rests });
+        let crashes = self.faults.crash > 0 && self.random.random_ratio(self.faults.crash, 1000);
+        if crashes {
+            return self.crash();
+        }
+        let slow = self.faults.slow_disk && self.random.random_ratio(1, 3);
+        let wait = if slow { self.random.random_range(0..=2) } else { 0 };
+        self.schedule(wait, Event::Commit);
+        if !rests {
+            self.want_serve(self.seconds);
+        } else if let Some(alarm) = alarm {
+            let due = alarm.duration_since(now).as_secs().max(0);
+            // An alarm that is due now was set by this very turn: it rings in the next second at the earliest.
+            self.want_serve(self.seconds + due.max(1));
+        }
+        Ok(())
+    }
+
+    /// The store has a turn: it is judged, answered, and seen by all who watch.
+    fn commit(&mut self, flight: Flight, answered: bool) -> Result<(), Breach> {
+        let Flight { turn, letters, now, rests } = flight;
+        let by_people =
+            |letter: &&Letter| matches!(letter.sender, Sender::Person | Sender::Agent(_, _, _, Report::Delete));
+        let asked = letters.iter().filter(by_people).map(|letter| letter.ask.key()).collect();
+        self.trace.commit(self.seconds, &turn.changes);
+        self.witness.see(&turn.changes, now, &asked, rests)?;
+        self.durable = turn.world;
+        if self.witness.world().revision() != self.durable.revision() {
+            return Err(Breach::new("I17 list and watch", "what was watched is not what is listed"));
+        }
+        self.count(&turn.changes);
+        self.spread(&turn.changes);
+        if answered {
+            let answers = turn.answers.into_iter().map(|(_, answer)| answer);
+            for (letter, answer) in letters.into_iter().zip(answers) {
+                self.answer(letter, answer)?;
+            }
+        } else {
+            letters.into_iter().for_each(|letter| self.bounce_unanswered(letter));
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, changes: &[api::Change]) {
+        self.report.commits += 1;
+        self.report.changes += changes.len() as u64;
+        for change in changes {
+            let bytes = change.after.as_ref().map_or(&[][..], |object| &object.json[..]);
+            for byte in bytes.iter().step_by(7) {
+                self.report.digest = (self.report.digest ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+            }
+            if !matches!(change.kind(), Kind::Event | Kind::Lease) {
+                self.last_write = self.seconds;
+            }
+        }
+    }
+
+    /// Wakes the nodes and proxies that watch what changed.
+    fn spread(&mut self, changes: &[api::Change]) {
+        let mut nodes = BTreeSet::new();
+        for pod in changes.iter().flat_map(|it| it.before.iter().chain(&it.after)).filter_map(|it| it.get::<Pod>()) {
+            nodes.insert(facts::node(pod).to_owned());
+        }
+        for index in 0..self.nodes.len() {
+            if nodes.contains(&self.nodes[index].name) {
+                let late = self.faults.late_watch && self.random.random_ratio(1, 3);
+                let wait = if late { self.random.random_range(0..=6) } else { 0 };
+                self.schedule(wait, Event::Node(index, NodeEvent::Look));
+            }
+        }
+        if changes.iter().any(|change| change.kind() == Kind::EndpointSlice) {
+            for index in 0..self.proxies.len() {
+                let late = self.faults.late_proxies && self.random.random_ratio(1, 4);
+                let wait = if late { self.random.random_range(1..=15) } else { 0 };
+                self.schedule(wait, Event::Proxy(index));
+            }
+        }
+    }
+
+    fn answer(&mut self, letter: Letter, answer: Result<Answer, Refusal>) -> Result<(), Breach> {
+        if self.trace.on && matches!(letter.sender, Sender::Person) {
+            let words = match &answer {
+                Ok(_) => letter.words.clone(),
+                Err(refusal) => format!("{} — refused: {refusal}", letter.words),
+            };
+            self.trace.tell(self.seconds, "person", || words);
+        }
+        if let (Some(wanted), Ok(Answer::Object { object, .. })) = (&letter.expects, &answer)
+            && let Some(deployment) = object.get::<Deployment>()
+            && !facts::same_template(wanted, &facts::wanted(deployment))
+        {
+            let message = format!("{}, but the template is another one", letter.words);
+            return Err(Breach::new("I10 undo", message));
+        }
+        let Sender::Agent(index, uid, life, report) = letter.sender else { return Ok(()) };
+        let reply = match answer {
+            Ok(_) => Reply::Taken,
+            Err(refusal) if refusal.code == 404 || (refusal.code == 409 && report == Report::Delete) => Reply::Gone,
+            Err(refusal) if refusal.code == 409 => Reply::Again,
+            Err(refusal) => {
+                let message = format!("what the agent says of {} is refused: {refusal}", letter.ask.key());
+                return Err(Breach::new("agents are heard", message));
+            }
+        };
+        self.schedule(0, Event::Node(index, NodeEvent::Answer(uid, life, report, reply)));
+        Ok(())
+    }
+
+    fn bounce_unanswered(&mut self, letter: Letter) {
+        if let Sender::Agent(index, uid, life, report) = letter.sender {
+            self.schedule(1, Event::Node(index, NodeEvent::Answer(uid, life, report, Reply::Again)));
+        } else if self.healed_at.is_some() {
+            self.schedule(1, Event::Arrive(letter));
+        }
+    }
+
+    /// The process is gone. Some turns had reached the disk, though nobody was told.
+    fn crash(&mut self) -> Result<(), Breach> {
+        self.report.crashes += 1;
+        let survive = self.random.random_range(0..=self.flights.len());
+        let lost = self.flights.len() - survive;
+        self.trace.tell(self.seconds, "CRASH", || format!("the server; {survive} turns survive, {lost} are lost"));
+        self.writer = None;
+        self.serve_at = None;
+        for _ in 0..survive {
+            if let Some(flight) = self.flights.pop_front() {
+                self.commit(flight, false)?;
+            }
+        }
+        for flight in std::mem::take(&mut self.flights) {
+            if self.settings.answers_early {
+                let answers = flight.turn.answers.into_iter().map(|(_, answer)| answer);
+                for (letter, answer) in flight.letters.into_iter().zip(answers) {
+                    self.answer(letter, answer)?;
+                }
+                continue;
+            }
+            flight.letters.into_iter().for_each(|letter| self.bounce_unanswered(letter));
+        }
+        std::mem::take(&mut self.inbox).into_iter().for_each(|letter| self.bounce_unanswered(letter));
+        let down = self.random.random_range(0..=4);
+        self.schedule(down, Event::Restart);
+        Ok(())
+    }
+
+    /// The server reads back what the store has.
+    fn restart(&mut self) -> Result<(), Breach> {
+        if self.writer.is_some() {
+            return Ok(());
+        }
+        self.starts += 1;
+        let world = recovered(&self.durable)?;
+        let ids = Ids::from_seed(self.settings.seed.wrapping_mul(1_000).wrapping_add(self.starts));
+        let minds = self.settings.minds.clone();
+        self.writer = Some(Writer::with_minds(world, ids, Arc::new(Whys::default()), minds));
+        self.trace.tell(self.seconds, "start", || "the server is up".into());
+        self.serve_at = None;
+        self.want_serve(self.seconds);
+        for index in 0..self.nodes.len() {
+            self.schedule(0, Event::Node(index, NodeEvent::Look));
+        }
+        Ok(())
+    }
+
+    // ---- nodes -----------------------------------------------------------------------------------------------------
+
+    fn on_node(&mut self, index: usize, event: NodeEvent) -> Result<(), Breach> {
+        let live: Vec<BTreeSet<String>> =
+            self.nodes.iter().zip(&self.proxies).filter(|(node, _)| node.up).map(|(_, proxy)| proxy.clone()).collect();
+        let now = self.now();
+        let mut around = Around {
+            world: &self.durable,
+            proxies: &live,
+            proxies_are_well: !self.slow_proxies,
+            random: &mut self.random,
+            slow: self.faults.slow,
+            now,
+        };
+        let effects = self.nodes[index].take(event, &mut around);
+        for effect in effects {
+            match effect {
+                Effect::Later(seconds, event) => self.schedule(seconds, Event::Node(index, event)),
+                Effect::Send(object, life, report) => self.send(index, &object, life, report),
+                Effect::Breach(invariant, message) => return Err(Breach::new(invariant, message)),
+            }
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, index: usize, object: &Object, life: u32, report: Report) {
+        let (key, uid) = (object.key(), object.uid().to_owned());
+        let ask = match &report {
+            Report::Status(body) | Report::Last(body) => {
+                Ask::Patch(key, Part::Status, PatchType::Strategic, Bytes::from(body.clone()))
+            }
+            Report::Delete => {
+                let uid = Some(uid.clone());
+                Ask::Delete(key, DeleteOptions { grace_period_seconds: Some(0), uid, ..Default::default() })
+            }
+        };
+        let sender = Sender::Agent(index, uid.clone(), life, report.clone());
+        let letter = Letter { sender, ask, words: String::new(), expects: None };
+        let again = NodeEvent::Answer(uid, life, report, Reply::Again);
+        let trouble = self.faults.bad_network > 0 && self.random.random_ratio(self.faults.bad_network, 1000);
+        if !self.nodes[index].reachable {
+            return self.schedule(5, Event::Node(index, again));
+        }
+        match if trouble { self.random.random_range(0..3) } else { 9 } {
+            // Lost.
+            0 => self.schedule(5, Event::Node(index, again)),
+            // Late.
+            1 => {
+                let wait = self.random.random_range(1..=15);
+                self.schedule(wait, Event::Arrive(letter));
+            }
+            // Twice: the second time as nobody's.
+            2 => {
+                let wait = self.random.random_range(0..=2);
+                let again = Letter { sender: Sender::Person, ..letter.clone() };
+                self.schedule(0, Event::Arrive(letter));
+                if matches!(again.ask, Ask::Patch(..)) {
+                    self.schedule(wait, Event::Arrive(again));
+                }
+            }
+            _ => self.schedule(0, Event::Arrive(letter)),
+        }
+    }
+
+    // ---- people and faults -----------------------------------------------------------------------------------------
+
+    fn people_act(&mut self) {
+        if self.healed_at.is_some() {
+            return;
+        }
+        for _ in 0..self.random.random_range(1..=3) {
+            let act = self.people.act(&self.durable, &self.faults, self.settings.undo, &mut self.random);
+            if let Some(letter) = act {
+                self.schedule(0, Event::Arrive(letter));
+            }
+        }
+        let wait = self.random.random_range(1..=14);
+        self.schedule(wait, Event::People);
+    }
+
+    fn break_something(&mut self) {
+        if self.healed_at.is_some() {
+            return;
+        }
+        let wait = self.random.random_range(1..=10);
+        self.schedule(wait, Event::Fault);
+        let index = self.random.random_range(0..self.nodes.len());
+        match self.random.random_range(0..8) {
+            0 if self.faults.nodes => self.lose_power(index),
+            1 if self.faults.nodes => {
+                let name = self.nodes[index].name.clone();
+                self.trace.tell(self.seconds, "agent", || format!("of {name} restarts"));
+                self.nodes[index].restart_agent();
+                self.schedule(1, Event::Node(index, NodeEvent::Look));
+            }
+            2 if self.faults.nodes => {
+                let name = self.nodes[index].name.clone();
+                self.trace.tell(self.seconds, "network", || format!("{name} is cut off"));
+                self.nodes[index].reachable = false;
+                let wait = self.random.random_range(5..=50);
+                self.schedule(wait, Event::Reconnect(index));
+            }
+            3 if self.faults.clocks => {
+                self.server_skew = self.random.random_range(-4..=4);
+                let skew = self.server_skew;
+                self.trace.tell(self.seconds, "clock", || format!("the server's is {skew}s off"));
+            }
+            4 | 5 if self.faults.flapping => self.disturb_container(index),
+            6 if self.faults.cordons => self.close_or_open(),
+            7 if self.faults.cordons && self.left.is_empty() && self.random.random_ratio(1, 3) => self.leave(index),
+            _ => {}
+        }
+    }
+
+    fn lose_power(&mut self, index: usize) {
+        let name = self.nodes[index].name.clone();
+        self.trace.tell(self.seconds, "power", || format!("{name} has none"));
+        self.nodes[index].lose_power();
+        let wait = self.random.random_range(3..=60);
+        self.schedule(wait, Event::PowerOn(index));
+    }
+
+    /// The machine goes and does not come back; its Node object is deleted.
+    fn leave(&mut self, index: usize) {
+        self.left.insert(index);
+        self.nodes[index].lose_power();
+        let key = api::Key::new(Kind::Node, "", self.nodes[index].name.clone());
+        let wait = self.random.random_range(0..=20);
+        self.schedule(wait, Event::Arrive(people::delete(key, None)));
+    }
+
+    fn disturb_container(&mut self, index: usize) {
+        let running = self.nodes[index].running();
+        let Some((uid, id)) = pick(&running.iter().collect::<Vec<_>>(), &mut self.random).cloned() else { return };
+        let (life, boot) = (self.nodes[index].life(), self.nodes[index].boot());
+        if self.random.random_bool(0.3) {
+            return self.schedule(0, Event::Node(index, NodeEvent::Exit(uid, id, 137, boot)));
+        }
+        let probe = |cluster: &mut Cluster, wait: i64, failure: Option<String>| {
+            let kind = ProbeKind::Readiness;
+            let outcome = Outcome::Probed { container: "c".into(), id: id.clone(), kind, probed: Probed { failure } };
+            cluster.schedule(wait, Event::Node(index, NodeEvent::Came(uid.clone(), life, outcome)));
+        };
+        probe(self, 0, Some("flaps".into()));
+        let wait = self.random.random_range(1..=8);
+        probe(self, wait, None);
+    }
+
+    fn close_or_open(&mut self) {
+        let nodes: Vec<&NodeObject> = self.durable.list::<NodeObject>(None).collect();
+        let Some(node) = pick(&nodes, &mut self.random) else { return };
+        let closed = node.spec.as_ref().and_then(|spec| spec.unschedulable) != Some(true);
+        let letter = people::cordon(node, closed);
+        self.schedule(0, Event::Arrive(letter));
+    }
+
+    fn heal(&mut self) {
+        self.trace.tell(self.seconds, "HEAL", || "faults stop, people put right what they did".into());
+        self.faults = Faults::default();
+        self.healed_at = Some(self.seconds);
+        self.server_skew = 0;
+        for index in 0..self.nodes.len() {
+            self.nodes[index].reachable = true;
+            self.nodes[index].up = !self.left.contains(&index);
+            self.schedule(0, Event::Node(index, NodeEvent::Look));
+            self.schedule(0, Event::Proxy(index));
+        }
+        self.put_right();
+    }
+
+    /// What people did is undone, and machines that left are struck off: that request may have been lost.
+    fn put_right(&mut self) {
+        for letter in people::put_right(&self.durable) {
+            self.schedule(0, Event::Arrive(letter));
+        }
+        for index in self.left.clone() {
+            let key = api::Key::new(Kind::Node, "", self.nodes[index].name.clone());
+            self.schedule(0, Event::Arrive(people::delete(key, None)));
+        }
+    }
+}
+
+/// The first moment of every run.
+fn start() -> Timestamp {
+    Timestamp::from_second(1_767_225_600).expect("a time in this century")
+}
+
+fn namespace(name: &str) -> Letter {
+    let body = Kind::Namespace.decode(serde_json::json!({ "metadata": { "name": name } }));
+    let ask = Ask::Create(String::new(), body.expect("a namespace needs no more than a name"));
+    Letter::of_person(ask, format!("makes namespace {name}"))
+}
+
+/// What the store gives back: every object from its bytes (I15), which have to say all that the object was.
+fn recovered(durable: &Snapshot) -> Result<Snapshot, Breach> {
+    let mut world = Snapshot::default();
+    let mut objects: Vec<&Arc<Object>> = Kind::ALL.iter().flat_map(|kind| durable.objects(*kind, None)).collect();
+    objects.sort_by_key(|object| object.revision);
+    for object in objects {
+        let read = Object::recovered(object.kind(), object.json.clone(), object.revision);
+        let read = read.map_err(|error| Breach::new("I15 durable", format!("{}: {error}", object.key())))?;
+        if read.body != object.body {
+            return Err(Breach::new("I15 durable", format!("{} is another one when read back", object.key())));
+        }
+        world.put(read);
+    }
+    world.advance(durable.revision());
+    Ok(world)
+}

@@ -1,0 +1,299 @@
+//! Deployments, their ReplicaSets and pods.
+
+use std::collections::BTreeMap;
+
+use api::Snapshot;
+use jiff::SignedDuration;
+use k8s_openapi::api::apps::v1::{Deployment, DeploymentCondition, ReplicaSet};
+use k8s_openapi::api::core::v1::{Node, Pod};
+
+use super::{Moment, Verdict};
+use crate::facts;
+
+/// The set and the Deployment of a pod, if both are there and stay.
+fn family<'a>(pod: &Pod, moment: &'a Moment) -> Option<(&'a ReplicaSet, &'a Deployment)> {
+    let set = facts::set_of(&pod.metadata, moment.before)?;
+    let deployment = facts::deployment_of(&set.metadata, moment.before)?;
+    let stay = !facts::is_deleted(&set.metadata) && !facts::is_deleted(&deployment.metadata);
+    let namespace = pod.metadata.namespace.as_deref().unwrap_or("");
+    (stay && facts::namespace_stays(namespace, moment.before)).then_some((set, deployment))
+}
+
+/// The Deployment as it was when the turn began.
+fn earlier<'a>(deployment: &Deployment, moment: &'a Moment) -> Option<&'a Deployment> {
+    let namespace = deployment.metadata.namespace.as_deref().unwrap_or("");
+    let old = moment.start.get::<Deployment>(namespace, facts::name(&deployment.metadata))?;
+    (old.metadata.uid == deployment.metadata.uid).then_some(old)
+}
+
+/// I1: no decision ends an available pod if fewer than `replicas - maxUnavailable` are left then.
+pub fn availability_is_kept(moment: &Moment) -> Verdict {
+    let (Some(before), after) = moment.pod() else { return Ok(()) };
+    let ends = after.is_none_or(|after| facts::is_deleted(&after.metadata));
+    if !ends || moment.is_asked() {
+        return Ok(());
+    }
+    let node = facts::node(before);
+    if !node.is_empty() && moment.before.get::<Node>("", node).is_none() {
+        return Ok(());
+    }
+    let Some((set, deployment)) = family(before, moment) else { return Ok(()) };
+    if facts::recreates(deployment) || !facts::is_available(before, facts::wait(set), moment.now) {
+        return Ok(());
+    }
+    let sets = facts::sets(deployment, moment.after);
+    let left: i32 = sets.iter().map(|set| facts::available(set, moment.after, moment.now)).sum();
+    let fewest = facts::fewest(deployment);
+    if left >= fewest {
+        return Ok(());
+    }
+    Err(format!("was ended, which leaves {left} available pods where {fewest} have to be"))
+}
+
+/// I2: no pod is made beyond `replicas + maxSurge`, terminating ones apart.
+pub fn surge_is_kept(moment: &Moment) -> Verdict {
+    let (None, Some(pod)) = moment.pod() else { return Ok(()) };
+    let Some((_, deployment)) = family(pod, moment).filter(|_| !moment.is_asked()) else { return Ok(()) };
+    if facts::recreates(deployment) {
+        return Ok(());
+    }
+    let there: i32 = facts::sets(deployment, moment.after).iter().map(|set| facts::active(set, moment.after)).sum();
+    let most = facts::most(deployment).max(earlier(deployment, moment).map_or(0, facts::most));
+    if there <= most { Ok(()) } else { Err(format!("is pod number {there} where {most} may be")) }
+}
+
+/// I2: under Recreate no pod is made while one of another template may still run.
+pub fn recreate_never_overlaps(moment: &Moment) -> Verdict {
+    let (None, Some(pod)) = moment.pod() else { return Ok(()) };
+    let Some((set, deployment)) = family(pod, moment).filter(|_| !moment.is_asked()) else { return Ok(()) };
+    if !facts::recreates(deployment) || !earlier(deployment, moment).is_some_and(facts::recreates) {
+        return Ok(());
+    }
+    // A set that is not the wanted one makes up for a lost pod until it is sized.
+    if !facts::same_template(&facts::template(set), &facts::wanted(deployment)) {
+        return Ok(());
+    }
+    let others = facts::sets(deployment, moment.before);
+    let others = others.into_iter().filter(|other| other.metadata.uid != set.metadata.uid);
+    let alive: usize = others
+        .map(|other| facts::pods(other, moment.before).into_iter().filter(|pod| !facts::has_ended(pod)).count())
+        .sum();
+    if alive == 0 { Ok(()) } else { Err(format!("was made while {alive} pods of another template are there")) }
+}
+
+/// I9: a set never makes more pods than it is to have.
+pub fn no_pod_too_many(moment: &Moment) -> Verdict {
+    let (None, Some(pod)) = moment.pod() else { return Ok(()) };
+    let Some(set) = facts::set_of(&pod.metadata, moment.before).filter(|_| !moment.is_asked()) else { return Ok(()) };
+    let (there, wanted) = (facts::active(set, moment.after), facts::size(set));
+    if there <= wanted { Ok(()) } else { Err(format!("is pod number {there} of a set of {wanted}")) }
+}
+
+/// I7: a template has one set, which is as the Deployment wants it.
+pub fn one_set_per_template(moment: &Moment) -> Verdict {
+    let (None, Some(set)) = moment.set() else { return Ok(()) };
+    let Some(deployment) = facts::deployment_of(&set.metadata, moment.before) else { return Ok(()) };
+    if moment.is_asked() {
+        return Ok(());
+    }
+    let template = facts::template(set);
+    if !facts::same_template(&template, &facts::wanted(deployment)) {
+        return Err("has not the template that its Deployment wants".into());
+    }
+    let twin = facts::sets(deployment, moment.before)
+        .into_iter()
+        .find(|other| facts::same_template(&facts::template(other), &template));
+    match twin {
+        Some(twin) => Err(format!("has the template of {}", facts::name(&twin.metadata))),
+        None => Ok(()),
+    }
+}
+
+/// I8: a pod is made as its set's template says, and its containers stay so.
+pub fn pods_are_as_their_template(moment: &Moment) -> Verdict {
+    let (before, Some(after)) = moment.pod() else { return Ok(()) };
+    if moment.is_asked() {
+        return Ok(());
+    }
+    let containers = |pod: &Pod| pod.spec.as_ref().map(|spec| spec.containers.clone()).unwrap_or_default();
+    if let Some(before) = before {
+        let same = containers(before) == containers(after);
+        return if same { Ok(()) } else { Err("has other containers than before".into()) };
+    }
+    let Some(set) = facts::set_of(&after.metadata, moment.before) else { return Ok(()) };
+    let template = facts::template(set);
+    let wanted = template.spec.map(|spec| spec.containers).unwrap_or_default();
+    let labels: BTreeMap<String, String> = template.metadata.and_then(|meta| meta.labels).unwrap_or_default();
+    let has = after.metadata.labels.clone().unwrap_or_default();
+    if containers(after) != wanted || !labels.iter().all(|(name, value)| has.get(name) == Some(value)) {
+        return Err(format!("is not as the template of {} says", facts::name(&set.metadata)));
+    }
+    Ok(())
+}
+
+/// I10: the number of a revision only grows, beyond all others of its Deployment.
+pub fn revisions_grow(moment: &Moment) -> Verdict {
+    let (before, Some(after)) = moment.set() else { return Ok(()) };
+    let Some(deployment) = facts::deployment_of(&after.metadata, moment.after).filter(|_| !moment.is_asked()) else {
+        return Ok(());
+    };
+    let (old, new) = (before.map_or(0, facts::revision), facts::revision(after));
+    if new < old {
+        return Err(format!("revision goes back from {old} to {new}"));
+    }
+    if new == old || new == 0 {
+        return Ok(());
+    }
+    let others = facts::sets(deployment, moment.before);
+    let others = others.into_iter().filter(|other| other.metadata.uid != after.metadata.uid);
+    let highest = others.map(facts::revision).max().unwrap_or(0);
+    if new > highest { Ok(()) } else { Err(format!("gets revision {new}, but there is {highest} already")) }
+}
+
+/// I10: the history limit takes only old, empty sets, and no more than it says.
+pub fn history_is_kept(moment: &Moment) -> Verdict {
+    let (Some(_), after) = moment.set() else { return Ok(()) };
+    let key = moment.change.object().key();
+    let Some(set) = moment.before.at(&key).and_then(|object| object.get::<ReplicaSet>()) else { return Ok(()) };
+    let ends = after.is_none_or(|after| facts::is_deleted(&after.metadata));
+    if !ends || facts::is_deleted(&set.metadata) || moment.is_asked() {
+        return Ok(());
+    }
+    let Some(deployment) = facts::deployment_of(&set.metadata, moment.before) else { return Ok(()) };
+    if facts::is_deleted(&deployment.metadata) || !facts::namespace_stays(&key.namespace, moment.before) {
+        return Ok(());
+    }
+    let wanted = facts::wanted(deployment);
+    if facts::same_template(&facts::template(set), &wanted) && is_oldest_of_its_template(set, deployment, moment) {
+        return Err("was forgotten though its template is the wanted one".into());
+    }
+    if facts::active(set, moment.before) > 0 {
+        return Err("was forgotten though it has pods".into());
+    }
+    let sets = facts::sets(deployment, moment.before);
+    let kept = sets.iter().filter(|set| !facts::same_template(&facts::template(set), &wanted)).count() as i32;
+    let limit = deployment.spec.as_ref().and_then(|spec| spec.revision_history_limit).unwrap_or(10);
+    if kept > limit { Ok(()) } else { Err(format!("was forgotten though only {kept} old sets of {limit} are kept")) }
+}
+
+fn is_oldest_of_its_template(set: &ReplicaSet, deployment: &Deployment, moment: &Moment) -> bool {
+    let age = |set: &ReplicaSet| (set.metadata.creation_timestamp.clone(), set.metadata.name.clone());
+    let twins = facts::sets(deployment, moment.before);
+    let mut twins =
+        twins.into_iter().filter(|other| facts::same_template(&facts::template(other), &facts::template(set)));
+    twins.all(|other| age(set) <= age(other))
+}
+
+/// I11: while a Deployment is paused no set is made, and none changes its size but to follow a change of replicas.
+pub fn paused_means_paused(moment: &Moment) -> Verdict {
+    let (before, Some(after)) = moment.set() else { return Ok(()) };
+    let Some(deployment) = facts::deployment_of(&after.metadata, moment.before).filter(|_| !moment.is_asked()) else {
+        return Ok(());
+    };
+    if !facts::is_paused(deployment) {
+        return Ok(());
+    }
+    let Some(before) = before else { return Err("was made though its Deployment is paused".into()) };
+    if facts::size(before) == facts::size(after) {
+        return Ok(());
+    }
+    let sets = facts::sets(deployment, moment.before);
+    let sets: Vec<&&ReplicaSet> = sets.iter().filter(|set| facts::size(set) > 0).collect();
+    let desired = i64::from(facts::replicas(deployment));
+    let followed = |set: &ReplicaSet| facts::number(&set.metadata, facts::DESIRED) == Some(desired);
+    let total: i32 = sets.iter().map(|set| facts::size(set)).sum();
+    if sets.iter().all(|set| followed(set)) && total == facts::replicas(deployment) && sets.len() > 1 {
+        let (old, new) = (facts::size(before), facts::size(after));
+        let full = sets.iter().any(|set| facts::size(set) == facts::replicas(deployment));
+        return if full { Ok(()) } else { Err(format!("goes from {old} to {new} though its Deployment is paused")) };
+    }
+    Ok(())
+}
+
+/// I12: what a set reports is so at the moment it is reported.
+pub fn set_status_is_true(moment: &Moment) -> Verdict {
+    let (Some(before), Some(after)) = moment.set() else { return Ok(()) };
+    let Some(status) = after.status.as_ref().filter(|_| before.status != after.status) else { return Ok(()) };
+    if moment.is_asked() {
+        return Ok(());
+    }
+    if status.observed_generation > after.metadata.generation {
+        return Err("has observed a generation that is not there yet".into());
+    }
+    let pods = facts::pods(after, moment.before);
+    let selector = after.spec.as_ref().map(|spec| spec.selector.clone()).unwrap_or_default();
+    let pods: Vec<&Pod> =
+        pods.into_iter().filter(|pod| facts::matches(&selector, pod.metadata.labels.as_ref())).collect();
+    let count = |counts: &dyn Fn(&Pod) -> bool| pods.iter().filter(|pod| counts(pod)).count() as i32;
+    let real = (
+        count(&|pod| facts::is_active(pod)),
+        count(&|pod| facts::is_active(pod) && facts::ready_since(pod).is_some()),
+        count(&|pod| facts::is_available(pod, facts::wait(after), moment.now)),
+    );
+    let told = (status.replicas, status.ready_replicas.unwrap_or(0), status.available_replicas.unwrap_or(0));
+    if told == real {
+        return Ok(());
+    }
+    Err(format!("tells (pods, ready, available) {told:?} where {real:?} are"))
+}
+
+fn condition<'a>(deployment: &'a Deployment, type_: &str) -> Option<&'a DeploymentCondition> {
+    deployment.status.as_ref()?.conditions.as_ref()?.iter().find(|condition| condition.type_ == type_)
+}
+
+/// I12: what `rollout status` takes for done is done: all wanted pods are new and available, and no other is there.
+pub fn done_is_true(moment: &Moment) -> Verdict {
+    let (Some(before), Some(after)) = moment.deployment() else { return Ok(()) };
+    let Some(status) = after.status.as_ref().filter(|_| before.status != after.status) else { return Ok(()) };
+    if moment.is_asked() {
+        return Ok(());
+    }
+    if status.observed_generation > after.metadata.generation {
+        return Err("has observed a generation that is not there yet".into());
+    }
+    let wanted = facts::replicas(after);
+    let counts = [status.replicas, status.updated_replicas, status.available_replicas];
+    let done = status.observed_generation == after.metadata.generation
+        && counts.iter().all(|count| count.unwrap_or(0) == wanted)
+        && !facts::is_paused(after)
+        && !facts::is_deleted(&after.metadata);
+    if !done {
+        return Ok(());
+    }
+    let seen = |world: &Snapshot| {
+        let sets = facts::sets(after, world);
+        let (new, old): (Vec<&ReplicaSet>, Vec<&ReplicaSet>) =
+            sets.into_iter().partition(|set| facts::same_template(&facts::template(set), &facts::wanted(after)));
+        let available: i32 = new.iter().map(|set| facts::available(set, world, moment.now)).sum();
+        (available, old.iter().map(|set| facts::active(set, world)).sum::<i32>())
+    };
+    let (available, others) = seen(moment.before);
+    // It may have been so at the beginning of this turn, for the generation that is told.
+    let known = earlier(after, moment).is_some_and(|old| old.metadata.generation == after.metadata.generation);
+    if (available, others) == (wanted, 0) || (known && seen(moment.start) == (wanted, 0)) {
+        return Ok(());
+    }
+    Err(format!("says it is done, with {available} new pods of {wanted} available and {others} old ones"))
+}
+
+/// I12: a rollout is told to be late only when its deadline has passed without progress.
+pub fn deadline_has_passed(moment: &Moment) -> Verdict {
+    const LATE: &str = "ProgressDeadlineExceeded";
+    let (Some(before), Some(after)) = moment.deployment() else { return Ok(()) };
+    let reason = |deployment: &Deployment| {
+        condition(deployment, "Progressing").and_then(|told| told.reason.clone()).unwrap_or_default()
+    };
+    if reason(after) != LATE || reason(before) == LATE || moment.is_asked() {
+        return Ok(());
+    }
+    let Some(told) = condition(before, "Progressing").and_then(|told| told.last_update_time.as_ref()) else {
+        return Err("is late though it never began".into());
+    };
+    let deadline = after.spec.as_ref().and_then(|spec| spec.progress_deadline_seconds).unwrap_or(600);
+    let due = told.0 + SignedDuration::from_secs(deadline.into());
+    if due <= moment.now {
+        Ok(())
+    } else {
+        Err(format!("is told to be late {}s too early", due.duration_since(moment.now).as_secs()))
+    }
+}

@@ -1,0 +1,42 @@
+//! The dream: a whole cluster on one thread from one seed.
+//!
+//! The turn and the door of `server`, the decisions of `controllers` and `scheduler`, and the planning of `agent` run as
+//! they do in production; the disk, the network, containers, people and time are simulated. A seed is a run: it opens
+//! no socket, starts no thread, reads no clock.
+//!
+//! - [`cluster`]: events, time, the store, crashes; [`node`]: agents; [`people`]: what is asked for; [`faults`]: what breaks.
+//! - [`exhaustive`]: every interleaving of small rollouts.
+//! - [`zoo`]: known bugs put back, to see that the invariants bite.
+//! - [`invariants`]: what must hold after every change; [`healing`]: what must be so once faults have stopped.
+
+pub mod cluster;
+pub mod exhaustive;
+pub mod facts;
+pub mod faults;
+pub mod healing;
+pub mod invariants;
+pub mod letters;
+pub mod node;
+pub mod people;
+pub mod trace;
+pub mod zoo;
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::PodTemplateSpec;
+use server::minds::Real;
+
+pub use cluster::{Ending, Settings, run};
+
+/// Runs a seed as things are.
+pub fn dream(seed: u64, trace: bool) -> Ending {
+    run(Settings { seed, minds: Arc::new(Real), undo: without_hash, trace, answers_early: false })
+}
+
+/// The template of an old set as `rollout undo` gives it back.
+pub fn without_hash(mut template: PodTemplateSpec) -> PodTemplateSpec {
+    if let Some(labels) = template.metadata.as_mut().and_then(|meta| meta.labels.as_mut()) {
+        labels.remove(facts::HASH);
+    }
+    template
+}

@@ -1,0 +1,373 @@
+//! The bug zoo: known bugs of real systems, put back one by one, to see that the invariants bite.
+//!
+//! A bug is [`Minds`] that show a decision a slightly wrong world, change its plan, or forget to wake it. Nothing here is
+//! ever part of a server: the zoo stands between the turn and the real decisions only in a simulated cluster.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use api::template_hash::template_hash;
+use api::{Body, Change, Context, Key, Kind, Object, Plan, Propagation, Snapshot, Typed, Write};
+use bytes::Bytes;
+use controllers::Controller;
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::core::v1::{Node, Pod, PodCondition, PodTemplateSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use server::minds::Minds;
+
+use crate::facts;
+use crate::{Ending, Settings, run, without_hash};
+
+macro_rules! bugs {
+    ($( $bug:ident $name:literal $story:literal; )*) => {
+        /// A bug that somebody had.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Bug { $( #[doc = $story] $bug, )* }
+
+        impl Bug {
+            /// All of them.
+            pub const ALL: &'static [Bug] = &[ $( Bug::$bug, )* ];
+            /// A short name.
+            pub fn name(self) -> &'static str { match self { $( Bug::$bug => $name, )* } }
+            /// What is wrong, and who had it.
+            pub fn story(self) -> &'static str { match self { $( Bug::$bug => $story, )* } }
+        }
+    };
+}
+
+bugs! {
+    CeilUnavailable "ceil-unavailable" "maxUnavailable in percent is rounded up";
+    SurgeTooMuch "surge-off-by-one" "one pod more than maxSurge (k8s #99513)";
+    TerminatingAvailable "terminating-available" "terminating pods count as available (k8s #95498)";
+    RunningAvailable "running-available" "old pods go before the new ones are ready";
+    MinReadyIgnored "min-ready-ignored" "ready counts as available at once (k8s #108266)";
+    DeadlineFromCreation "deadline-from-creation" "the progress deadline counts from the Deployment's creation";
+    NeverRequeued "never-requeued" "nothing looks again when minReadySeconds are over (k8s #39785)";
+    RecreateOverlaps "recreate-overlaps" "Recreate does not wait for terminating pods (k8s #27362)";
+    PausedRolls "paused-rolls" "a paused Deployment rolls on";
+    HistoryTakesActive "history-takes-active" "the history limit takes the oldest set, whatever it is";
+    RevisionRestarts "revision-restarts" "a new set gets revision 1 again";
+    CollisionStuck "collision-stuck" "a name that is taken stops the rollout for ever (k8s #29735)";
+    DoneTooEarly "done-too-early" "status says all is available as soon as it is asked for";
+    GenerationAhead "observed-early" "observedGeneration names what was not looked at";
+    StaleCache "stale-cache" "sets decide on the last world but one, without expectations (k8s #129795)";
+    CreatedTwice "created-twice" "a create that timed out is sent again (k8s #67662)";
+    AdoptsAll "adopts-all" "adoption minds only a part of the selector (k8s #24946)";
+    EndsAvailable "ends-available" "scaling down ends available pods before others";
+    DeletedSetCreates "deleted-set-creates" "a set that is being deleted makes up for its pods";
+    EndpointsKeepTerminating "endpoints-terminating" "a terminating pod is still sent requests (k8s #43576)";
+    EndpointsUnready "endpoints-unready" "a pod gets requests before it is ready";
+    CollectsLive "collects-live" "the collector does not find an owner that is there (k8s #88097)";
+    CollectsByName "collects-by-name" "the collector takes a new owner of the same name for the old one (k8s #65200)";
+    OrphansTaken "orphans-taken" "cascade=orphan lets go of nobody";
+    ForegroundHurries "foreground-hurries" "a foreground deletion does not wait";
+    OverCommits "over-commits" "the scheduler does not count what pods ask for";
+    BindsCordoned "binds-cordoned" "the scheduler takes a cordoned node";
+    LostWakeSet "lost-wake-set" "a pod that goes does not wake its set (a missed watch event)";
+    LostWakeDeployment "lost-wake-deployment" "a set that gets on does not wake its Deployment";
+    NeverQuiet "never-quiet" "every resync writes (a hot loop)";
+    UndoLosesFields "undo-loses-fields" "undo brings back the image but not the rest of the template";
+    AnsweredEarly "answered-early" "writes are acknowledged before they are durable";
+}
+
+/// Decisions with a bug.
+struct Zoo {
+    bug: Bug,
+    /// What the stale cache holds.
+    last: Mutex<Option<Snapshot>>,
+}
+
+/// Runs a seed with a bug put back.
+pub fn run_with(bug: Bug, seed: u64, trace: bool) -> Ending {
+    let undo = if bug == Bug::UndoLosesFields { loses_fields } else { without_hash };
+    let minds = Arc::new(Zoo { bug, last: Mutex::new(None) });
+    run(Settings { seed, minds, undo, trace, answers_early: bug == Bug::AnsweredEarly })
+}
+
+/// What it took to find a bug.
+pub struct Found {
+    /// Seeds run, the failing one included.
+    pub seeds: u64,
+    /// What broke.
+    pub breach: String,
+}
+
+/// Runs seeds from 1 on until the bug shows, at most `most`.
+pub fn hunt(bug: Bug, most: u64) -> Option<Found> {
+    (1..=most).find_map(|seed| {
+        let breach = run_with(bug, seed, false).breach?;
+        Some(Found { seeds: seed, breach: breach.to_string() })
+    })
+}
+
+fn loses_fields(mut template: PodTemplateSpec) -> PodTemplateSpec {
+    for container in template.spec.iter_mut().flat_map(|spec| &mut spec.containers) {
+        container.resources = None;
+    }
+    without_hash(template)
+}
+
+/// The world with every `T` changed. Versions stay, so that what is decided is taken.
+fn seen<T: Typed + Clone>(world: &Snapshot, change: impl Fn(&mut T)) -> Snapshot {
+    let mut view = world.clone();
+    for object in world.objects(T::KIND, None) {
+        let Some(typed) = object.get::<T>() else { continue };
+        let mut typed = typed.clone();
+        change(&mut typed);
+        view.put(Arc::new(Object { body: typed.into_body(), json: Bytes::new(), revision: object.revision }));
+    }
+    view
+}
+
+fn rolling(deployment: &mut Deployment, change: impl Fn(&mut k8s_openapi::api::apps::v1::RollingUpdateDeployment)) {
+    let strategy = deployment.spec.as_mut().and_then(|spec| spec.strategy.as_mut());
+    if let Some(rolling) = strategy.and_then(|strategy| strategy.rolling_update.as_mut()) {
+        change(rolling);
+    }
+}
+
+fn set_ready(pod: &mut Pod, since: Timestamp) {
+    let conditions = pod.status.get_or_insert_default().conditions.get_or_insert_default();
+    conditions.retain(|condition| condition.type_ != "Ready");
+    conditions.push(PodCondition {
+        type_: "Ready".into(),
+        status: "True".into(),
+        last_transition_time: Some(Time(since)),
+        ..Default::default()
+    });
+}
+
+impl Minds for Zoo {
+    fn control(&self, who: Controller, key: &Key, world: &Snapshot, context: &Context) -> Plan {
+        let view = self.view(who, world);
+        let mut plan = controllers::reconcile(who, key, view.as_ref().unwrap_or(world), context);
+        self.spoil(who, key, world, context, &mut plan);
+        plan
+    }
+
+    fn schedule(&self, key: &Key, world: &Snapshot, context: &Context) -> Plan {
+        let view = match self.bug {
+            Bug::OverCommits => Some(seen::<Pod>(world, |pod| {
+                for container in pod.spec.iter_mut().flat_map(|spec| &mut spec.containers) {
+                    container.resources = None;
+                }
+            })),
+            Bug::BindsCordoned => Some(seen::<Node>(world, |node| {
+                if let Some(spec) = &mut node.spec {
+                    spec.unschedulable = None;
+                }
+            })),
+            _ => None,
+        };
+        scheduler::decide(key, view.as_ref().unwrap_or(world), context)
+    }
+
+    fn wakes(&self, change: &Change, world: &Snapshot, wake: &mut dyn FnMut(Controller, Key)) {
+        controllers::wakes(change, world, &mut |who, key| {
+            let lost = match self.bug {
+                Bug::LostWakeSet => {
+                    change.after.is_none() && change.kind() == Kind::Pod && who == Controller::ReplicaSet
+                }
+                Bug::LostWakeDeployment => change.kind() == Kind::ReplicaSet && who == Controller::Deployment,
+                _ => false,
+            };
+            if !lost {
+                wake(who, key);
+            }
+        });
+    }
+}
+
+impl Zoo {
+    /// The world as the bug sees it; `None` where it sees nothing wrong.
+    fn view(&self, who: Controller, world: &Snapshot) -> Option<Snapshot> {
+        match (self.bug, who) {
+            (Bug::CeilUnavailable, Controller::Deployment) => Some(seen::<Deployment>(world, |deployment| {
+                let replicas = facts::replicas(deployment);
+                rolling(deployment, |rolling| {
+                    if let Some(IntOrString::String(text)) = &rolling.max_unavailable {
+                        let percent: i32 = text.trim_end_matches('%').parse().unwrap_or(0);
+                        rolling.max_unavailable = Some(IntOrString::Int((percent * replicas + 99) / 100));
+                    }
+                });
+            })),
+            (Bug::SurgeTooMuch, Controller::Deployment) => Some(seen::<Deployment>(world, |deployment| {
+                let (surge, _) = facts::bounds(deployment);
+                rolling(deployment, |rolling| rolling.max_surge = Some(IntOrString::Int(surge + 1)));
+            })),
+            (Bug::TerminatingAvailable, Controller::Deployment)
+            | (Bug::EndpointsKeepTerminating, Controller::Endpoints) => Some(seen::<Pod>(world, |pod| {
+                pod.metadata.deletion_timestamp = None;
+            })),
+            (Bug::RunningAvailable, Controller::Deployment) | (Bug::EndpointsUnready, Controller::Endpoints) => {
+                Some(seen::<Pod>(world, |pod| set_ready(pod, Timestamp::MIN)))
+            }
+            (Bug::MinReadyIgnored, Controller::Deployment) => Some(seen::<Pod>(world, |pod| {
+                if facts::ready_since(pod).is_some() {
+                    set_ready(pod, Timestamp::UNIX_EPOCH);
+                }
+            })),
+            (Bug::DeadlineFromCreation, Controller::Deployment) => Some(seen::<Deployment>(world, |deployment| {
+                let created = deployment.metadata.creation_timestamp.clone();
+                let conditions = deployment.status.as_mut().and_then(|status| status.conditions.as_mut());
+                for condition in conditions.into_iter().flatten() {
+                    condition.last_update_time.clone_from(&created);
+                }
+            })),
+            (Bug::RecreateOverlaps, Controller::Deployment) => {
+                let mut view = world.clone();
+                let leaving: Vec<Key> = world
+                    .objects(Kind::Pod, None)
+                    .filter(|object| facts::is_deleted(object.meta()))
+                    .map(|object| object.key())
+                    .collect();
+                for key in leaving {
+                    view.remove(&key, world.revision());
+                }
+                Some(view)
+            }
+            (Bug::PausedRolls, Controller::Deployment) => Some(seen::<Deployment>(world, |deployment| {
+                if let Some(spec) = &mut deployment.spec {
+                    spec.paused = None;
+                }
+            })),
+            (Bug::StaleCache, Controller::ReplicaSet) => {
+                let mut last = self.last.lock().ok()?;
+                last.replace(world.clone())
+            }
+            (Bug::AdoptsAll, Controller::ReplicaSet) => Some(seen::<ReplicaSet>(world, |set| {
+                let labels = set.spec.as_mut().and_then(|spec| spec.selector.match_labels.as_mut());
+                if let Some(labels) = labels.filter(|labels| labels.len() > 1) {
+                    labels.remove(facts::HASH);
+                }
+            })),
+            (Bug::DeletedSetCreates, Controller::ReplicaSet) => Some(seen::<ReplicaSet>(world, |set| {
+                set.metadata.deletion_timestamp = None;
+            })),
+            (Bug::CollectsLive, Controller::GarbageCollector) => Some(seen::<Deployment>(world, |deployment| {
+                deployment.metadata.uid = Some("another".into());
+            })),
+            (Bug::CollectsByName, Controller::GarbageCollector) => Some(by_name(world)),
+            _ => None,
+        }
+    }
+
+    /// Changes a plan as the bug would.
+    fn spoil(&self, who: Controller, key: &Key, world: &Snapshot, context: &Context, plan: &mut Plan) {
+        match (self.bug, who) {
+            (Bug::NeverRequeued, _) => plan.wake_at = None,
+            (Bug::NeverQuiet, Controller::Deployment) => never_quiet(key, world, context.now, plan),
+            (Bug::HistoryTakesActive, Controller::Deployment) => take_oldest(key, world, plan),
+            (Bug::CreatedTwice, Controller::ReplicaSet) => {
+                let made = plan.writes.iter().find(|write| matches!(write, Write::Create(_))).cloned();
+                plan.writes.extend(made);
+            }
+            (Bug::EndsAvailable, Controller::ReplicaSet) => end_available(key, world, context.now, plan),
+            (Bug::OrphansTaken, Controller::GarbageCollector) => forget_finalizer(key, world, "orphan", plan),
+            (Bug::ForegroundHurries, Controller::GarbageCollector) => {
+                forget_finalizer(key, world, "foregroundDeletion", plan)
+            }
+            (_, Controller::Deployment) => plan.writes.iter_mut().for_each(|write| self.spoil_write(write)),
+            _ => {}
+        }
+    }
+
+    fn spoil_write(&self, write: &mut Write) {
+        match (self.bug, write) {
+            (Bug::RevisionRestarts, Write::Create(body)) => {
+                let notes = body.meta_mut().annotations.get_or_insert_default();
+                notes.insert(facts::REVISION.into(), "1".into());
+            }
+            (Bug::CollisionStuck, Write::Create(Body::ReplicaSet(set))) => {
+                let owner = set.metadata.owner_references.iter().flatten().next().map(|owner| owner.name.clone());
+                let hash = template_hash(&facts::template(set), None);
+                set.metadata.name = Some(format!("{}-{hash}", owner.unwrap_or_default()));
+            }
+            (Bug::DoneTooEarly, Write::Status(Body::Deployment(deployment))) => {
+                let wanted = Some(facts::replicas(deployment)).filter(|wanted| *wanted > 0);
+                let status = deployment.status.get_or_insert_default();
+                status.replicas = wanted;
+                status.updated_replicas = wanted;
+                status.ready_replicas = wanted;
+                status.available_replicas = wanted;
+            }
+            (Bug::GenerationAhead, Write::Status(Body::Deployment(deployment))) => {
+                let status = deployment.status.get_or_insert_default();
+                status.observed_generation = status.observed_generation.map(|generation| generation + 1);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Owners are found by name: references get the uid of what has the name now.
+fn by_name(world: &Snapshot) -> Snapshot {
+    let mut uids: BTreeMap<(String, String), String> = BTreeMap::new();
+    for object in world.objects(Kind::Deployment, None).chain(world.objects(Kind::ReplicaSet, None)) {
+        uids.insert((object.namespace().to_owned(), object.name().to_owned()), object.uid().to_owned());
+    }
+    seen::<ReplicaSet>(world, |set| {
+        let namespace = set.metadata.namespace.clone().unwrap_or_default();
+        for owner in set.metadata.owner_references.iter_mut().flatten() {
+            if let Some(uid) = uids.get(&(namespace.clone(), owner.name.clone())) {
+                owner.uid.clone_from(uid);
+            }
+        }
+    })
+}
+
+fn never_quiet(key: &Key, world: &Snapshot, now: Timestamp, plan: &mut Plan) {
+    let Some(deployment) = world.get::<Deployment>(&key.namespace, &key.name).filter(|_| plan.writes.is_empty()) else {
+        return;
+    };
+    let mut body = deployment.clone();
+    body.metadata.annotations.get_or_insert_default().insert("synced".into(), now.to_string());
+    plan.writes.push(Write::Update(body.into_body()));
+    plan.wake_by(now + SignedDuration::from_secs(60));
+}
+
+fn take_oldest(key: &Key, world: &Snapshot, plan: &mut Plan) {
+    let Some(deployment) = world.get::<Deployment>(&key.namespace, &key.name) else { return };
+    let limit = deployment.spec.as_ref().and_then(|spec| spec.revision_history_limit).unwrap_or(10);
+    let mut sets = facts::sets(deployment, world);
+    if sets.len() as i32 <= limit + 1 || !plan.writes.is_empty() {
+        return;
+    }
+    sets.sort_by_key(|set| (set.metadata.creation_timestamp.clone(), set.metadata.name.clone()));
+    let oldest = &sets[0].metadata;
+    plan.writes.push(Write::Delete {
+        key: Key::new(Kind::ReplicaSet, key.namespace.clone(), facts::name(oldest)),
+        uid: facts::uid(oldest).to_owned(),
+        propagation: Propagation::Background,
+    });
+}
+
+fn end_available(key: &Key, world: &Snapshot, now: Timestamp, plan: &mut Plan) {
+    let Some(set) = world.get::<ReplicaSet>(&key.namespace, &key.name) else { return };
+    let mut available =
+        facts::pods(set, world).into_iter().filter(|pod| facts::is_available(pod, facts::wait(set), now));
+    for write in &mut plan.writes {
+        if let (Write::Delete { key, uid, .. }, true) = (write, true)
+            && key.kind == Kind::Pod
+            && let Some(pod) = available.next()
+        {
+            key.name = facts::name(&pod.metadata).to_owned();
+            *uid = facts::uid(&pod.metadata).to_owned();
+        }
+    }
+}
+
+/// The finalizer goes, and nothing else is done for it.
+fn forget_finalizer(key: &Key, world: &Snapshot, finalizer: &str, plan: &mut Plan) {
+    let Some(object) = world.at(key) else { return };
+    if object.meta().finalizers.iter().flatten().all(|it| it != finalizer) {
+        return;
+    }
+    let mut body = object.body.clone();
+    if let Some(finalizers) = &mut body.meta_mut().finalizers {
+        finalizers.retain(|it| it != finalizer);
+    }
+    plan.writes = vec![Write::Update(body)];
+}
