@@ -17,4 +17,5 @@ mod raw;
 mod reads;
 mod start;
 mod transcript;
+mod workloads;
 mod writes;

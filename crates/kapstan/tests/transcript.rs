@@ -174,6 +174,7 @@ impl Masks {
             [owner @ .., hash, pod] if !owner.is_empty() && random(hash, 7..=10) && random(pod, 5..=5) => {
                 format!("{}-{}-<pod>", owner.join("-"), self.hash(hash))
             }
+            [owner @ .., pod] if !owner.is_empty() && random(pod, 5..=5) => format!("{}-<pod>", owner.join("-")),
             [owner @ .., hash] if !owner.is_empty() && random(hash, 7..=10) => {
                 format!("{}-{}", owner.join("-"), self.hash(hash))
             }
