@@ -450,5 +450,6 @@ fn a_pod_pinned_to_a_node_looks_at_no_other() {
         n2: 0/3 nodes are available: 1 Insufficient cpu, 2 node(s) didn't match Pod's node affinity/selector.
         n3: to n3
         gone: 0/3 nodes are available: 3 node(s) didn't match Pod's node affinity/selector.
-    "#]].assert_eq(&table);
+    "#]]
+    .assert_eq(&table);
 }
