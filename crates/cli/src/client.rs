@@ -66,6 +66,8 @@ impl Client {
         .map_err(invalid)?;
         // A watch may be silent for long; `--request-timeout` is ours to keep.
         config.read_timeout = None;
+        // An answer is told as it is; whoever waits says so with `wait`.
+        config.default_retry = false;
         let transport = kube::Client::try_from(config)
             .map_err(|error| Error::told(format!("no connection can be made: {}", root_cause(&error))))?;
         Ok(Client {

@@ -227,8 +227,10 @@ fn wrong(program: &str, command: &Command, error: &clap::Error, words: &[String]
 fn path_of(top: &Command, words: &[String]) -> String {
     let mut here = top;
     let mut path = String::new();
-    for word in words.iter().filter(|word| !word.starts_with('-')) {
-        let Some(next) = here.find_subcommand(word) else { break };
+    let plain =
+        split(words).into_iter().filter_map(|word| if let Word::Plain(word) = word { Some(word) } else { None });
+    for word in plain {
+        let Some(next) = here.find_subcommand(&word) else { break };
         path.push(' ');
         path.push_str(next.get_name());
         here = next;

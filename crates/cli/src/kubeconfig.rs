@@ -86,8 +86,8 @@ pub fn place(global: &Global, environment: &BTreeMap<String, String>) -> Result<
     if let Some(cluster) = &global.cluster {
         context.cluster.clone_from(cluster);
     }
-    if global.user.is_some() {
-        context.user.clone_from(&global.user);
+    if let Some(user) = global.user.last() {
+        context.user = Some(user.clone());
     }
     let cluster = cluster(&config, &context, global)?;
     let user = user(&config, &context, global)?;
@@ -136,7 +136,7 @@ fn user(config: &Kubeconfig, context: &Context, global: &Global) -> Result<AuthI
     let known = config.auth_infos.iter().find(|named| Some(&named.name) == context.user.as_ref());
     let mut user = match known {
         Some(named) => named.auth_info.clone().unwrap_or_default(),
-        None if global.user.is_some() => {
+        None if !global.user.is_empty() => {
             return Err(Error::told(format!("auth info \"{}\" does not exist", context.user.as_deref().unwrap_or(""))));
         }
         None => AuthInfo::default(),

@@ -58,7 +58,7 @@ pub fn run(argv: &[String], io: Io) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let outcome = match runtime {
         Ok(runtime) => runtime.block_on(async {
-            let outcome = verbs::run(&mut session, parsed.verb).await;
+            let outcome = verbs::perform(&mut session, parsed.verb).await;
             session.pass_on_warnings()?;
             outcome
         }),

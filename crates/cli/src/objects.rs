@@ -229,7 +229,7 @@ pub async fn find(session: &mut Session, ask: &Ask) -> Result<(Vec<Found>, Vec<E
                     Ok(mut list) => {
                         found.extend(items(&mut list).into_iter().map(|object| of(&target.resource, object)))
                     }
-                    Err(error) => errors.push(error),
+                    Err(error) => errors.push(about_list(error, &target.resource, ask)),
                 }
             }
         }
@@ -364,4 +364,22 @@ pub async fn place(session: &mut Session, manifest: manifests::Manifest) -> Resu
         namespace = Some(chosen);
     }
     Ok(Found { resource, namespace, name, source, object })
+}
+
+/// Says what was listed when the server refuses a list.
+pub fn about_list(error: Error, resource: &Resource, ask: &Ask) -> Error {
+    let Some(status) = error.status().filter(|_| matches!(error.status_code(), 400 | 404)) else { return error };
+    let group = if resource.group.is_empty() { format!("/{}", resource.version) } else { resource.api_version() };
+    let what = format!("{group}, Resource={}", resource.plural);
+    let (labels, fields) = (ask.selector.clone().unwrap_or_default(), ask.field_selector.clone().unwrap_or_default());
+    let mut status = status.clone();
+    let message = status.text("message");
+    status["message"] = match labels.is_empty() && fields.is_empty() {
+        true => format!("Unable to list {what:?}: {message}").into(),
+        false => format!(
+            "Unable to find {what:?} that match label selector {labels:?}, field selector {fields:?}: {message}"
+        )
+        .into(),
+    };
+    Error::refused(status)
 }

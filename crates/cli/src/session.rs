@@ -51,9 +51,9 @@ pub struct Global {
     /// Cluster of the kubeconfig to use.
     #[arg(long, global = true, value_name = "NAME")]
     pub cluster: Option<String>,
-    /// User of the kubeconfig to use.
+    /// User of the kubeconfig to use (the user who is bound, for `create rolebinding`).
     #[arg(long, global = true, value_name = "NAME")]
-    pub user: Option<String>,
+    pub user: Vec<String>,
     /// Namespace of this request.
     #[arg(long, short, global = true, value_name = "NAME")]
     pub namespace: Option<String>,

@@ -149,6 +149,9 @@ async fn tables(session: &mut Session, options: &Options, targets: Vec<Target>, 
                 None => groups.push((target.resource.clone(), found)),
             },
             Err(error) if options.ignore_not_found && error.is_not_found() => {}
+            Err(error) if target.name.is_none() => {
+                errors.push(objects::about_list(error, &target.resource, &ask(options)));
+            }
             Err(error) => errors.push(objects::elsewhere(session, error, target).await),
         }
     }
@@ -335,6 +338,9 @@ async fn whole(session: &mut Session, options: &Options, format: &Format, target
         match found {
             Ok(found) => items.extend(found),
             Err(error) if options.ignore_not_found && error.is_not_found() => {}
+            Err(error) if target.name.is_none() => {
+                errors.push(objects::about_list(error, &target.resource, &ask(options)));
+            }
             Err(error) => errors.push(objects::elsewhere(session, error, target).await),
         }
     }

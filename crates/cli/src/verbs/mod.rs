@@ -3,8 +3,41 @@
 use crate::errors::Result;
 use crate::session::Session;
 
+pub mod annotate;
+pub mod api_resources;
+pub mod api_versions;
+pub mod apply;
+pub mod auth;
+pub mod autoscale;
+pub mod cluster_info;
+pub mod completion;
+pub mod config;
+pub mod cordon;
+pub mod create;
+pub mod delete;
+pub mod describe;
+pub mod diff;
+pub mod drain;
+pub mod edit;
+pub mod explain;
+pub mod expose;
 pub mod get;
+pub mod label;
+pub mod logs;
+mod node;
+pub mod patch;
+pub mod replace;
+pub mod rolling_update;
+pub mod rollout;
+pub mod run;
+pub mod scale;
+pub mod set;
+pub mod streams;
+pub mod taint;
+pub mod top;
+pub mod uncordon;
 pub mod version;
+pub mod wait;
 
 /// The one table of verbs: the grammar and the dispatch.
 macro_rules! verbs {
@@ -15,13 +48,48 @@ macro_rules! verbs {
         pub enum Verb { $($verb($module::Options),)* }
 
         /// Does what the verb says.
-        pub async fn run(session: &mut Session, verb: Verb) -> Result<()> {
+        pub async fn perform(session: &mut Session, verb: Verb) -> Result<()> {
             match verb { $(Verb::$verb(options) => Box::pin($module::run(session, options)).await,)* }
         }
     };
 }
 
 verbs! {
+    ApiResources => api_resources,
+    ApiVersions => api_versions,
+    Auth => auth,
+    ClusterInfo => cluster_info,
+    Completion => completion,
+    Cordon => cordon,
+    Diff => diff,
+    Drain => drain,
+    Logs => logs,
+    Taint => taint,
+    Top => top,
+    Uncordon => uncordon,
+    Exec => streams,
+    Attach => streams,
+    Cp => streams,
+    PortForward => streams,
+    Annotate => annotate,
+    Apply => apply,
+    Autoscale => autoscale,
+    Config => config,
+    Explain => explain,
+    Create => create,
+    Delete => delete,
+    Describe => describe,
+    Edit => edit,
+    Expose => expose,
     Get => get,
+    Label => label,
+    Patch => patch,
+    Replace => replace,
+    RollingUpdate => rolling_update,
+    Rollout => rollout,
+    Run => run,
+    Scale => scale,
+    Set => set,
     Version => version,
+    Wait => wait,
 }

@@ -1,0 +1,260 @@
+//! `apply`: bring objects to what files say. Mirrors kubectl `pkg/cmd/apply/apply.go` and `patcher.go`.
+
+use http::Method;
+use serde_json::{Value, json};
+
+use crate::change::{self, DryRun, DryRunFlag, Record};
+use crate::client::JSON;
+use crate::errors::{Error, Result};
+use crate::json::Json;
+use crate::objects::{self, Ask, Files, Found};
+use crate::print::{self, Output};
+use crate::session::Session;
+
+/// The annotation that remembers what was applied last.
+pub const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+/// How often a patch is made anew when another writer was quicker.
+const ATTEMPTS: usize = 5;
+
+/// Apply files to the cluster: what is not there is created, what differs is changed.
+#[derive(clap::Args)]
+pub struct Options {
+    #[command(flatten)]
+    files: Files,
+    #[command(flatten)]
+    output: Output,
+    #[command(flatten)]
+    dry_run: DryRunFlag,
+    #[command(flatten)]
+    record: Record,
+    /// Only the objects of the files with these labels.
+    #[arg(long, short = 'l', allow_hyphen_values = true)]
+    selector: Option<String>,
+    /// Take over changes that others made to applied fields.
+    #[arg(long, default_value_t = true, default_missing_value = "true", num_args = 0..=1, require_equals = true, action = clap::ArgAction::Set, value_name = "BOOL")]
+    overwrite: bool,
+    /// Delete and create anew what cannot be changed.
+    #[arg(long)]
+    force: bool,
+    /// Let the server merge (server-side apply).
+    #[arg(long)]
+    server_side: bool,
+    /// Take over fields of other managers, with --server-side.
+    #[arg(long)]
+    force_conflicts: bool,
+    /// Name the changes are made under.
+    #[arg(long)]
+    field_manager: Option<String>,
+    /// strict (true), warn or ignore (false) unknown and duplicate fields.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value = "strict", default_missing_value = "strict")]
+    validate: String,
+    /// Refused: deleting what no file names is not supported.
+    #[arg(long)]
+    prune: bool,
+    /// Every object of the types, for --prune.
+    #[arg(long)]
+    all: bool,
+    /// Wait for deletions of --force.
+    #[arg(long, hide = true)]
+    wait: bool,
+}
+
+/// How the server checks fields, from `--validate`.
+pub fn validation(text: &str) -> Result<&'static str> {
+    match text {
+        "true" | "strict" => Ok("Strict"),
+        "warn" => Ok("Warn"),
+        "false" | "ignore" => Ok("Ignore"),
+        other => Err(Error::told(format!(
+            "invalid - validate option {other:?}; must be one of: strict (or true), warn, ignore (or false)"
+        ))),
+    }
+}
+
+/// Applies every object; goes on after failures.
+pub async fn run(session: &mut Session, options: Options) -> Result<()> {
+    if options.prune {
+        let error = Error::told("--prune is not supported: nothing is deleted that is not named");
+        return Err(error.hinted("delete by label instead: `kapstan delete TYPE -l SELECTOR`"));
+    }
+    options.record.warn(session)?;
+    let dry_run = options.dry_run.strategy(session)?;
+    options.output.format()?;
+    if options.files.is_empty() {
+        return Err(Error::told("must specify one of -f and -k"));
+    }
+    let ask = Ask { files: options.files.clone(), selector: options.selector.clone(), ..Ask::default() };
+    let (found, mut errors) = objects::find(session, &ask).await?;
+    if found.is_empty() && errors.is_empty() {
+        return Err(Error::told("no objects passed to apply"));
+    }
+    for item in found {
+        let outcome = match options.server_side {
+            true => server_side(session, &options, dry_run, item).await,
+            false => one(session, &options, dry_run, item).await,
+        };
+        if let Err(error) = outcome {
+            errors.push(error);
+        }
+    }
+    session.pass_on_warnings()?;
+    Error::several(errors)
+}
+
+async fn one(session: &mut Session, options: &Options, dry_run: DryRun, mut item: Found) -> Result<()> {
+    options.record.annotate(session, &mut item.object);
+    let client = session.client()?;
+    let wanted = with_last_applied(&item.object);
+    let manager = options.field_manager.as_deref().unwrap_or("kubectl-client-side-apply");
+    let mut query = dry_run.query(manager);
+    query.push(("fieldValidation", validation(&options.validate)?.into()));
+    let mut live = match client.get(&item.path(), &[]).await {
+        Ok(live) => live,
+        Err(error) if error.is_not_found() => {
+            let created = match dry_run {
+                DryRun::Client => wanted,
+                _ => {
+                    let path = item.resource.path(item.namespace.as_deref(), None);
+                    client.post(&path, &query, &wanted).await.map_err(|error| error.about("creating", &item.source))?
+                }
+            };
+            return print::done(session, &options.output, &created, &format!("created{}", dry_run.suffix()));
+        }
+        Err(error) => {
+            let doing = format!("retrieving current configuration of:\n{}\nfrom server for:", described(&item));
+            return Err(error.about(&doing, &item.source));
+        }
+    };
+    if !live.map("metadata.annotations").contains_key(LAST_APPLIED) {
+        let text = format!(
+            "Warning: resource {}/{} is missing the {LAST_APPLIED} annotation which is required by {} apply. {} apply should only be used on resources created declaratively by either {} create --save-config or {} apply. The missing annotation will be patched automatically.",
+            item.resource.plural, item.name, session.program, session.program, session.program, session.program
+        );
+        session.warn(text)?;
+    }
+    if dry_run == DryRun::Client {
+        let (_, patch) = three_way(&live, &wanted)?;
+        let shown = api::patch::merge(live, &patch).map_err(|refusal| Error::refused(refusal.to_value()))?;
+        return print::done(session, &options.output, &shown, "configured (dry run)");
+    }
+    let mut attempt = 0;
+    loop {
+        attempt += 1;
+        let (media_type, patch) = three_way(&live, &wanted)?;
+        if patch.as_object().is_none_or(serde_json::Map::is_empty) {
+            return print::done(session, &options.output, &live, &format!("unchanged{}", dry_run.suffix()));
+        }
+        match client.patch(&item.path(), &query, media_type, &patch).await {
+            Ok(changed) => {
+                return print::done(session, &options.output, &changed, &format!("configured{}", dry_run.suffix()));
+            }
+            Err(error) if error.reason() == "Conflict" && attempt < ATTEMPTS => {
+                live = client.get(&item.path(), &[]).await?;
+            }
+            Err(error) if options.force && matches!(error.reason(), "Conflict" | "Invalid") => {
+                super::delete::delete_and_wait(session, &item).await?;
+                let path = item.resource.path(item.namespace.as_deref(), None);
+                let created = client.post(&path, &query, &wanted).await?;
+                return print::done(session, &options.output, &created, "configured");
+            }
+            Err(error) => {
+                let error = error.about("patching", &item.source);
+                let doing = format!(
+                    "applying patch:\n{}\nto:\n{}\nfor:",
+                    print::html_escaped(&patch.to_string()),
+                    described(&item)
+                );
+                return Err(error.about(&doing, &item.source));
+            }
+        }
+    }
+}
+
+fn described(item: &Found) -> String {
+    let (group_version, plural, kind) = (item.resource.api_version(), &item.resource.plural, &item.resource.kind);
+    format!(
+        "Resource: \"{group_version}, Resource={plural}\", GroupVersionKind: \"{}, Kind={kind}\"\nName: {:?}, Namespace: {:?}",
+        if item.resource.group.is_empty() { format!("/{group_version}") } else { group_version.clone() },
+        item.name,
+        item.namespace.clone().unwrap_or_default()
+    )
+    .replace(
+        &format!("\"{group_version}, Resource"),
+        &if item.resource.group.is_empty() { format!("\"/{group_version}, Resource") } else { format!("\"{group_version}, Resource") },
+    )
+}
+
+async fn server_side(session: &mut Session, options: &Options, dry_run: DryRun, item: Found) -> Result<()> {
+    let client = session.client()?;
+    let mut query = dry_run.query(options.field_manager.as_deref().unwrap_or("kubectl"));
+    query.push(("force", options.force_conflicts.to_string()));
+    query.push(("fieldValidation", validation(&options.validate)?.into()));
+    let body = Some(("application/apply-patch+yaml", item.object.to_string().into_bytes()));
+    let applied = client.json(Method::PATCH, &item.path(), &query, JSON, body).await;
+    match applied {
+        Ok(applied) => {
+            print::done(session, &options.output, &applied, &format!("serverside-applied{}", dry_run.suffix()))
+        }
+        Err(error) if matches!(error.status_code(), 415 | 405 | 501) => {
+            Err(error.hinted("this server has no server-side apply: leave --server-side away"))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// The object with the annotation that remembers it.
+pub fn with_last_applied(object: &Value) -> Value {
+    let mut plain = object.clone();
+    if !plain["metadata"]["annotations"].is_object() {
+        plain["metadata"]["annotations"] = json!({});
+    }
+    if let Some(annotations) = plain["metadata"]["annotations"].as_object_mut() {
+        annotations.remove(LAST_APPLIED);
+    }
+    let text = print::html_escaped(&plain.to_string()) + "\n";
+    change::annotate(&mut plain, LAST_APPLIED, &text);
+    plain
+}
+
+/// The patch that brings `live` to `wanted`, dropping what was applied before and is not wanted any more.
+pub fn three_way(live: &Value, wanted: &Value) -> Result<(&'static str, Value)> {
+    let last = live.map("metadata.annotations").get(LAST_APPLIED).and_then(Value::as_str).unwrap_or("{}");
+    let last: Value = serde_json::from_str(last)?;
+    match change::type_id(wanted) {
+        Some(id) => api::patch::three_way(id, last, wanted.clone(), live.clone())
+            .map(|patch| (change::STRATEGIC, patch))
+            .map_err(|error| Error::told(error.to_string())),
+        None => Ok((change::MERGE, merge_three_way(&last, wanted, live))),
+    }
+}
+
+/// Changes and additions against what is live, deletions against what was applied last.
+fn merge_three_way(last: &Value, wanted: &Value, live: &Value) -> Value {
+    let mut patch = only(&change::merge_difference(live, wanted), false);
+    let deletions = only(&change::merge_difference(last, wanted), true);
+    merge(&mut patch, deletions);
+    patch
+}
+
+/// Keeps the nulls of a merge patch, or everything but them.
+fn only(patch: &Value, nulls: bool) -> Value {
+    let Some(map) = patch.as_object() else { return patch.clone() };
+    let keep = |(key, value): (&String, &Value)| match value {
+        Value::Null => nulls.then(|| (key.clone(), Value::Null)),
+        Value::Object(_) => {
+            let inner = only(value, nulls);
+            (!inner.as_object().is_some_and(serde_json::Map::is_empty)).then(|| (key.clone(), inner))
+        }
+        other => (!nulls).then(|| (key.clone(), other.clone())),
+    };
+    map.iter().filter_map(keep).collect::<serde_json::Map<_, _>>().into()
+}
+
+fn merge(into: &mut Value, from: Value) {
+    match (into, from) {
+        (Value::Object(into), Value::Object(from)) => {
+            from.into_iter().for_each(|(key, value)| merge(into.entry(key).or_insert(Value::Null), value));
+        }
+        (into, from) => *into = from,
+    }
+}

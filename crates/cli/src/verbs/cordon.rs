@@ -1,0 +1,3 @@
+//! `cordon`.
+
+pub use super::node::{CordonOptions as Options, cordon as run};

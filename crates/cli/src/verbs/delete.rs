@@ -1,0 +1,265 @@
+//! `delete`: delete objects, and wait until they are gone. Mirrors kubectl `pkg/cmd/delete/delete.go`.
+
+use std::time::Duration;
+
+use futures::StreamExt;
+use serde_json::{Value, json};
+
+use crate::change::{DryRun, DryRunFlag};
+use crate::errors::{Error, Result};
+use crate::json::Json;
+use crate::objects::{self, Ask, Files, Found, Labels};
+use crate::session::Session;
+use crate::time::parse_duration;
+
+/// Delete objects by file, name, label, or all of a type.
+#[derive(clap::Args)]
+pub struct Options {
+    /// TYPE NAME..., TYPE/NAME..., or TYPE with -l or --all.
+    words: Vec<String>,
+    #[command(flatten)]
+    files: Files,
+    #[command(flatten)]
+    labels: Labels,
+    #[command(flatten)]
+    dry_run: DryRunFlag,
+    /// Field selector, such as status.phase=Failed.
+    #[arg(long)]
+    field_selector: Option<String>,
+    /// In every namespace.
+    #[arg(long, short = 'A')]
+    all_namespaces: bool,
+    /// What happens to what the object owns: background, foreground or orphan.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value = "background", default_missing_value = "background")]
+    cascade: String,
+    /// Seconds a pod gets to end; negative is the pod's own.
+    #[arg(long, default_value_t = -1, allow_hyphen_values = true)]
+    grace_period: i64,
+    /// Delete at once, without waiting for the containers to end.
+    #[arg(long)]
+    force: bool,
+    /// Like --grace-period=1.
+    #[arg(long)]
+    now: bool,
+    /// Wait until the objects are gone.
+    #[arg(long, default_value_t = true, default_missing_value = "true", num_args = 0..=1, require_equals = true, action = clap::ArgAction::Set, value_name = "BOOL")]
+    wait: bool,
+    /// How long to wait; 0 follows the object.
+    #[arg(long, default_value = "0s")]
+    timeout: String,
+    /// What is not there is no error; with -l and --all it never is.
+    #[arg(long)]
+    ignore_not_found: bool,
+    /// name: print only names.
+    #[arg(long, short)]
+    output: Option<String>,
+}
+
+/// Deletes, then waits.
+pub async fn run(session: &mut Session, options: Options) -> Result<()> {
+    let dry_run = options.dry_run.strategy(session)?;
+    let policy = policy(session, &options.cascade)?;
+    check(&options)?;
+    let quiet = match options.output.as_deref() {
+        None | Some("") => false,
+        Some("name") => true,
+        Some(other) => {
+            return Err(Error::told(format!("unexpected -o output mode: {other}. We only support '-o name'")));
+        }
+    };
+    let timeout = parse_duration(&options.timeout)
+        .ok_or_else(|| Error::told(format!("invalid argument {:?} for \"--timeout\" flag", options.timeout)))?;
+    let many = options.labels.all || options.labels.selector.is_some() || options.field_selector.is_some();
+    let ask = Ask {
+        words: options.words.clone(),
+        files: options.files.clone(),
+        selector: options.labels.selector.clone(),
+        field_selector: options.field_selector.clone(),
+        all: options.labels.all,
+        all_namespaces: options.all_namespaces && many,
+        live: false,
+    };
+    if options.words.is_empty() && options.files.is_empty() {
+        return Err(Error::told(
+            "You must provide one or more resources by argument or filename.\nExample resource specifications include:\n   '-f rsrc.yaml'\n   '--filename=rsrc.json'\n   '<resource> <name>'\n   '<resource>'",
+        ));
+    }
+    let named = options.files.is_empty() && !many;
+    let (found, mut errors) = match named {
+        // Names are not looked up first: the server's answer to DELETE says whether they are there.
+        true => (targets(session, &ask).await?, Vec::new()),
+        false => objects::find(session, &ask).await?,
+    };
+    if found.is_empty() && errors.is_empty() {
+        return match quiet {
+            true => Ok(()),
+            false => session.say("No resources found"),
+        };
+    }
+    if options.force && grace(&options) == 0 {
+        session.warn("Warning: Immediate deletion does not wait for confirmation that the running resource has been terminated. The resource may continue to run on the cluster indefinitely.")?;
+    }
+    if let Some(cluster_wide) = found.iter().find(|item| item.namespace.is_none() && session.namespace_given()) {
+        let _ = cluster_wide;
+        session.warn("Warning: deleting cluster-scoped resources, not scoped to the provided namespace")?;
+    }
+    let mut gone = Vec::new();
+    for item in found {
+        match delete(session, &options, dry_run, policy, &item).await {
+            Ok(uid) => {
+                let line = match quiet {
+                    true => item.printed(),
+                    false => {
+                        let how = if options.force && grace(&options) == 0 { "force deleted" } else { "deleted" };
+                        format!("{} {:?} {how}{}", item.resource.printed_kind(), item.name, dry_run.suffix())
+                    }
+                };
+                session.say(line)?;
+                gone.push((item, uid));
+            }
+            Err(error) if error.is_not_found() && (options.ignore_not_found || many) => {}
+            Err(error) => {
+                let target = objects::Target {
+                    resource: item.resource.clone(),
+                    namespace: item.namespace.clone(),
+                    name: Some(item.name.clone()),
+                };
+                let error = if item.source.is_empty() { error } else { error.about("deleting", &item.source) };
+                errors.push(objects::elsewhere(session, error, &target).await);
+            }
+        }
+    }
+    session.pass_on_warnings()?;
+    if options.wait && dry_run == DryRun::No {
+        for (item, uid) in gone {
+            await_gone(session, &item, &uid, timeout).await?;
+        }
+    }
+    Error::several(errors)
+}
+
+async fn targets(session: &mut Session, ask: &Ask) -> Result<Vec<Found>> {
+    let targets = objects::targets(session, ask).await?;
+    let named = targets.into_iter().map(|target| match target.name {
+        Some(name) => Ok(Found {
+            resource: target.resource,
+            namespace: target.namespace,
+            name,
+            source: String::new(),
+            object: Value::Null,
+        }),
+        None => Err(Error::told("resource(s) were provided, but no name was specified")),
+    });
+    named.collect()
+}
+
+fn check(options: &Options) -> Result<()> {
+    if options.labels.all && options.labels.selector.is_some() {
+        return Err(Error::told("cannot set --all and --selector at the same time"));
+    }
+    if options.labels.all && options.field_selector.is_some() {
+        return Err(Error::told("cannot set --all and --field-selector at the same time"));
+    }
+    if options.now && options.grace_period != -1 {
+        return Err(Error::told("--now and --grace-period cannot be specified together"));
+    }
+    if options.force && options.grace_period > 0 {
+        return Err(Error::told("--force and --grace-period greater than 0 cannot be specified together"));
+    }
+    Ok(())
+}
+
+/// Seconds to ask for; negative asks for none.
+fn grace(options: &Options) -> i64 {
+    match (options.now, options.force, options.grace_period) {
+        (true, _, _) => 1,
+        (_, true, -1) => 0,
+        // Zero without --force would not wait for the containers: one second is as short as it gets.
+        (_, false, 0) => 1,
+        (_, _, seconds) => seconds,
+    }
+}
+
+fn policy(session: &mut Session, cascade: &str) -> Result<&'static str> {
+    let old = |session: &mut Session, new: &str| {
+        session.warn(format!(
+            "warning: --cascade={cascade} is deprecated (boolean value) and can be replaced with --cascade={new}."
+        ))
+    };
+    match cascade {
+        "background" => Ok("Background"),
+        "foreground" => Ok("Foreground"),
+        "orphan" => Ok("Orphan"),
+        "true" => old(session, "background").map(|()| "Background"),
+        "false" => old(session, "orphan").map(|()| "Orphan"),
+        other => Err(Error::told(format!(
+            "invalid cascade value ({other}). Must be \"background\", \"foreground\", or \"orphan\""
+        ))),
+    }
+}
+
+async fn delete(
+    session: &mut Session,
+    options: &Options,
+    dry_run: DryRun,
+    policy: &str,
+    item: &Found,
+) -> Result<String> {
+    let client = session.client()?;
+    if dry_run == DryRun::Client {
+        return client.get(&item.path(), &[]).await.map(|_| String::new());
+    }
+    let mut body = json!({"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": policy});
+    if grace(options) >= 0 {
+        body["gracePeriodSeconds"] = grace(options).into();
+    }
+    if dry_run == DryRun::Server {
+        body["dryRun"] = json!(["All"]);
+    }
+    let answer = client.delete(&item.path(), &body).await?;
+    let uid = answer.text("details.uid");
+    Ok(if uid.is_empty() { answer.text("metadata.uid").to_owned() } else { uid.to_owned() })
+}
+
+/// Deletes one object and waits until it is gone.
+pub async fn delete_and_wait(session: &mut Session, item: &Found) -> Result<()> {
+    let client = session.client()?;
+    let answer = client
+        .delete(&item.path(), &json!({"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": "Background"}))
+        .await?;
+    let uid = if answer.has("details.uid") { answer.text("details.uid") } else { answer.text("metadata.uid") };
+    await_gone(session, item, uid, Duration::ZERO).await
+}
+
+/// Watches until the object with this uid is not there any more. A timeout of zero is none.
+pub async fn await_gone(session: &mut Session, item: &Found, uid: &str, timeout: Duration) -> Result<()> {
+    let follow = follow(session, item, uid);
+    if timeout.is_zero() {
+        return follow.await;
+    }
+    let late = || Error::told(format!("timed out waiting for the condition on {}/{}", item.resource.plural, item.name));
+    tokio::time::timeout(timeout, follow).await.map_err(|_| late())?
+}
+
+async fn follow(session: &mut Session, item: &Found, uid: &str) -> Result<()> {
+    let client = session.client()?;
+    let collection = item.resource.path(item.namespace.as_deref(), None);
+    let by_name = ("fieldSelector", format!("metadata.name={}", item.name));
+    loop {
+        let list = client.get(&collection, std::slice::from_ref(&by_name)).await?;
+        let here = list.list("items").first();
+        if here.is_none_or(|object| !uid.is_empty() && object.text("metadata.uid") != uid) {
+            return Ok(());
+        }
+        let revision = list.text("metadata.resourceVersion").to_owned();
+        let query = [by_name.clone(), ("watch", "true".into()), ("resourceVersion", revision)];
+        let mut events = client.lines(&collection, &query, crate::client::JSON).await?;
+        while let Some(line) = events.next().await {
+            let event: Value = serde_json::from_str(&line?)?;
+            if event.text("type") == "DELETED" {
+                return Ok(());
+            }
+        }
+        // The server ended the watch: look again.
+    }
+}

@@ -1,0 +1,3 @@
+//! `drain`.
+
+pub use super::node::{DrainOptions as Options, drain as run};

@@ -1,0 +1,123 @@
+//! `edit`: an object in an editor. Mirrors kubectl `pkg/cmd/util/editor/editoptions.go`.
+
+use std::fs;
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::change::{self, DryRun, Record};
+use crate::errors::{Error, Result};
+use crate::manifests;
+use crate::objects::{self, Ask, Files, Found};
+use crate::print::{self, Output, yaml};
+use crate::session::Session;
+
+const HEADER: &str = "# Please edit the object below. Lines beginning with a '#' will be ignored,\n# and an empty file will abort the edit. If an error occurs while saving this file will be\n# reopened with the relevant failures.\n#\n";
+
+/// Edit objects in the editor that KUBE_EDITOR or EDITOR names.
+#[derive(clap::Args)]
+pub struct Options {
+    /// TYPE NAME... or TYPE/NAME...
+    words: Vec<String>,
+    #[command(flatten)]
+    files: Files,
+    #[command(flatten)]
+    record: Record,
+    /// Edit as yaml or json.
+    #[arg(long, short, default_value = "yaml")]
+    output: String,
+}
+
+/// Opens the editor until the change is accepted or taken back.
+pub async fn run(session: &mut Session, options: Options) -> Result<()> {
+    options.record.warn(session)?;
+    if options.output != "yaml" && options.output != "json" {
+        return Err(Error::told("The flag 'output' must be one of yaml|json"));
+    }
+    let ask = Ask { words: options.words.clone(), files: options.files.clone(), live: true, ..Ask::default() };
+    let found = objects::find_all(session, &ask).await?;
+    if found.is_empty() {
+        return Err(Error::told("You must provide one or more resources by argument or filename."));
+    }
+    for item in found {
+        one(session, &options, item).await?;
+    }
+    Ok(())
+}
+
+async fn one(session: &mut Session, options: &Options, mut item: Found) -> Result<()> {
+    if let Some(meta) = item.object["metadata"].as_object_mut() {
+        meta.remove("managedFields");
+    }
+    let text =
+        |object: &Value| if options.output == "json" { print::json_text(object) + "\n" } else { yaml::text(object) };
+    let original = text(&item.object);
+    let mut shown = original.clone();
+    let mut failure: Option<String> = None;
+    loop {
+        let reasons: String = failure.iter().flat_map(|why| why.lines()).map(|line| format!("# {line}\n")).collect();
+        let reasons = if reasons.is_empty() { reasons } else { reasons + "#\n" };
+        let edited = edit(session, &format!("{HEADER}{reasons}{shown}"), &options.output)?;
+        if edited.trim().is_empty() {
+            return session.warn("Edit cancelled, saved file was empty.");
+        }
+        if edited == original && failure.is_none() {
+            return session.warn("Edit cancelled, no changes made.");
+        }
+        if edited == shown && failure.is_some() {
+            let kept = keep(&edited, &options.output)?;
+            session.warn(format!("A copy of your changes has been stored to {kept:?}"))?;
+            return Err(Error::told("Edit cancelled, no valid changes were saved."));
+        }
+        match send(session, options, &item, &edited).await {
+            Ok(done) => return done.map_or_else(|| session.warn("Edit cancelled, no changes made."), Ok),
+            Err(error) => {
+                session.report(&error)?;
+                failure = Some(error.message());
+                shown = edited;
+            }
+        }
+    }
+}
+
+async fn send(session: &mut Session, options: &Options, item: &Found, edited: &str) -> Result<Option<()>> {
+    let documents = manifests::documents("the edited file", edited)?;
+    let [after] = documents.as_slice() else { return Err(Error::told("one object is wanted")) };
+    if *after == item.object {
+        return Ok(None);
+    }
+    let mut after = after.clone();
+    for field in ["apiVersion", "kind"] {
+        if after[field] != item.object[field] {
+            return Err(Error::told(format!("{field} cannot be changed by an edit")));
+        }
+    }
+    options.record.annotate(session, &mut after);
+    change::patch_two_way(session, item, &after, DryRun::No, "kubectl-edit").await?;
+    print::done(session, &Output::default(), &item.object, "edited").map(Some)
+}
+
+/// Lets the user edit a text; gives it back without comment lines.
+fn edit(session: &Session, text: &str, ending: &str) -> Result<String> {
+    let environment = &session.io.environment;
+    let editor =
+        ["KUBE_EDITOR", "EDITOR"].iter().find_map(|name| environment.get(*name).filter(|value| !value.is_empty()));
+    let editor = editor.cloned().unwrap_or_else(|| "vi".into());
+    let file = tempfile::Builder::new().prefix("kubectl-edit-").suffix(&format!(".{ending}")).tempfile()?;
+    fs::write(file.path(), text)?;
+    // As kubectl does it: the editor may be a command with arguments.
+    let status = Command::new("sh").arg("-c").arg(format!("{editor} \"$0\"")).arg(file.path()).status();
+    let status = status.map_err(|error| Error::told(format!("unable to launch the editor {editor:?}: {error}")))?;
+    if !status.success() {
+        return Err(Error::told(format!("there was a problem with the editor {editor:?}")));
+    }
+    let edited = fs::read_to_string(file.path())?;
+    Ok(edited.lines().filter(|line| !line.starts_with('#')).map(|line| format!("{line}\n")).collect())
+}
+
+fn keep(text: &str, ending: &str) -> Result<String> {
+    let file = tempfile::Builder::new().prefix("kubectl-edit-").suffix(&format!(".{ending}")).tempfile()?;
+    fs::write(file.path(), text)?;
+    let (_, path) = file.keep().map_err(|error| Error::told(error.to_string()))?;
+    Ok(path.display().to_string())
+}

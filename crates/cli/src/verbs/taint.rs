@@ -1,0 +1,3 @@
+//! `taint`.
+
+pub use super::node::{TaintOptions as Options, taint as run};

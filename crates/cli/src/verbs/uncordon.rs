@@ -1,0 +1,3 @@
+//! `uncordon`.
+
+pub use super::node::{CordonOptions as Options, uncordon as run};

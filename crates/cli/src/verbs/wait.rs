@@ -1,0 +1,208 @@
+//! `wait`: until objects are as wanted. Mirrors kubectl `pkg/cmd/wait` (wait.go, condition.go, delete.go, json.go).
+
+use std::time::Duration;
+
+use futures::StreamExt;
+use serde_json::Value;
+
+use crate::client::{Client, JSON};
+use crate::errors::{Error, Result};
+use crate::json::Json;
+use crate::objects::{self, Ask, Files, Found, Labels};
+use crate::print::{self, Output, jsonpath};
+use crate::session::Session;
+use crate::time::parse_duration;
+
+/// How long a wait without end is.
+const WEEK: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// Wait for a condition, a field's value, or the deletion of objects.
+#[derive(clap::Args)]
+pub struct Options {
+    /// TYPE NAME..., TYPE/NAME..., or TYPE with -l or --all.
+    words: Vec<String>,
+    #[command(flatten)]
+    files: Files,
+    #[command(flatten)]
+    labels: Labels,
+    #[command(flatten)]
+    output: Output,
+    /// Field selector.
+    #[arg(long)]
+    field_selector: Option<String>,
+    /// In every namespace.
+    #[arg(long, short = 'A')]
+    all_namespaces: bool,
+    /// create, delete, condition=NAME[=VALUE], or jsonpath='{PATH}'[=VALUE].
+    #[arg(long = "for")]
+    what: Option<String>,
+    /// How long to wait; 0 looks once, negative waits a week.
+    #[arg(long, default_value = "30s", allow_hyphen_values = true)]
+    timeout: String,
+}
+
+enum Wanted {
+    Create,
+    Delete,
+    Condition { name: String, value: String },
+    Path { template: jsonpath::Template, value: Option<String> },
+}
+
+/// Waits for every object.
+pub async fn run(session: &mut Session, options: Options) -> Result<()> {
+    let wanted = wanted(options.what.as_deref().unwrap_or_default())?;
+    let timeout = match options.timeout.starts_with('-') {
+        true => WEEK,
+        false => parse_duration(&options.timeout).ok_or_else(|| {
+            Error::told(format!(
+                "invalid argument {:?} for \"--timeout\" flag: time: invalid duration {:?}",
+                options.timeout, options.timeout
+            ))
+        })?,
+    };
+    let until = tokio::time::Instant::now() + timeout;
+    let ask = Ask {
+        words: options.words.clone(),
+        files: options.files.clone(),
+        selector: options.labels.selector.clone(),
+        field_selector: options.field_selector.clone(),
+        all: options.labels.all,
+        all_namespaces: options.all_namespaces,
+        live: true,
+    };
+    if matches!(wanted, Wanted::Create) {
+        return await_created(session, &options, &ask, until).await;
+    }
+    let (found, errors) = objects::find(session, &ask).await?;
+    let errors: Vec<Error> =
+        errors.into_iter().filter(|error| !(matches!(wanted, Wanted::Delete) && error.is_not_found())).collect();
+    Error::several(errors)?;
+    if found.is_empty() {
+        return match wanted {
+            Wanted::Delete => Ok(()),
+            _ => Err(Error::told("no matching resources found")),
+        };
+    }
+    for item in found {
+        one(session, &options, &wanted, &item, until).await?;
+    }
+    Ok(())
+}
+
+fn wanted(text: &str) -> Result<Wanted> {
+    let lower = text.to_lowercase();
+    if lower == "delete" {
+        return Ok(Wanted::Delete);
+    }
+    if lower == "create" {
+        return Ok(Wanted::Create);
+    }
+    if let Some(rest) = text.strip_prefix("condition=") {
+        let (name, value) = rest.split_once('=').unwrap_or((rest, "true"));
+        return Ok(Wanted::Condition { name: name.to_owned(), value: value.to_owned() });
+    }
+    if let Some(rest) = text.strip_prefix("jsonpath=") {
+        let (path, value) = match rest.rfind('}') {
+            Some(end) => (&rest[..=end], rest[end + 1..].strip_prefix('=')),
+            None => rest.split_once('=').map_or((rest, None), |(path, value)| (path, Some(value))),
+        };
+        if value == Some("") {
+            return Err(Error::told(
+                "jsonpath wait has to have a value after equal sign, like --for=jsonpath='{.status.readyReplicas}'=3",
+            ));
+        }
+        let path = path.trim_matches('\'').trim_matches('"');
+        let value = value.map(|value| value.trim_matches('\'').trim_matches('"').to_owned());
+        return Ok(Wanted::Path { template: jsonpath::Template::field(path)?, value });
+    }
+    Err(Error::told(format!("unrecognized condition: {text:?}")))
+}
+
+async fn one(
+    session: &mut Session,
+    options: &Options,
+    wanted: &Wanted,
+    item: &Found,
+    until: tokio::time::Instant,
+) -> Result<()> {
+    let client = session.client()?;
+    let late = || Error::told(format!("timed out waiting for the condition on {}/{}", item.resource.plural, item.name));
+    if let Wanted::Delete = wanted {
+        let uid = item.object.text("metadata.uid").to_owned();
+        let gone = super::delete::await_gone(session, item, &uid, Duration::ZERO);
+        tokio::time::timeout_at(until, gone).await.map_err(|_| late())??;
+        return print::done(session, &options.output, &item.object, "condition met");
+    }
+    let reached = self::until(&client, item, |object| met(wanted, object));
+    tokio::time::timeout_at(until, reached).await.map_err(|_| late())??;
+    print::done(session, &options.output, &item.object, "condition met")
+}
+
+fn met(wanted: &Wanted, object: &Value) -> bool {
+    match wanted {
+        Wanted::Condition { name, value } => {
+            let condition = object
+                .list("status.conditions")
+                .iter()
+                .find(|condition| condition.text("type").eq_ignore_ascii_case(name));
+            condition.is_some_and(|condition| {
+                let observed =
+                    condition.at("observedGeneration").as_i64().or(object.at("status.observedGeneration").as_i64());
+                let current = observed.is_none_or(|observed| observed >= object.number("metadata.generation"));
+                current && condition.text("status").eq_ignore_ascii_case(value)
+            })
+        }
+        Wanted::Path { template, value } => match (template.values(object).unwrap_or_default().as_slice(), value) {
+            ([], _) => false,
+            (_, None) => true,
+            ([one], Some(value)) => jsonpath::printed(one) == *value,
+            _ => false,
+        },
+        Wanted::Create | Wanted::Delete => false,
+    }
+}
+
+/// Watches one object until it is as wanted; its deletion is an error.
+pub async fn until(client: &Client, item: &Found, met: impl Fn(&Value) -> bool) -> Result<()> {
+    let collection = item.resource.path(item.namespace.as_deref(), None);
+    let by_name = ("fieldSelector", format!("metadata.name={}", item.name));
+    loop {
+        let list = client.get(&collection, std::slice::from_ref(&by_name)).await?;
+        if list.list("items").first().is_some_and(&met) {
+            return Ok(());
+        }
+        let revision = list.text("metadata.resourceVersion").to_owned();
+        let query = [by_name.clone(), ("watch", "true".into()), ("resourceVersion", revision)];
+        let mut events = client.lines(&collection, &query, JSON).await?;
+        while let Some(line) = events.next().await {
+            let event: Value = serde_json::from_str(&line?)?;
+            match event.text("type") {
+                "ADDED" | "MODIFIED" if met(&event["object"]) => return Ok(()),
+                "ERROR" => break,
+                _ => {}
+            }
+        }
+    }
+}
+
+async fn await_created(session: &mut Session, options: &Options, ask: &Ask, until: tokio::time::Instant) -> Result<()> {
+    /// Between two looks: a list of names may be of several types, which no single watch follows.
+    const PAUSE: Duration = Duration::from_millis(200);
+    loop {
+        let (found, errors) = objects::find(session, ask).await?;
+        let there = !found.is_empty() && errors.is_empty();
+        if there {
+            for item in found {
+                print::done(session, &options.output, &item.object, "condition met")?;
+            }
+            return Ok(());
+        }
+        if let Some(error) = errors.into_iter().find(|error| !error.is_not_found()) {
+            return Err(error);
+        }
+        if tokio::time::Instant::now() >= until {
+            return Err(Error::told("timed out waiting for the condition"));
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
