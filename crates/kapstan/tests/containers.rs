@@ -171,6 +171,29 @@ fn a_killed_server_takes_its_containers_over_untouched() {
 }
 
 #[test]
+fn a_job_runs_a_container_to_its_end() {
+    if !staged("containers::a_job_runs_a_container_to_its_end") {
+        return;
+    }
+    let Some(tools) = tools() else { return };
+    let (cluster, _) = nginx(&tools);
+    told(&cluster, &tools, "kubectl create job check --image=nginx:1.7.9 -- nginx -t");
+    told(&cluster, &tools, "kubectl wait --for=condition=complete job/check --timeout=60s");
+    told(&cluster, &tools, "kubectl create job wrong --image=nginx:1.7.9 -- nginx -c /missing");
+    const FAILED: &str = "kubectl get job wrong -o jsonpath={.status.failed}";
+    let failed = || (told(&cluster, &tools, FAILED) == "1").then_some(()).ok_or("not counted yet");
+    eventually(PATIENCE, failed).unwrap();
+    let text = told(
+        &cluster,
+        &tools,
+        "kubectl get jobs,pods -o jsonpath='{range .items[*]}{.kind} {.metadata.finalizers}{\"\\n\"}{end}'",
+    );
+    assert!(!text.contains("job-tracking"), "a pod that was counted is held back: {text}");
+    told(&cluster, &tools, "kubectl delete job check wrong");
+    leave(cluster, &tools);
+}
+
+#[test]
 fn a_changed_image_restarts_the_container_in_place() {
     if !staged("containers::a_changed_image_restarts_the_container_in_place") {
         return;

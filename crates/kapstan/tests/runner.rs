@@ -13,6 +13,7 @@ mod crash;
 mod demo;
 mod fourth_seed;
 mod identity;
+mod jobs;
 mod raw;
 mod reads;
 mod start;

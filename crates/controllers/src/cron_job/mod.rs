@@ -85,7 +85,7 @@ impl Turn<'_> {
         let job = job(self.cron_job, schedule, time);
         let name = job.metadata.name.clone().unwrap_or_default();
         if self.world.object(Kind::Job, &self.key.namespace, &name).is_some() {
-            return self.plan.why.push(format!("job {name} is there and belongs to somebody else"));
+            return self.plan.why.push(format!("job {name} is there already"));
         }
         match self.cron_job.spec.concurrency_policy.as_deref() {
             Some("Forbid") if !self.seen.active().is_empty() => {
