@@ -227,7 +227,8 @@ mod tests {
     #[test]
     fn what_is_refused() {
         let mut two = old();
-        two["spec"]["template"]["spec"]["containers"][1] = json!({"name": "side", "image": "side:1"});
+        two["spec"]["template"]["spec"]["containers"] =
+            json!([{"name": "nginx", "image": "nginx:1"}, {"name": "side", "image": "side:1"}]);
         let file = |name: &str, selector: Value, labels: Value| {
             let new = json!({"kind": "ReplicationController", "metadata": {"name": name},
                 "spec": {"selector": selector, "template": {"metadata": {"labels": labels}}}});

@@ -102,7 +102,7 @@ pub fn frame(scene: &Scene, now: Timestamp, width: usize) -> Vec<String> {
     };
     lines.extend(bars(scene));
     lines.extend(moving(scene));
-    lines.extend(scene.why.iter().take(MOST_REASONS).map(|reason| format!("  waits for: {reason}")));
+    lines.extend(scene.why.iter().take(MOST_REASONS).map(|reason| format!("  why: {reason}")));
     lines.extend(clock(&scene.workload, now));
     lines.into_iter().map(|line| cut(&line, width)).collect()
 }
@@ -304,7 +304,7 @@ mod tests {
               revision 3  nginx:1.161  ██████▒▒▒▒▒▒············  1 ready, 1 starting
                 web-new-b  ImagePullBackOff
                 web-old-c  Terminating
-              waits for: 1 new pod is not ready: web-new-b: ImagePullBackOff
+              why: 1 new pod is not ready: web-new-b: ImagePullBackOff
               last progress 12s ago, 9m48s to the deadline"#]]
         .assert_eq(&frame(&scene, now, 100).join("\n"));
         assert_eq!(frame(&scene, now, 20)[0], "Waiting for deploym…");

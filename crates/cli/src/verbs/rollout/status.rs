@@ -73,12 +73,23 @@ async fn one(session: &mut Session, item: &Found, options: &Options, timeout: Du
             lines(session, item, options).await
         }
     };
-    if timeout.is_zero() {
-        return look.await;
-    }
-    tokio::time::timeout(timeout, look)
-        .await
-        .unwrap_or_else(|_| Err(Error::told("timed out waiting for the condition")))
+    // Without a limit it waits for longer than anybody does.
+    let limit = if timeout.is_zero() { Duration::MAX } else { timeout };
+    let outcome = tokio::select! {
+        outcome = look => Some(outcome),
+        () = tokio::time::sleep(limit) => Some(Err(Error::told("timed out waiting for the condition"))),
+        _ = tokio::signal::ctrl_c() => None,
+    };
+    outcome.unwrap_or_else(|| Err(left(session, item)))
+}
+
+/// What is said to who leaves with Ctrl-C.
+fn left(session: &Session, item: &Found) -> Error {
+    let (program, what) = (&session.program, format!("{}/{}", item.resource.singular, item.name));
+    let error = Error::bare(format!("\nThe rollout of {what} goes on, nobody watches it."));
+    error
+        .hinted(format!("to watch it again: {program} rollout status {what}"))
+        .hinted(format!("to hold it: {program} rollout pause {what}; to go back: {program} rollout undo {what}"))
 }
 
 /// kubectl's lines, one for each change of the object.

@@ -25,7 +25,6 @@ const LARGEST_BYTES: u64 = 1 << 20;
 #[command(verbatim_doc_comment)]
 pub struct Options {
     /// TYPE NAME or TYPE/NAME, then KEY=VALUE... or KEY-...; - reads lines from standard input.
-    #[arg(allow_hyphen_values = true)]
     words: Vec<String>,
     /// Label selector: supports '=', '==', '!=', 'in', 'notin', such as -l key1=value1,key2=value2.
     #[arg(long, short = 'l', value_name = "SELECTOR", allow_hyphen_values = true)]

@@ -136,6 +136,7 @@ impl Upgrade<'_> {
         let pods = self.client.discovery().await?.resource("pods")?.clone();
         let path = pods.path(self.deployment.namespace.as_deref(), Some(name));
         let before = self.client.get(&path, &[]).await?;
+        let told = self.events(&before).await?;
         let query = DryRun::No.query("kubectl-set");
         let patch = patch(&before, self.images);
         // A pod that a stopped run has changed already is only waited for.
@@ -146,8 +147,12 @@ impl Upgrade<'_> {
         let generation = changed.number("metadata.generation");
         loop {
             let pod = self.client.get(&path, &[]).await?;
+            let failure = self.failure(&pod, &told).await?;
             match progress(&pod, &before, generation, self.images) {
                 Progress::Ready => return Ok(()),
+                Progress::Going(_) if failure.is_some() => {
+                    return Err(Error::told(format!("pod/{name}: {}", failure.unwrap_or_default())));
+                }
                 Progress::Failed(why) => return Err(Error::told(format!("pod/{name}: {why}"))),
                 Progress::Going(state) if until <= Instant::now() => {
                     return Err(Error::told(format!("pod/{name} is not ready in time: {state}")));
@@ -155,6 +160,35 @@ impl Upgrade<'_> {
                 Progress::Going(_) => tokio::time::sleep(LOOK).await,
             }
         }
+    }
+
+    /// What was told of a pod.
+    async fn events(&self, pod: &Value) -> Result<Vec<Value>> {
+        let events = self.client.discovery().await?.resource("events")?.clone();
+        let about = format!("involvedObject.name={}", pod.text("metadata.name"));
+        let mut list =
+            self.client.list(&events, self.deployment.namespace.as_deref(), &[("fieldSelector", about)]).await?;
+        Ok(objects::items(&mut list))
+    }
+
+    /// A failure to get an image that was told of since `before`. Some agents pull before they stop the old container, so that
+    /// its status stays as it was.
+    async fn failure(&self, pod: &Value, before: &[Value]) -> Result<Option<String>> {
+        let known = |event: &Value| {
+            before.iter().any(|old| {
+                old.text("metadata.uid") == event.text("metadata.uid") && old.number("count") == event.number("count")
+            })
+        };
+        let images: Vec<&str> = self.images.iter().map(|(_, image)| image.as_str()).collect();
+        let events = self.events(pod).await?;
+        let failed = events.iter().find(|event| {
+            let message = event.text("message");
+            let is_about = images.iter().any(|image| message.contains(image));
+            matches!(event.text("reason"), "Failed" | "InspectFailed" | "ErrImageNeverPull")
+                && is_about
+                && !known(event)
+        });
+        Ok(failed.map(|event| event.text("message").to_owned()))
     }
 
     /// Waits until one more pod may be unavailable; a pod that already is costs nothing.
@@ -203,9 +237,9 @@ fn progress(pod: &Value, before: &Value, generation: i64, images: &[(String, Str
                 status.text("state.waiting.message")
             ));
         }
-        let was_another = container_in(before, name).is_some_and(|container| container.text("image") != image);
-        let is_anew = !was_another || status.text("containerID") != status_of(before, name).text("containerID");
-        all_run &= is_anew && status.has("state.running") && status.flag("ready");
+        let old = status_of(before, name);
+        let is_the_one = status.text("containerID") != old.text("containerID") || runs(old, image);
+        all_run &= is_the_one && status.has("state.running") && status.flag("ready");
     }
     // Where the agent says which version of the pod it knows, it has to know this one.
     let observed = pod.number("status.observedGeneration");
@@ -221,8 +255,12 @@ fn status_of<'a>(pod: &'a Value, name: &str) -> &'a Value {
     pod.list("status.containerStatuses").iter().find(|status| status.text("name") == name).unwrap_or(&NONE)
 }
 
-fn container_in<'a>(pod: &'a Value, name: &str) -> Option<&'a Value> {
-    pod.list("spec.containers").iter().find(|container| container.text("name") == name)
+/// Whether a container runs an image, as its status says: registries and default tags may be spelled out there, or be a digest.
+fn runs(status: &Value, image: &str) -> bool {
+    let shown = status.text("image");
+    let tagged = format!("{image}:latest");
+    let same = |wanted: &str| shown == wanted || shown.strip_suffix(wanted).is_some_and(|front| front.ends_with('/'));
+    same(image) || same(&tagged) || shown.starts_with("sha256:")
 }
 
 /// The image that a container is to have.
@@ -236,7 +274,10 @@ fn has_container(pods: &[Value], name: &str) -> bool {
 }
 
 fn is_done(pod: &Value, images: &[(String, String)]) -> bool {
-    let has = |container: &Value| wanted(container, images).is_none_or(|image| image == container.text("image"));
+    let has = |container: &Value| {
+        let status = status_of(pod, container.text("name"));
+        wanted(container, images).is_none_or(|image| image == container.text("image") && runs(status, image))
+    };
     pod.list("spec.containers").iter().all(has) && live::is_ready(pod)
 }
 
@@ -326,7 +367,7 @@ mod tests {
             "metadata": {"name": name, "uid": name},
             "spec": {"containers": [{"name": "side", "image": "side:1"}, {"name": "nginx", "image": image}]},
             "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": status}],
-                "containerStatuses": [{"name": "nginx", "containerID": id, "ready": ready, "state": {"running": {}}}]},
+                "containerStatuses": [{"name": "nginx", "image": format!("docker.io/library/{image}"), "containerID": id, "ready": ready, "state": {"running": {}}}]},
         })
     }
 
@@ -358,6 +399,11 @@ mod tests {
         assert!(matches!(going(&pod("a", "nginx:2", true, "1")), Progress::Going(_)));
         assert!(matches!(going(&pod("a", "nginx:2", false, "2")), Progress::Going(_)));
         assert_eq!(going(&pod("a", "nginx:2", true, "2")), Progress::Ready);
+        // Back to what still runs, since the image in between never came: nothing has to be started anew.
+        let mut between = pod("a", "nginx:9", true, "1");
+        between["status"]["containerStatuses"][0]["image"] = "nginx:2".into();
+        assert!(!is_done(&between, &[("nginx".into(), "nginx:9".into())]));
+        assert_eq!(progress(&pod("a", "nginx:2", true, "1"), &between, 3, &images()), Progress::Ready);
         let mut failed = pod("a", "nginx:2", false, "1");
         failed["status"]["containerStatuses"][0]["state"] =
             json!({"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}});

@@ -83,7 +83,7 @@ pub async fn run(session: &mut Session, options: Options) -> Result<()> {
 fn quantities(text: &str) -> Result<Map<String, Value>> {
     let mut quantities = Map::new();
     for part in text.split(',').filter(|_| !text.is_empty()) {
-        let wrong = || Error::told(format!("invalid argument syntax {part}, expected <resource>=<value>"));
+        let wrong = || Error::told(format!("Invalid argument syntax {part}, expected <resource>=<value>"));
         let (name, value) = part.split_once('=').filter(|(_, value)| !value.contains('=')).ok_or_else(wrong)?;
         let amount = quantity::Amount::parse(value).map_err(|error| Error::told(error.to_string()))?;
         quantities.insert(name.to_owned(), amount.quantity().0.into());

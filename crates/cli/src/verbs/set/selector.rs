@@ -5,7 +5,6 @@ use serde_json::{Map, Value};
 use super::{Change, Common};
 use crate::change::Record;
 use crate::errors::{Error, Result};
-use crate::json::Json;
 use crate::session::Session;
 
 /// Set the selector of a service: the one given takes the place of the one it has.
@@ -32,8 +31,12 @@ pub async fn run(session: &mut Session, options: Options) -> Result<()> {
     let Some((text, objects)) = options.words.split_last() else {
         return Err(Error::told("one selector is required"));
     };
-    let selector = labels(text)?;
+    let parsed = api::selector::Selector::parse(text).map_err(|error| Error::told(error.to_string()))?;
     let mut found = options.common.find(session, objects, None).await?;
+    if found.iter().any(|item| item.resource.kind != "Service") {
+        return Err(Error::told("setting a selector is only supported for Services"));
+    }
+    let selector = labels(text, &parsed)?;
     if options.resource_version.is_some() {
         for item in &mut found {
             // So that it becomes part of the patch: the server refuses it when the object has changed since.
@@ -42,9 +45,6 @@ pub async fn run(session: &mut Session, options: Options) -> Result<()> {
     }
     let change = Change { done: "selector updated", failed: "", silent_if_same: false };
     let edit = |object: &mut Value| {
-        if object.text("kind") != "Service" {
-            return Err("setting a selector is only supported for Services".to_owned());
-        }
         object["spec"]["selector"] = selector.clone().into();
         if let Some(version) = &options.resource_version {
             object["metadata"]["resourceVersion"] = version.clone().into();
@@ -55,8 +55,7 @@ pub async fn run(session: &mut Session, options: Options) -> Result<()> {
 }
 
 /// `a=b,c=d`; a Service's selector knows nothing else.
-fn labels(text: &str) -> Result<Map<String, Value>> {
-    let selector = api::selector::Selector::parse(text).map_err(|error| Error::told(error.to_string()))?;
+fn labels(text: &str, selector: &api::selector::Selector) -> Result<Map<String, Value>> {
     let mut labels = Map::new();
     for requirement in selector.requirements() {
         let is_equal = matches!(requirement.operator(), api::selector::Operator::In | api::selector::Operator::Equals);
