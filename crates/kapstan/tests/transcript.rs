@@ -16,6 +16,8 @@ use crate::cluster::{Cluster, Kubectl, PATIENCE, eventually};
 
 /// Commands that change nothing.
 const LOOKS: [&str; 4] = ["kubectl get ", "kubectl describe ", "kubectl rollout history ", "kubectl logs "];
+/// What newer versions of kubectl add to the name of what they deleted.
+const DELETED_FROM: &str = " from default namespace";
 /// What kubectl says beside the matter.
 const CHATTER: &str = "Flag --record has been deprecated, --record will be removed in the future";
 
@@ -97,6 +99,7 @@ fn run(cluster: &Cluster, kubectl: &Kubectl, command: &str, expected: &str, mask
 /// What a terminal would show.
 fn terminal(output: &Output) -> String {
     let both = [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned()).join("");
+    let both = both.replace(DELETED_FROM, "");
     let lines = both.lines().map(str::trim_end).filter(|line| *line != CHATTER);
     let mut text: String = lines.map(|line| format!("{line}\n")).collect();
     if !output.status.success() {
@@ -155,6 +158,9 @@ impl Masks {
         while let Some(start) = rest.find(part_of_word) {
             let end = rest[start..].find(|letter| !part_of_word(letter)).map_or(rest.len(), |length| start + length);
             masked.push_str(&rest[..start]);
+            // A full stop ends the sentence, not the word.
+            let word = rest[start..end].trim_end_matches('.');
+            let end = start + word.len().max(1);
             let word = &rest[start..end];
             let is_hash = masked.ends_with("pod-template-hash=");
             masked.push_str(&if is_hash { self.hash(word) } else { self.word(word) });
@@ -174,7 +180,14 @@ impl Masks {
             [owner @ .., hash, pod] if !owner.is_empty() && random(hash, 7..=10) && random(pod, 5..=5) => {
                 format!("{}-{}-<pod>", owner.join("-"), self.hash(hash))
             }
+            [owner @ .., hash, pod] if !owner.is_empty() && is_digest(hash) && random(pod, 5..=5) => {
+                format!("{}-{}-<pod>", owner.join("-"), self.hash(hash))
+            }
             [owner @ .., pod] if !owner.is_empty() && random(pod, 5..=5) => format!("{}-<pod>", owner.join("-")),
+            [hash] if is_digest(hash) => self.hash(hash),
+            [owner @ .., hash] if !owner.is_empty() && is_digest(hash) => {
+                format!("{}-{}", owner.join("-"), self.hash(hash))
+            }
             [owner @ .., hash] if !owner.is_empty() && random(hash, 7..=10) => {
                 format!("{}-{}", owner.join("-"), self.hash(hash))
             }
@@ -195,6 +208,11 @@ impl Masks {
 /// Generated parts of names have letters that spell no words.
 fn random(text: &str, lengths: std::ops::RangeInclusive<usize>) -> bool {
     lengths.contains(&text.len()) && text.chars().all(|letter| "bcdfghjklmnpqrstvwxz2456789".contains(letter))
+}
+
+/// What `rolling-update` names its controllers by.
+fn is_digest(text: &str) -> bool {
+    text.len() == 32 && text.chars().all(|letter| letter.is_ascii_hexdigit())
 }
 
 /// The cells of a table's row; two spaces or more are between them.
