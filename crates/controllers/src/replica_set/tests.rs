@@ -288,7 +288,8 @@ mod replication_controllers {
             event SuccessfulCreate Created pod: {created}
             create Pod old-? of old
             event SuccessfulCreate Created pod: {created}
-        "#]].assert_eq(&show(&world.plan(Controller::ReplicaSet, Kind::ReplicationController, "old")));
+        "#]]
+        .assert_eq(&show(&world.plan(Controller::ReplicaSet, Kind::ReplicationController, "old")));
         world.settle();
         let mut text = status(&world);
         for _ in 0..3 {
@@ -305,7 +306,8 @@ mod replication_controllers {
             [2, 0, 0]
             [2, 2, 2]
             [1, 1, 1]
-        "#]].assert_eq(&text);
+        "#]]
+        .assert_eq(&text);
         world.wake_all();
         assert_eq!(world.settle(), 0);
     }
@@ -344,6 +346,7 @@ mod replication_controllers {
         expect![[r#"
             [0, 0, 0] ReplicaFailure=True
             [2, 0, 0]
-        "#]].assert_eq(&text);
+        "#]]
+        .assert_eq(&text);
     }
 }
