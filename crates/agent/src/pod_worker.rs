@@ -33,7 +33,7 @@ use crate::{
     report::{self, ReportError},
     runtime::{ContainerSpec, Exit, PodSeen, PullPolicy, Runtime, RuntimeError},
     specs::{self, Dns},
-    status::{Conditions, Host, status},
+    status::{Conditions, Host, agrees, status},
     volumes,
 };
 
@@ -215,6 +215,7 @@ impl PodWorker {
             Word::Pod(pod) => {
                 self.seen.follow(&pod);
                 self.pod = pod;
+                self.mind_what_is_told();
             }
             Word::Gone => self.seen.gone = true,
             Word::Exited { id, exit } => {
@@ -378,6 +379,17 @@ impl PodWorker {
         let host = Host { ip: self.shop.host_ip.to_string() };
         let status = status(&self.pod, &self.seen, &host, &mut self.conditions, now);
         report::status_patch(&self.pod, &status, &self.conditions)
+    }
+
+    /// What was written is forgotten when the API has something else, so that it is written again: a write that was late
+    /// may have come after a newer one.
+    fn mind_what_is_told(&mut self) {
+        let host = Host { ip: self.shop.host_ip.to_string() };
+        let status = status(&self.pod, &self.seen, &host, &mut self.conditions.clone(), self.now());
+        let agrees = self.pod.status.as_ref().is_some_and(|told| agrees(told, &status));
+        if !agrees && !self.reporting.under_way {
+            self.reporting.written.clear();
+        }
     }
 
     /// Writes the status if it is another one; returns when to come back.

@@ -107,6 +107,31 @@ fn let_in(seen: &PodOnNode) -> bool {
     seen.failure.is_none() || seen.containers.iter().any(|container| container.attempts > 0)
 }
 
+/// True if what the API was `told` of a pod is what `status` says. It is not when another wrote it, or when a write that
+/// was late came after a newer one.
+pub fn agrees(told: &PodStatus, status: &PodStatus) -> bool {
+    let condition = |of: &PodStatus, name: &str| {
+        let conditions = of.conditions.iter().flatten();
+        conditions.into_iter().find(|it| it.type_ == name).map(|it| it.status.clone())
+    };
+    // Times are not compared: the API keeps whole seconds.
+    let state = |it: &ContainerState| {
+        let waits = it.waiting.as_ref().and_then(|waiting| waiting.reason.clone());
+        (it.running.is_some(), it.terminated.is_some(), waits)
+    };
+    let container = |it: &ContainerStatus| {
+        (it.name.clone(), it.ready, it.restart_count, it.container_id.clone(), it.state.as_ref().map(state))
+    };
+    let containers = |of: &PodStatus| {
+        let all = of.init_container_statuses.iter().chain(&of.container_statuses).flatten();
+        all.map(container).collect::<Vec<_>>()
+    };
+    told.phase == status.phase
+        && told.pod_ip == status.pod_ip
+        && OWNED.iter().all(|name| condition(told, name) == condition(status, name))
+        && containers(told) == containers(status)
+}
+
 /// Every init container is through.
 pub fn initialized(spec: &PodSpec, seen: &PodOnNode) -> bool {
     let app_ran = spec.containers.iter().any(|one| seen.container(&one.name).is_some_and(|known| known.attempts > 0));
