@@ -60,8 +60,8 @@ pub fn wake_all(world: &Snapshot, wake: &mut dyn FnMut(Controller, Key)) {
         })
     });
     nodes_gone.for_each(|object| wake(Controller::PodGarbageCollector, object.key()));
-    let tracked = world.objects(Kind::Pod, None).filter(|object| job::is_tracked(object));
-    tracked.for_each(|object| wake(Controller::Job, object.key()));
+    let orphans = world.objects(Kind::Pod, None).filter(|object| job::is_held_in_vain(object, world));
+    orphans.for_each(|object| wake(Controller::Job, object.key()));
     for endpoints in world.objects(Kind::Endpoints, None).chain(world.objects(Kind::EndpointSlice, None)) {
         if let Some(service) = endpoints::service_of(endpoints) {
             wake(Controller::Endpoints, service);
@@ -269,7 +269,7 @@ fn job_pod_changed(change: &Change, world: &Snapshot, wake: &mut Wake) {
             None => wake_selecting::<Job>(pod, world, Controller::Job, wake),
         }
     }
-    if let Some(pod) = change.after.as_deref().filter(|pod| job::is_tracked(pod)) {
+    if let Some(pod) = change.after.as_deref().filter(|pod| job::is_held_in_vain(pod, world)) {
         wake(Controller::Job, pod.key());
     }
 }
@@ -279,7 +279,7 @@ fn job_changed(change: &Change, world: &Snapshot, wake: &mut Wake) {
     let (before, after) = (change.before.as_deref(), change.after.as_deref());
     let marked = job::status_digest(before) != job::status_digest(after);
     if after.is_none() {
-        let pods = world.dependents(change.object().uid()).filter(|pod| job::is_tracked(pod));
+        let pods = world.dependents(change.object().uid()).filter(|pod| job::is_held_in_vain(pod, world));
         pods.for_each(|pod| wake(Controller::Job, pod.key()));
     } else if marked || !same_but_status(change) {
         wake(Controller::Job, change.object().key());

@@ -37,6 +37,7 @@ use failure_policy::Meaning;
 use indexes::Indexes;
 
 pub use conditions::{COMPLETE, finished};
+pub use orphans::is_held_in_vain;
 
 /// Decides about one Job, or about one pod whose Job is gone.
 pub fn reconcile(key: &Key, world: &Snapshot, context: &Context) -> Plan {
@@ -221,11 +222,6 @@ pub fn pod_digest(object: Option<&Object>) -> Option<impl PartialEq + use<'_>> {
     let owner = api::object::controller_of(&pod.metadata).map(|owner| owner.uid.as_str());
     let what = (pods::phase(pod), pods::is_deleted(pod), pods::is_ready(pod), verdict::restarts(pod));
     Some((&pod.metadata.labels, owner, &pod.metadata.finalizers, what))
-}
-
-/// True for a pod that its Job, if it is gone, has to be taken off.
-pub fn is_tracked(object: &Object) -> bool {
-    object.get::<Pod>().is_some_and(terms::is_tracked)
 }
 
 /// All of a Job's status that a CronJob, or the Job itself, looks at.
