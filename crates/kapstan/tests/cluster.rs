@@ -317,6 +317,11 @@ impl Kubectl {
         )
     }
 
+    /// Our own command, called as kubectl.
+    pub fn ours() -> Kubectl {
+        Kubectl { path: env!("CARGO_BIN_EXE_kapstan").into(), version: "ours" }
+    }
+
     fn or_skip(found: Option<PathBuf>, version: &'static str, why: &str) -> Option<Kubectl> {
         if found.is_none() {
             skipped(why);

@@ -220,6 +220,29 @@ fn a_changed_image_restarts_the_container_in_place() {
     leave(cluster, &tools);
 }
 
+#[test]
+fn a_deployment_is_upgraded_in_place_by_our_command() {
+    if !staged("containers::a_deployment_is_upgraded_in_place_by_our_command") {
+        return;
+    }
+    let Some(tools) = tools() else { return };
+    let (cluster, address) = nginx(&tools);
+    let ours = Tools { kubectl: Kubectl::ours(), images: tools.images.clone() };
+    const PLACES: &str = "kubectl get pods -o jsonpath='{range .items[*]}{.metadata.name} {.metadata.uid} {.spec.nodeName} {.status.podIP}{\"\\n\"}{end}'";
+    let before = told(&cluster, &tools, PLACES);
+    let printed = told(&cluster, &ours, "kubectl set image deployment/web nginx=nginx:1.9.1 --in-place --replicas 1");
+    assert!(printed.ends_with("deployment.apps/web image updated in place (1 of 4 pods)\n"), "{printed}");
+    let printed = told(&cluster, &ours, "kubectl set image deployment/web nginx=nginx:1.9.1 --in-place");
+    assert!(printed.ends_with("deployment.apps/web image updated in place (3 of 4 pods)\n"), "{printed}");
+    assert_eq!(told(&cluster, &tools, PLACES), before, "pods moved");
+    let counts = "kubectl get pods -o jsonpath='{.items[*].status.containerStatuses[0].restartCount}'";
+    assert_eq!(told(&cluster, &tools, counts).trim(), "1 1 1 1");
+    for _ in 0..20 {
+        assert_eq!(eventually(PATIENCE, || one_request(address)).unwrap(), "1.9.1");
+    }
+    leave(cluster, &tools);
+}
+
 /// Process ids of the nginx masters in these namespaces.
 fn masters() -> Vec<i32> {
     let mut found: Vec<i32> = std::fs::read_dir("/proc")

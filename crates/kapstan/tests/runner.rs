@@ -16,6 +16,8 @@ mod identity;
 mod jobs;
 mod raw;
 mod reads;
+mod rolling_update;
+mod rollouts;
 mod start;
 mod transcript;
 mod workloads;

@@ -228,18 +228,18 @@ impl Update {
         image: &str,
     ) -> Result<Value> {
         let named = options.words.get(1).map(String::as_str);
-        if let Some(name) = named.or_else(|| controllers::annotation(old, NEXT)) {
-            if let Some(known) = self.find(name).await? {
-                let index = controllers::container_index(&known, options.container.as_deref())?;
-                let under_way = controllers::image(&known, index);
-                if under_way != image {
-                    return Err(Error::told(format!(
-                        "Found existing in-progress update to image ({under_way}).\nEither continue in-progress update with --image={under_way} or rollback with --rollback"
-                    )));
-                }
-                session.say(format!("Found existing update in progress ({name}), resuming."))?;
-                return Ok(known);
+        if let Some(name) = named.or_else(|| controllers::annotation(old, NEXT))
+            && let Some(known) = self.find(name).await?
+        {
+            let index = controllers::container_index(&known, options.container.as_deref())?;
+            let under_way = controllers::image(&known, index);
+            if under_way != image {
+                return Err(Error::told(format!(
+                    "Found existing in-progress update to image ({under_way}).\nEither continue in-progress update with --image={under_way} or rollback with --rollback"
+                )));
             }
+            session.say(format!("Found existing update in progress ({name}), resuming."))?;
+            return Ok(known);
         }
         controllers::with_image(old, named, image, options.container.as_deref(), &options.deployment_label_key)
     }
