@@ -36,6 +36,8 @@ use crate::trace::Trace;
 const QUIET_AFTER: i64 = 1_500;
 /// Seconds after healing at which the run ends.
 const END_AFTER: i64 = 2_200;
+/// Seconds in which the cluster is set up: what is lost then is asked for again.
+const SET_UP: i64 = 12;
 /// Events of one run; more is a loop.
 const EVENTS: usize = 60_000;
 /// Turns within one second; more is a loop.
@@ -292,19 +294,10 @@ impl Cluster {
 
     fn arrive(&mut self, letter: Letter) {
         if self.writer.is_none() {
-            return self.bounce(letter);
+            return self.bounce_unanswered(letter);
         }
         self.inbox.push(letter);
         self.want_serve(self.seconds);
-    }
-
-    /// Nobody took it: an agent tries again, a person does not know.
-    fn bounce(&mut self, letter: Letter) {
-        if let Sender::Agent(index, uid, life, report) = letter.sender {
-            self.schedule(1, Event::Node(index, NodeEvent::Answer(uid, life, report, Reply::Again)));
-        } else if self.seconds < 5 || self.healed_at.is_some() {
-            self.schedule(1, Event::Arrive(letter));
-        }
     }
 
     fn want_serve(&mut self, at: i64) {
@@ -439,10 +432,11 @@ impl Cluster {
         Ok(())
     }
 
+    /// The answer was lost with the server. An agent tries again; so do those who set the cluster up or put it right.
     fn bounce_unanswered(&mut self, letter: Letter) {
         if let Sender::Agent(index, uid, life, report) = letter.sender {
             self.schedule(1, Event::Node(index, NodeEvent::Answer(uid, life, report, Reply::Again)));
-        } else if self.healed_at.is_some() {
+        } else if self.seconds < SET_UP || self.healed_at.is_some() {
             self.schedule(1, Event::Arrive(letter));
         }
     }

@@ -180,7 +180,7 @@ impl People {
     }
 }
 
-/// What is put right when the faults stop: nothing paused, good images, nodes open.
+/// What is put right when the faults stop: nothing paused, good images, no pods that nobody manages, nodes open.
 pub fn put_right(world: &Snapshot) -> Vec<Letter> {
     let mut letters = Vec::new();
     for deployment in world.list::<Deployment>(None).filter(|it| !facts::is_deleted(&it.metadata)) {
@@ -192,6 +192,10 @@ pub fn put_right(world: &Snapshot) -> Vec<Letter> {
             let app = facts::name(&deployment.metadata);
             letters.push(set_image(deployment, &format!("{app}:g9")));
         }
+    }
+    for pod in world.list::<Pod>(None).filter(|pod| api::object::controller_of(&pod.metadata).is_none()) {
+        let namespace = pod.metadata.namespace.clone().unwrap_or_default();
+        letters.push(delete(Key::new(Kind::Pod, namespace, facts::name(&pod.metadata)), None));
     }
     for node in world.list::<Node>(None) {
         if node.spec.as_ref().and_then(|spec| spec.unschedulable) == Some(true) {

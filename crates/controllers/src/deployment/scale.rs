@@ -27,7 +27,8 @@ impl<'a> Rollout<'a> {
         } else if self.new_is_saturated() {
             let terms = self.terms;
             self.old.iter_mut().filter(|set| set.is_active()).for_each(|set| set.resize(0, &terms));
-        } else if self.terms.strategy == Strategy::RollingUpdate {
+        } else if self.was_scaled() {
+            // Upstream grows the sets up to the surge here although nobody asked for other replicas.
             self.scale_in_proportion();
         }
     }
@@ -40,7 +41,10 @@ impl<'a> Rollout<'a> {
         let active = self.sets().find(|set| set.is_active()).map(|set| set.name().to_owned());
         let latest = || self.new.as_ref().or(self.old.last()).map(|set| set.name().to_owned());
         let Some(name) = active.or_else(latest) else { return };
-        let room = terms.max_pods() - others_of(self, &name);
+        // Under Recreate none may start while one of another template may still run.
+        let overlaps =
+            terms.strategy == Strategy::Recreate && self.sets().any(|set| set.name() != name && set.alive() > 0);
+        let room = if overlaps { 0 } else { terms.max_pods() - others_of(self, &name) };
         let Some(set) = self.sets_mut().find(|set| set.name() == name) else { return };
         if set.replicas() >= terms.replicas {
             set.resize(terms.replicas, &terms);
