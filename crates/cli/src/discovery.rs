@@ -270,18 +270,22 @@ pub fn closest<'a>(word: &str, names: impl Iterator<Item = &'a str>) -> Option<&
         .map(|(_, name)| name)
 }
 
-/// Levenshtein's distance.
+/// The number of letters to change, add, leave out or swap with their neighbour (optimal string alignment).
 fn distance(one: &str, other: &str) -> usize {
-    let other: Vec<char> = other.chars().collect();
-    let mut row: Vec<usize> = (0..=other.len()).collect();
-    for (index, letter) in one.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = index + 1;
-        for column in 0..other.len() {
-            let substituted = diagonal + usize::from(other[column] != letter);
-            diagonal = row[column + 1];
-            row[column + 1] = substituted.min(row[column] + 1).min(diagonal + 1);
+    let (one, other): (Vec<char>, Vec<char>) = (one.chars().collect(), other.chars().collect());
+    let mut rows = vec![(0..=other.len()).collect::<Vec<usize>>()];
+    for left in 0..one.len() {
+        let mut row = vec![left + 1];
+        for right in 0..other.len() {
+            let same = usize::from(one[left] != other[right]);
+            let mut best = (rows[left][right] + same).min(rows[left][right + 1] + 1).min(row[right] + 1);
+            let swapped = left > 0 && right > 0 && one[left] == other[right - 1] && one[left - 1] == other[right];
+            if swapped {
+                best = best.min(rows[left - 1][right - 1] + 1);
+            }
+            row.push(best);
         }
+        rows.push(row);
     }
-    row[other.len()]
+    rows[one.len()][other.len()]
 }

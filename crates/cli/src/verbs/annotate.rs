@@ -33,9 +33,10 @@ pub async fn run(session: &mut Session, options: Options) -> Result<()> {
     changing.record.warn(session)?;
     let dry_run = changing.dry_run.strategy(session)?;
     let (found, mut errors) = objects::find(session, &label::ask(changing, words)).await?;
+    let alone = found.len() == 1;
     for item in found {
         let outcome = match options.list {
-            true => list(session, &item),
+            true => list(session, &item, alone),
             false => one(session, changing, &pairs, dry_run, &item).await,
         };
         errors.extend(outcome.err());
@@ -43,15 +44,15 @@ pub async fn run(session: &mut Session, options: Options) -> Result<()> {
     Error::several(errors)
 }
 
-fn list(session: &mut Session, item: &Found) -> Result<()> {
-    session.say(
-        format!("Listing annotations for {}.{}/{}:", item.resource.kind, item.resource.group, item.name)
-            .replace("./", "/"),
-    )?;
-    for (key, value) in item.object.labels("metadata.annotations") {
-        session.say(format!(" {key}={value}"))?;
+fn list(session: &mut Session, item: &Found, alone: bool) -> Result<()> {
+    if !alone {
+        let (kind, group) = (&item.resource.kind, &item.resource.group);
+        let dot = if group.is_empty() { "" } else { "." };
+        session.say(format!("Listing annotations for {kind}{dot}{group}/{}:", item.name))?;
     }
-    Ok(())
+    let indent = if alone { "" } else { " " };
+    let pairs = item.object.labels("metadata.annotations");
+    pairs.iter().try_for_each(|(key, value)| session.say(format!("{indent}{key}={value}")))
 }
 
 async fn one(session: &mut Session, changing: &Changing, pairs: &Pairs, dry_run: DryRun, item: &Found) -> Result<()> {

@@ -207,7 +207,7 @@ async fn delete(
 ) -> Result<String> {
     let client = session.client()?;
     if dry_run == DryRun::Client {
-        return client.get(&item.path(), &[]).await.map(|_| String::new());
+        return Ok(String::new());
     }
     let mut body = json!({"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": policy});
     if grace(options) >= 0 {

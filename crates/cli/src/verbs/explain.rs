@@ -9,6 +9,8 @@ use crate::session::Session;
 
 /// Texts are wrapped at this column.
 const WIDTH: usize = 76;
+/// Values of an enumeration that a recursive listing names.
+const SHOWN_VALUES: usize = 4;
 /// Types that hold themselves are not followed further.
 const DEEPEST: usize = 16;
 
@@ -134,7 +136,13 @@ impl<'a> Explainer<'a> {
     fn type_name(&self, schema: &Value) -> String {
         let reference = schema.list("allOf").first().map_or(schema.text("$ref"), |inner| inner.text("$ref"));
         if !reference.is_empty() {
-            return reference.rsplit(['.', '/']).next().unwrap_or_default().to_owned();
+            let name = reference.rsplit('/').next().unwrap_or_default();
+            let meant = self.schemas.at("components").map("schemas").get(name);
+            // A name for a text or a number is no type of its own.
+            return match meant.map(|schema| schema.text("type")).filter(|kind| !matches!(*kind, "" | "object")) {
+                Some(plain) => plain.to_owned(),
+                None => name.rsplit('.').next().unwrap_or_default().to_owned(),
+            };
         }
         if schema.has("items") {
             return format!("[]{}", self.type_name(schema.at("items")));
@@ -151,7 +159,7 @@ impl<'a> Explainer<'a> {
 
     fn explain(&mut self, schema: &'a Value, fields: &[String], recursive: bool) -> Result<()> {
         let mut owner = schema;
-        let mut field: Option<(&str, &'a Value, bool)> = None;
+        let mut field: Option<(&str, &'a Value)> = None;
         for name in fields {
             let holder = self.holder(owner);
             let Some(next) = holder.map("properties").get(name.as_str()) else {
@@ -162,13 +170,11 @@ impl<'a> Explainer<'a> {
                     None => error,
                 });
             };
-            let required = holder.list("required").iter().any(|one| one.as_str() == Some(name));
-            field = Some((name.as_str(), next, required));
+            field = Some((name.as_str(), next));
             owner = next;
         }
-        if let Some((name, schema, required)) = field {
-            let mark = if required { " -required-" } else { "" };
-            self.text += &format!("FIELD: {name} <{}>{mark}\n", self.type_name(schema));
+        if let Some((name, schema)) = field {
+            self.text += &format!("FIELD: {name} <{}>\n", self.type_name(schema));
             let values = schema.list("enum");
             if !values.is_empty() {
                 self.text += "ENUM:\n";
@@ -207,9 +213,12 @@ impl<'a> Explainer<'a> {
             let required = holder.list("required").iter().any(|one| one.as_str() == Some(name));
             let mark = if required { " -required-" } else { "" };
             self.text += &format!("{indent}{name}\t<{}>{mark}\n", self.type_name(schema));
-            let values: Vec<String> = schema.list("enum").iter().map(scalar).collect();
+            let quoted = |text: String| if text.is_empty() { "\"\"".to_owned() } else { text };
+            let values: Vec<String> = schema.list("enum").iter().map(scalar).map(quoted).collect();
             if !values.is_empty() {
-                self.text += &format!("{indent}enum: {}\n", values.join(", "));
+                let many = recursive && values.len() > SHOWN_VALUES;
+                let shown = if many { values[..SHOWN_VALUES].join(", ") + ", ...." } else { values.join(", ") };
+                self.text += &format!("{indent}enum: {shown}\n");
             }
             if !recursive {
                 let description = if schema.has("description") {

@@ -156,13 +156,7 @@ async fn tables(session: &mut Session, options: &Options, targets: Vec<Target>, 
         }
     }
     session.pass_on_warnings()?;
-    let mut types: Vec<&Resource> = Vec::new();
-    targets.iter().for_each(|target| {
-        if !types.contains(&&target.resource) {
-            types.push(&target.resource)
-        }
-    });
-    let show_kind = options.show_kind || types.len() > 1;
+    let show_kind = options.show_kind || groups.iter().any(|(resource, _)| *resource != groups[0].0);
     let mut printed = 0;
     for (resource, mut table) in groups {
         if table.list("rows").is_empty() {

@@ -135,9 +135,7 @@ pub(super) async fn post(session: &mut Session, making: &Making, dry_run: DryRun
     let client = session.client()?;
     let discovery = client.discovery().await?;
     let (api_version, kind) = (object.text("apiVersion"), object.text("kind"));
-    let resource = discovery
-        .kind(api_version, kind)
-        .ok_or_else(|| Error::told(format!("no matches for kind {kind:?} in version {api_version:?}")))?;
+    let resource = discovery.kind(api_version, kind).ok_or_else(not_served)?;
     let current = session.namespace()?;
     let written = object.text("metadata.namespace");
     let namespace = if written.is_empty() { current.as_str() } else { written };
@@ -184,10 +182,16 @@ fn failed_to_create(error: Error, object: &Value) -> Error {
         "ResourceQuota" => "quota".into(),
         kind => kind.to_lowercase(),
     };
-    match (prefixed && error.reason() != "Invalid", error.reason().is_empty()) {
+    match (prefixed, error.reason().is_empty()) {
         (true, false) => Error::told(format!("failed to create {words}: {}", error.inner_message())),
         _ => error,
     }
+}
+
+/// What a server says that does not know the path.
+fn not_served() -> Error {
+    let message = "the server could not find the requested resource";
+    Error::refused(json!({"kind": "Status", "code": 404, "reason": "NotFound", "message": message}))
 }
 
 /// Name and empty timestamp, as Go's encoder writes them.

@@ -35,6 +35,11 @@ impl Page {
         align(&self.text, DESCRIBE)
     }
 
+    /// The text with its tabs, as `rollout history` prints a template.
+    pub fn unaligned(self) -> String {
+        self.text
+    }
+
     /// Pairs of a map, one a line.
     pub fn pairs(&mut self, name: &str, map: &Value) {
         let pairs: Vec<String> = map.map("").iter().map(|(key, value)| format!("{key}={}", scalar(value))).collect();

@@ -102,7 +102,6 @@ pub(super) async fn replication_controller(client: &Client, page: &mut Page, obj
 pub(super) async fn daemon_set(client: &Client, page: &mut Page, object: &Value) -> Result<()> {
     let (meta, spec, status) = (object.at("metadata"), object.at("spec"), object.at("status"));
     page.field("Name", meta.text("name"));
-    page.field("Namespace", meta.text("namespace"));
     page.field("Selector", selector(spec.at("selector")));
     page.field("Node-Selector", map_selector(spec.at("template.spec.nodeSelector")));
     page.pairs("Labels", meta.at("labels"));

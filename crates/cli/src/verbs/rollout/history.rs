@@ -162,5 +162,5 @@ fn template_with_cause(revision: &Revision) -> Value {
 pub fn template_text(template: &Value) -> String {
     let mut page = Page::default();
     page.template(template);
-    page.finish()
+    page.unaligned()
 }
