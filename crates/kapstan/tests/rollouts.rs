@@ -2,14 +2,22 @@
 
 use std::fs;
 
-use crate::cluster::{Cluster, Kubectl, Setup};
+use crate::cluster::{Cluster, Kubectl, Setup, skipped};
 use crate::transcript;
 
 const PROFILE: &str = "images:\n- {image: 'nginx:bad*', unpullable: true, pullTime: 20ms}\n\
                        - {image: 'nginx:*', startTime: 10ms, timeToReady: 50ms, stopTime: 20ms}\nevents: true\n";
 
+/// Slow enough to be watched.
+const SLOW: &str =
+    "images:\n- {image: 'nginx:*', pullTime: 300ms, startTime: 100ms, timeToReady: 700ms, stopTime: 600ms}\n";
+
 fn cluster() -> Cluster {
-    let cluster = Setup::simulated(3).profile(PROFILE).start();
+    cluster_with(PROFILE)
+}
+
+fn cluster_with(profile: &str) -> Cluster {
+    let cluster = Setup::simulated(3).profile(profile).start();
     for manifest in ["nginx-deploy.yaml", "nginx-ds.yaml"] {
         fs::copy(transcript::folder().join(manifest), cluster.folder().join(manifest)).unwrap();
     }
@@ -31,4 +39,71 @@ fn verbs_by_our_command() {
 #[test]
 fn what_is_ours() {
     transcript::play("rollout-ours.txt", &cluster(), &Kubectl::ours());
+}
+
+/// Columns of the terminal that the live view is shown on.
+const COLUMNS: usize = 100;
+
+/// On a terminal `rollout status` is a picture that changes; every picture is recorded. `UPDATE_EXPECT=1` keeps the recording in the
+/// guide.
+#[test]
+fn live_view() {
+    let cluster = cluster_with(SLOW);
+    let ours = Kubectl::ours();
+    assert!(
+        cluster.shell(&ours, "kubectl apply -f nginx-deploy.yaml && kubectl rollout status deploy").status.success()
+    );
+    assert!(cluster.shell(&ours, "kubectl set image deployment/nginx-deploy nginx=nginx:1.9.1").status.success());
+    let look = format!("stty rows 40 cols {COLUMNS}; kubectl rollout status deployment/nginx-deploy --timeout=60s");
+    let shown = cluster.shell(&ours, &format!("script -qec '{look}' recording"));
+    if shown.status.code() == Some(127) {
+        return skipped("no pseudo-terminal: `script` of util-linux is missing");
+    }
+    assert!(shown.status.success(), "{shown:?}");
+    let frames = frames(&fs::read_to_string(cluster.folder().join("recording")).unwrap());
+    let last = frames.last().unwrap();
+    assert!(last.contains("deployment \"nginx-deploy\" successfully rolled out"), "{last}");
+    for seen in [
+        "revision 1  nginx:latest",
+        "revision 2  nginx:1.9.1",
+        "▒",
+        "█",
+        "ContainerCreating",
+        "why: ",
+        "to the deadline",
+    ] {
+        assert!(frames.iter().any(|frame| frame.contains(seen)), "{seen} is never shown:\n{}", frames.join("\n\n"));
+    }
+    if std::env::var_os("UPDATE_EXPECT").is_some() {
+        let guide = transcript::folder().join("../../../../docs/guide/live-view.txt");
+        fs::write(guide, frames.join("\n\n") + "\n").unwrap();
+    }
+}
+
+/// The different pictures of a recording, without the sequences that move the cursor.
+fn frames(recording: &str) -> Vec<String> {
+    let body: String = recording.lines().filter(|line| !line.starts_with("Script ")).collect();
+    let mut frames: Vec<String> = Vec::new();
+    for part in body.split("\u{1b}[2K").map(plain).filter(|part| !part.trim().is_empty()) {
+        let letters: Vec<char> = part.chars().collect();
+        let lines = letters.chunks(COLUMNS).map(|line| line.iter().collect::<String>().trim_end().to_owned());
+        let frame = lines.collect::<Vec<_>>().join("\n").trim_end().to_owned();
+        if frames.last() != Some(&frame) {
+            frames.push(frame);
+        }
+    }
+    frames
+}
+
+fn plain(text: &str) -> String {
+    let mut plain = String::new();
+    let mut letters = text.chars();
+    while let Some(letter) = letters.next() {
+        match letter {
+            '\u{1b}' => drop(letters.by_ref().find(char::is_ascii_alphabetic)),
+            letter if letter.is_control() => {}
+            letter => plain.push(letter),
+        }
+    }
+    plain
 }
