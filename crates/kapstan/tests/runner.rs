@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod bad_input;
+mod cli_equal;
 mod cluster;
 mod containers;
 mod crash;

@@ -1,0 +1,186 @@
+//! The same commands by kubectl and by our own verbs against the same server: outputs, errors and exit codes are equal.
+//!
+//! `cli/commands.txt` has the commands. Each program works in a namespace and on a node of its own; what differs from run to run (ages,
+//! times, addresses, random names) is masked, our hints are left out.
+
+use std::collections::HashMap;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use crate::cluster::{Cluster, Setup, skipped};
+
+/// Who runs the commands.
+struct Voice {
+    folder: PathBuf,
+    namespace: &'static str,
+    node: &'static str,
+}
+
+impl Voice {
+    fn new(cluster: &Cluster, program: &Path, namespace: &'static str, node: &'static str) -> Voice {
+        let folder = cluster.folder().join(format!("voice-{namespace}"));
+        fs::create_dir(&folder).unwrap();
+        symlink(program, folder.join("kubectl")).unwrap();
+        Voice { folder, namespace, node }
+    }
+
+    /// What the command printed, masked.
+    fn say(&self, cluster: &Cluster, line: &str) -> String {
+        let line = line.replace("NS", self.namespace).replace("NODE", self.node);
+        let config = line.starts_with("config ");
+        let namespace = if config { String::new() } else { format!(" -n {}", self.namespace) };
+        let (line, rest) = line
+            .split_once(" -- ")
+            .map_or((line.as_str(), String::new()), |(line, rest)| (line, format!(" -- {rest}")));
+        let path = format!("{}:{}", self.folder.display(), std::env::var("PATH").unwrap());
+        let mut shell = Command::new("sh");
+        shell.arg("-c").arg(format!("exec kubectl {line}{namespace}{rest}")).env("PATH", path);
+        shell.env("KUBECONFIG", cluster.kubeconfig()).env("HOME", cluster.folder()).stdin(Stdio::null());
+        shell.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cli"));
+        self.mask(&shell.output().unwrap())
+    }
+
+    fn mask(&self, output: &Output) -> String {
+        let [out, err] = [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+        let err: String =
+            err.lines().filter(|line| !line.starts_with("hint: ")).map(|line| format!("{line}\n")).collect();
+        let text = format!("{out}--- error\n{err}--- exit {}\n", output.status.code().unwrap_or(-1));
+        text.replace(self.namespace, "NS")
+            .replace("simulated-0", "NODE")
+            .replace("simulated-1", "NODE")
+            .lines()
+            .map(|line| masked(line) + "\n")
+            .collect()
+    }
+}
+
+/// Masks the words of a line that differ from run to run; runs of spaces, which follow their widths, become two.
+fn masked(line: &str) -> String {
+    if line.starts_with("  renewTime") || line.contains("RenewTime:") {
+        return "RENEWED".into();
+    }
+    let line = times(&stamps(line));
+    let mut text = String::new();
+    let mut word = String::new();
+    for letter in line.chars().chain(['\n']) {
+        if letter.is_ascii_alphanumeric() || matches!(letter, '-' | '.') {
+            word.push(letter);
+            continue;
+        }
+        text.push_str(&masked_word(&std::mem::take(&mut word)));
+        text.push(letter);
+    }
+    let text = text.trim_end().to_owned();
+    let indent = text.len() - text.trim_start().len();
+    let cells: Vec<&str> = text.trim_start().split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect();
+    let cells: Vec<String> = cells.into_iter().map(rule).collect();
+    format!("{}{}", &text[..indent], cells.join("  "))
+}
+
+/// The line under a column's name is as long as the name.
+fn rule(cell: &str) -> String {
+    if cell.len() > 2 && cell.chars().all(|letter| letter == '-') { "---".into() } else { cell.to_owned() }
+}
+
+/// `Mon, 02 Jan 2006 15:04:05 +0000` and `resourceVersion: "12"`.
+fn times(line: &str) -> String {
+    let line = match line.find(" +0000") {
+        Some(end) if end >= 25 => format!("{}TIME{}", &line[..end - 25], &line[end + 6..]),
+        _ => line.to_owned(),
+    };
+    match line.trim_start().split_once(':') {
+        Some((name, value))
+            if name.trim_matches('"').replace(' ', "").eq_ignore_ascii_case("resourceversion")
+                && !value.trim().trim_matches(['"', ',']).is_empty() =>
+        {
+            format!("{name}: VERSION")
+        }
+        _ => line,
+    }
+}
+
+/// `2006-01-02T15:04:05Z`.
+fn stamps(line: &str) -> String {
+    const LENGTH: usize = "2006-01-02T15:04:05Z".len();
+    let digits = |at: usize, text: &str| text[at..].starts_with(|letter: char| letter.is_ascii_digit());
+    let mut text = line.to_owned();
+    let ends: Vec<usize> = line.match_indices('Z').map(|(at, _)| at + 1).rev().collect();
+    for end in ends {
+        let Some(start) = end.checked_sub(LENGTH).filter(|start| line.is_char_boundary(*start)) else { continue };
+        if line[start..end].matches([':', '-', 'T']).count() == 5 && digits(start, line) {
+            text.replace_range(start..end, "TIME");
+        }
+    }
+    text
+}
+
+fn masked_word(word: &str) -> String {
+    let parts: Vec<&str> = word.split('-').collect();
+    let numbers: Vec<&str> = word.split('.').collect();
+    if numbers.len() == 4 && numbers.iter().all(|number| number.parse::<u8>().is_ok()) {
+        return "ADDRESS".into();
+    }
+    if parts.len() == 5 && word.len() == 36 || word.len() == 64 && word.chars().all(|letter| letter.is_ascii_hexdigit())
+    {
+        return "ID".into();
+    }
+    if word.parse::<u16>().is_ok_and(|port| (30000..32768).contains(&port)) {
+        return "PORT".into();
+    }
+    let is_age = word.starts_with(|first: char| first.is_ascii_digit())
+        && word.ends_with(['s', 'm', 'h', 'd'])
+        && word.chars().all(|letter| letter.is_ascii_digit() || "smhd".contains(letter));
+    if is_age {
+        return "AGE".into();
+    }
+    let random = |part: &&str| {
+        (part.len() == 5 || (7..=10).contains(&part.len()))
+            && part.chars().all(|letter| "bcdfghjklmnpqrstvwxz2456789".contains(letter))
+    };
+    if parts.iter().skip(1).any(|part| random(&part)) || parts.len() == 1 && word.len() >= 7 && random(&word) {
+        let masked: Vec<&str> = parts
+            .iter()
+            .enumerate()
+            .map(|(index, part)| if random(&part) && (index > 0 || parts.len() == 1) { "RANDOM" } else { *part })
+            .collect();
+        return masked.join("-");
+    }
+    word.to_owned()
+}
+
+/// Rows in any order: random names have none.
+fn sorted(text: &str) -> Vec<&str> {
+    let mut lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+    lines.sort_unstable();
+    lines
+}
+
+fn real_kubectl() -> Option<PathBuf> {
+    let named = std::env::var_os("KAPSTAN_KUBECTL").map(PathBuf::from);
+    let folders = std::env::var_os("PATH").unwrap_or_default();
+    named.or_else(|| std::env::split_paths(&folders).map(|folder| folder.join("kubectl")).find(|path| path.exists()))
+}
+
+#[test]
+fn our_verbs_print_what_kubectl_prints() {
+    let Some(kubectl) = real_kubectl() else { return skipped("no kubectl; set KAPSTAN_KUBECTL") };
+    let cluster = Setup::simulated(2).start();
+    let theirs = Voice::new(&cluster, &kubectl, "mars", "simulated-0");
+    let ours = Voice::new(&cluster, Path::new(env!("CARGO_BIN_EXE_kapstan")), "moon", "simulated-1");
+    let commands = include_str!("cli/commands.txt").lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let mut seen: HashMap<&str, usize> = HashMap::new();
+    let mut differences = String::new();
+    let mut compared = 0;
+    for line in commands {
+        *seen.entry(line).or_default() += 1;
+        let (expected, printed) = (theirs.say(&cluster, line), ours.say(&cluster, line));
+        compared += 1;
+        if sorted(&expected) != sorted(&printed) {
+            differences += &format!("$ kubectl {line}\n=== kubectl\n{expected}=== kapstan\n{printed}\n");
+        }
+    }
+    assert!(differences.is_empty(), "of {compared} commands these differ:\n{differences}");
+    assert!(compared >= 150, "{compared}");
+}
