@@ -40,6 +40,8 @@ const END_AFTER: i64 = 2_200;
 const SET_UP: i64 = 12;
 /// Events of one run; more is a loop.
 const EVENTS: usize = 60_000;
+/// Changes of one turn; more is a loop.
+const TURN_CHANGES: usize = 1_500;
 /// Turns within one second; more is a loop.
 const TURNS_A_SECOND: usize = 400;
 
@@ -349,6 +351,10 @@ impl Cluster {
             |letter: &&Letter| matches!(letter.sender, Sender::Person | Sender::Agent(_, _, _, Report::Delete));
         let asked = letters.iter().filter(by_people).map(|letter| letter.ask.key()).collect();
         self.trace.commit(self.seconds, &turn.changes);
+        if turn.changes.len() > TURN_CHANGES {
+            let message = format!("{} changes in one turn of a few dozen pods", turn.changes.len());
+            return Err(Breach::new("I28 bounded work", message));
+        }
         self.witness.see(&turn.changes, now, &asked, rests)?;
         self.durable = turn.world;
         if self.witness.world().revision() != self.durable.revision() {

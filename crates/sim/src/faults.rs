@@ -59,7 +59,7 @@ impl Faults {
             labels: on(30),
             terms: on(40),
             cordons: on(30),
-            collisions: on(20),
+            collisions: on(30),
             second_writer: on(30),
             late_proxies: on(25),
         }

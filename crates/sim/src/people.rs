@@ -131,7 +131,7 @@ impl People {
             }
             11 | 12 if faults.deletes => delete_something(deployment, world, random),
             13 if faults.labels => edit_labels(world, random),
-            14 if faults.collisions => self.take_next_name(deployment, faults, random),
+            14 if faults.collisions => self.take_next_name(deployment, random),
             15 if faults.second_writer => self.write_outdated(deployment),
             _ => None,
         }
@@ -143,13 +143,14 @@ impl People {
     }
 
     /// Somebody makes a ReplicaSet whose name is the one that the next template will hash to.
-    fn take_next_name(&mut self, deployment: &Deployment, faults: &Faults, random: &mut StdRng) -> Option<Letter> {
+    fn take_next_name(&mut self, deployment: &Deployment, random: &mut StdRng) -> Option<Letter> {
         let app = facts::name(&deployment.metadata).to_owned();
-        let next = format!("{app}:g{}", (self.edits + 1) % 6);
+        // The next edit, or the one that puts a bad image right in the end.
+        let tag = if random.random_bool(0.5) { (self.edits + 1) % 6 } else { 9 };
+        let next = format!("{app}:g{tag}");
         let mut template = facts::wanted(deployment);
         template.spec.as_mut()?.containers.first_mut()?.image = Some(next);
         let name = format!("{app}-{}", template_hash(&template, None));
-        let _ = (faults, random);
         let labels = json!({ "squatter": app });
         let body = json!({
             "metadata": { "name": name },

@@ -319,13 +319,13 @@ fn by_name(world: &Snapshot) -> Snapshot {
 }
 
 fn never_quiet(key: &Key, world: &Snapshot, now: Timestamp, plan: &mut Plan) {
-    let Some(deployment) = world.get::<Deployment>(&key.namespace, &key.name).filter(|_| plan.writes.is_empty()) else {
-        return;
-    };
-    let mut body = deployment.clone();
-    body.metadata.annotations.get_or_insert_default().insert("synced".into(), now.to_string());
-    plan.writes.push(Write::Update(body.into_body()));
+    let Some(deployment) = world.get::<Deployment>(&key.namespace, &key.name) else { return };
     plan.wake_by(now + SignedDuration::from_secs(60));
+    if plan.writes.is_empty() {
+        let mut body = deployment.clone();
+        body.metadata.annotations.get_or_insert_default().insert("synced".into(), now.to_string());
+        plan.writes.push(Write::Update(body.into_body()));
+    }
 }
 
 fn take_oldest(key: &Key, world: &Snapshot, plan: &mut Plan) {
