@@ -142,8 +142,7 @@ pub async fn targets(session: &mut Session, ask: &Ask) -> Result<Vec<Target>> {
     if by_slash {
         return ask.words.iter().map(|word| slash(&discovery, word, ask, &current)).collect();
     }
-    if let Some(word) = ask.words.iter().skip(1).find(|word| word.contains('/')) {
-        let _ = word;
+    if ask.words.iter().skip(1).any(|word| word.contains('/')) {
         return Err(Error::told(
             "there is no need to specify a resource type as a separate argument when passing arguments in resource/name form (e.g. 'kubectl get resource/<resource_name>' instead of 'kubectl get resource resource/<resource_name>'",
         ));

@@ -139,11 +139,11 @@ fn masked_word(word: &str) -> String {
         (part.len() == 5 || (7..=10).contains(&part.len()))
             && part.chars().all(|letter| "bcdfghjklmnpqrstvwxz2456789".contains(letter))
     };
-    if parts.iter().skip(1).any(|part| random(&part)) || parts.len() == 1 && word.len() >= 7 && random(&word) {
+    if parts.iter().skip(1).any(&random) || parts.len() == 1 && word.len() >= 7 && random(&word) {
         let masked: Vec<&str> = parts
             .iter()
             .enumerate()
-            .map(|(index, part)| if random(&part) && (index > 0 || parts.len() == 1) { "RANDOM" } else { *part })
+            .map(|(index, part)| if random(part) && (index > 0 || parts.len() == 1) { "RANDOM" } else { *part })
             .collect();
         return masked.join("-");
     }

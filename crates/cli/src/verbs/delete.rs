@@ -99,8 +99,7 @@ pub async fn run(session: &mut Session, options: Options) -> Result<()> {
     if options.force && grace(&options) == 0 {
         session.warn("Warning: Immediate deletion does not wait for confirmation that the running resource has been terminated. The resource may continue to run on the cluster indefinitely.")?;
     }
-    if let Some(cluster_wide) = found.iter().find(|item| item.namespace.is_none() && session.namespace_given()) {
-        let _ = cluster_wide;
+    if session.namespace_given() && found.iter().any(|item| item.namespace.is_none()) {
         session.warn("Warning: deleting cluster-scoped resources, not scoped to the provided namespace")?;
     }
     let mut gone = Vec::new();

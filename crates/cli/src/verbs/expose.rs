@@ -74,7 +74,6 @@ pub async fn run(session: &mut Session, options: Options) -> Result<()> {
 }
 
 fn service(session: &Session, options: &Options, object: &Value) -> Result<Value> {
-    let kind = object.text("kind");
     let selector = match &options.selector {
         Some(text) => labels(text)?,
         None => selector_of(object)?,
@@ -108,7 +107,6 @@ fn service(session: &Session, options: &Options, object: &Value) -> Result<Value
     if let Some(address) = &options.external_ip {
         spec["externalIPs"] = json!([address]);
     }
-    let _ = kind;
     let mut service = json!({
         "apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": spec, "status": {"loadBalancer": {}},
     });
