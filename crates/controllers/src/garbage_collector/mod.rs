@@ -33,9 +33,11 @@ pub fn wakes(change: &Change, world: &Snapshot, wake: &mut dyn FnMut(Key)) {
     let leaves = |object: &Object| has_gone_foreground(object.meta()) || is_orphaning(object.meta());
     if leaves(after) && !before.is_some_and(leaves) {
         wake(after.key());
-        if has_gone_foreground(after.meta()) {
-            world.dependents(after.uid()).for_each(|dependent| wake(dependent.key()));
-        }
+    }
+    // Also when it was to leave its dependents behind at first, and somebody thought better of it.
+    if has_gone_foreground(after.meta()) && !before.is_some_and(|before| has_gone_foreground(before.meta())) {
+        wake(after.key());
+        world.dependents(after.uid()).for_each(|dependent| wake(dependent.key()));
     }
     let owners_before = before.and_then(|before| before.meta().owner_references.as_ref());
     if owners_before != after.meta().owner_references.as_ref() {
