@@ -20,6 +20,8 @@
 //!
 //! It never starts a pager, never asks where kubectl does not, and never swallows a flag: what is not supported is refused.
 
+// Doc comments of arguments are help texts: `PORT[:TARGET]` there is no link.
+#![allow(rustdoc::broken_intra_doc_links, rustdoc::invalid_html_tags, rustdoc::bare_urls)]
 // Streams to the user are written by one thread; nothing here crosses threads.
 #![allow(clippy::await_holding_refcell_ref)]
 
