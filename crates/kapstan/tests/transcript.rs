@@ -144,7 +144,7 @@ impl Masks {
         let mut lines: Vec<String> = lines.iter().map(|line| self.words(line)).collect();
         let is_header = |line: &String| cells(line).iter().any(|cell| matches!(*cell, "AGE" | "Age"));
         let table = lines.iter().position(is_header).unwrap_or(lines.len());
-        lines[..table].iter_mut().for_each(|line| *line = time(line));
+        lines[..table].iter_mut().for_each(|line| *line = replica_sets(&time(line)));
         lines[table..].iter_mut().for_each(|line| *line = ages(line));
         align(&mut lines[table..]);
         lines
@@ -218,6 +218,16 @@ fn is_digest(text: &str) -> bool {
 /// The cells of a table's row; two spaces or more are between them.
 fn cells(line: &str) -> Vec<&str> {
     line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect()
+}
+
+/// Old ReplicaSets by name: kubectl has them by age, and those of the same second by their random hash.
+fn replica_sets(line: &str) -> String {
+    let Some(listed) = line.strip_prefix("OldReplicaSets:") else { return line.to_owned() };
+    let mut listed: Vec<&str> = listed.trim().split("), ").map(|one| one.trim_end_matches(')')).collect();
+    listed.sort_unstable();
+    let listed: Vec<String> =
+        listed.iter().map(|one| if one.contains('(') { format!("{one})") } else { (*one).into() }).collect();
+    format!("OldReplicaSets:  {}", listed.join(", "))
 }
 
 /// Masks ages in a table's row: `5m3s`, `3s (x2 over 5m)`, `1 (3s ago)`.
