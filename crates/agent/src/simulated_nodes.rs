@@ -46,8 +46,9 @@ use crate::{
 const IN_FLIGHT: usize = 128;
 /// How often the nodes show that they live: all at once, so that the server is woken once.
 const HEARTBEAT: Duration = Duration::from_secs(20);
-/// Wait before a refused write is tried again.
-const RETRY: SignedDuration = SignedDuration::from_millis(200);
+/// Wait before a refused write is tried again; twice as long after each further one, up to `RETRY_LONGEST`.
+const RETRY_FIRST: SignedDuration = SignedDuration::from_millis(200);
+const RETRY_LONGEST: SignedDuration = SignedDuration::from_secs(15);
 /// Steps that may follow each other at once; more is a mistake in the plan.
 const PLANS_IN_A_ROW: usize = 100;
 /// The pods' network: 10.244.0.0/16.
@@ -206,6 +207,7 @@ struct SimulatedPod {
     due: Vec<(Timestamp, Due)>,
     wake_at: Option<Timestamp>,
     not_before: Option<Timestamp>,
+    retry_wait: SignedDuration,
 }
 
 /// What the pod was when it was last decoded.
@@ -358,6 +360,7 @@ impl Fleet {
             due: Vec::new(),
             wake_at: None,
             not_before: None,
+            retry_wait: RETRY_FIRST,
         };
         for container in ran.into_iter().flat_map(|ran| ran.containers) {
             self.live(&mut known, &container);
@@ -398,12 +401,16 @@ impl Fleet {
             What::Written(hash, answer) => {
                 known.writing = false;
                 match answer {
-                    Ok(()) => known.written = hash,
+                    Ok(()) => {
+                        known.written = hash;
+                        known.retry_wait = RETRY_FIRST;
+                    }
                     // The watch says so, too.
                     Err(ReportError::Gone) => return,
                     Err(error) => {
                         tracing::debug!("a write for pod {uid} was not taken, trying again: {error}");
-                        known.not_before = Some(now + RETRY);
+                        known.not_before = Some(now + known.retry_wait);
+                        known.retry_wait = (known.retry_wait * 2).min(RETRY_LONGEST);
                     }
                 }
             }
