@@ -16,19 +16,23 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Longest wait: a server that accepts nothing for so long is not going to, nor is a client that acknowledges nothing.
-const LONGEST: Duration = Duration::from_millis(500);
-/// Between two looks.
-const PAUSE: Duration = Duration::from_millis(1);
+/// Longest wait for a server to accept: one that does not for so long is not going to. On a busy machine a pod without
+/// requests for cpu comes last, and may well not run for a second.
+const ACCEPTS_WITHIN: Duration = Duration::from_secs(5);
+/// Longest wait for a client to acknowledge what it was sent.
+const ACKNOWLEDGES_WITHIN: Duration = Duration::from_millis(500);
+/// Between the first two looks; twice as long after each further one, up to `PAUSE_LONGEST`.
+const PAUSE_FIRST: Duration = Duration::from_millis(1);
+const PAUSE_LONGEST: Duration = Duration::from_millis(16);
 
 /// Waits until nothing is left to accept in the network namespace of process `pid`.
 pub async fn wait_accepted(pid: i32, deadline: Duration) {
-    wait(pid, deadline, unaccepted).await;
+    wait(pid, deadline.min(ACCEPTS_WITHIN), unaccepted).await;
 }
 
 /// Waits until everything that ended processes have sent was acknowledged, in the network namespace of process `pid`.
 pub async fn wait_delivered(pid: i32) {
-    wait(pid, LONGEST, undelivered).await;
+    wait(pid, ACKNOWLEDGES_WITHIN, undelivered).await;
 }
 
 /// Whether somebody in the network namespace of process `pid` listens on every one of `ports`, not for itself alone.
@@ -48,9 +52,11 @@ fn listening_port(line: &str) -> Option<u16> {
 }
 
 async fn wait(pid: i32, deadline: Duration, open: fn(&Socket) -> usize) {
-    let end = Instant::now() + deadline.min(LONGEST);
+    let end = Instant::now() + deadline;
+    let mut pause = PAUSE_FIRST;
     while look(pid, open) > 0 && Instant::now() < end {
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(PAUSE_LONGEST);
     }
 }
 

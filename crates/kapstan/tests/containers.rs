@@ -4,7 +4,7 @@
 //! there everything it started ends, however the test ends. They need root and the images of `cargo xtask images`.
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::Command;
@@ -343,7 +343,8 @@ fn request(address: SocketAddr, keep: bool, kept: Option<TcpStream>) -> Result<(
     let mut buffer = [0; 16 << 10];
     loop {
         let count = match stream.read(&mut buffer) {
-            Ok(0) | Err(_) if answer.is_empty() => return Err(Failure::Closed),
+            Ok(0) if answer.is_empty() => return Err(Failure::Closed),
+            Err(error) if answer.is_empty() && error.kind() == ErrorKind::ConnectionReset => return Err(Failure::Closed),
             Ok(0) => return Err(Failure::Other("the answer was cut off".into())),
             Ok(count) => count,
             Err(error) => return Err(other(error)),

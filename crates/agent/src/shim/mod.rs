@@ -359,7 +359,7 @@ fn enter_sandbox(config: &ShimConfig) -> nix::Result<()> {
 
 #[expect(unsafe_code, reason = "signal(2): signals are only ignored")]
 fn watch_children() -> nix::Result<SignalFd> {
-    for ignored in process::CHANGED_SIGNALS {
+    for ignored in [Signal::SIGPIPE, Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
         // SAFETY: ignoring installs no handler.
         unsafe { signal(ignored, SigHandler::SigIgn) }?;
     }

@@ -34,9 +34,6 @@ use std::{
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// How soon the kernel ends a process when memory runs out.
 pub const OOM_SCORE: &str = "/proc/self/oom_score_adj";
-/// Signals whose handling the shim changes for itself.
-pub const CHANGED_SIGNALS: [Signal; 4] = [Signal::SIGPIPE, Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP];
-
 /// A process's three first files.
 pub struct Stdio {
     /// Standard input.
@@ -198,9 +195,11 @@ fn open_stdio(process: &Process, stdio: &Stdio) -> nix::Result<()> {
     Ok(())
 }
 
+/// All of them: what the shim ignores, and what whoever started the node ignored (a shell does with SIGQUIT, of programs
+/// in the background), would else stay ignored in the container for good.
 #[expect(unsafe_code, reason = "signal(2): only default handlers are set")]
 fn reset_signals() -> nix::Result<()> {
-    for changed in CHANGED_SIGNALS {
+    for changed in Signal::iterator().filter(|signal| !matches!(signal, Signal::SIGKILL | Signal::SIGSTOP)) {
         // SAFETY: the default action is no handler of ours.
         unsafe { signal(changed, SigHandler::SigDfl) }?;
     }

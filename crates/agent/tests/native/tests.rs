@@ -266,6 +266,7 @@ async fn volumes(mut room: Room) {
 }
 
 async fn the_image_says_which_signal_stops(room: Room) {
+    ignore_quit();
     let (pod, _) = room.start_pod("web").await;
     let line = "trap 'echo quit; exit 3' QUIT; trap 'echo term; exit 4' TERM; trap 'echo user; exit 5' USR1; echo up; while :; do sleep 0.01; done";
     let mut spec = room.shell(&pod, line);
@@ -562,6 +563,14 @@ async fn stopping_leaves_nothing(room: Room) {
         assert_eq!(fs::read_dir(data.join(folder)).unwrap().count(), 0, "{folder}");
     }
     assert!(spec.log_path.exists(), "the log stays");
+}
+
+/// As a shell does for what it runs in the background; containers must not inherit it.
+#[expect(unsafe_code, reason = "signal(2): a signal is only ignored")]
+fn ignore_quit() {
+    // SAFETY: no handler of ours is installed.
+    unsafe { nix::sys::signal::signal(nix::sys::signal::Signal::SIGQUIT, nix::sys::signal::SigHandler::SigIgn) }
+        .unwrap();
 }
 
 async fn many_at_once(room: Room) {
