@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::cluster::{Cluster, Kubectl, PATIENCE, Setup, eventually, kapstan, skipped};
 
@@ -297,6 +297,7 @@ fn client(address: SocketAddr, keep: bool, seen: &Mutex<Seen>, stop: &AtomicBool
     let mut kept: Option<TcpStream> = None;
     while !stop.load(SeqCst) {
         let reused = kept.is_some();
+        let begun = Instant::now();
         let outcome = request(address, keep, kept.take());
         let mut seen = seen.lock().unwrap();
         match outcome {
@@ -305,7 +306,8 @@ fn client(address: SocketAddr, keep: bool, seen: &Mutex<Seen>, stop: &AtomicBool
             Err(Failure::Closed) if reused => {}
             Err(failure) => {
                 seen.sent += 1;
-                seen.failures.push(format!("{failure:?}"));
+                let connection = if reused { "kept" } else { "new" };
+                seen.failures.push(format!("{failure:?} on a {connection} connection after {:?}", begun.elapsed()));
             }
             Ok((version, connection)) => {
                 seen.sent += 1;
@@ -344,7 +346,9 @@ fn request(address: SocketAddr, keep: bool, kept: Option<TcpStream>) -> Result<(
     loop {
         let count = match stream.read(&mut buffer) {
             Ok(0) if answer.is_empty() => return Err(Failure::Closed),
-            Err(error) if answer.is_empty() && error.kind() == ErrorKind::ConnectionReset => return Err(Failure::Closed),
+            Err(error) if answer.is_empty() && error.kind() == ErrorKind::ConnectionReset => {
+                return Err(Failure::Closed);
+            }
             Ok(0) => return Err(Failure::Other("the answer was cut off".into())),
             Ok(count) => count,
             Err(error) => return Err(other(error)),
