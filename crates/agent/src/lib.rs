@@ -27,4 +27,5 @@ pub mod specs;
 pub mod status;
 #[cfg(test)]
 mod story;
+pub mod usage;
 pub mod volumes;

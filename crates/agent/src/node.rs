@@ -35,6 +35,7 @@ use crate::{
     registration::{self, Capacity, LEASE_SECONDS, Machine, Registration},
     runtime::{Exited, PodSeen, Runtime},
     specs::Dns,
+    usage,
 };
 
 /// How often the node shows that it lives.
@@ -99,6 +100,7 @@ async fn serve(
     let mut beside = JoinSet::new();
     let registration = config.registration(runtime.is_simulated());
     beside.spawn(heartbeat(client.clone(), registration));
+    beside.spawn(usage::report_of(client.clone(), config.name.clone(), runtime.clone()));
     let own = applied.map(|applied| (config.name.clone(), applied));
     let shop = Arc::new(Workshop {
         drained: (!runtime.is_simulated()).then(|| Drained::start(client.clone(), own)),

@@ -78,7 +78,8 @@ pub async fn delete(client: &Client, pod: &Pod) -> Result<(), ReportError> {
     }
 }
 
-async fn send(client: &Client, request: http::Request<Vec<u8>>) -> Result<(), ReportError> {
+/// Sends a request; its answer is only looked at for whether it was taken.
+pub async fn send(client: &Client, request: http::Request<Vec<u8>>) -> Result<(), ReportError> {
     use http_body_util::BodyExt;
     let answer = client.send(request.map(kube::client::Body::from)).await;
     let answer = answer.map_err(|error| ReportError::Again(error.to_string()))?;

@@ -13,6 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use api::usage::{ContainerUsage, NodeUsage, PodUsage, Report, Used};
 use futures::{StreamExt, stream};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{LifecycleHandler, Node, Pod};
@@ -40,6 +41,7 @@ use crate::{
         simulated::{Addresses, IMAGE_BYTES, container_id, image_id, meant_to_end, unpullable},
     },
     status::{Conditions, Host, bare_id, status},
+    usage,
 };
 
 /// Requests on their way at once; each takes a connection where HTTP/2 is not spoken.
@@ -49,6 +51,12 @@ const HEARTBEAT: Duration = Duration::from_secs(20);
 /// Wait before a refused write is tried again; twice as long after each further one, up to `RETRY_LONGEST`.
 const RETRY_FIRST: SignedDuration = SignedDuration::from_millis(200);
 const RETRY_LONGEST: SignedDuration = SignedDuration::from_secs(15);
+/// How often what is used is reported, where there are few pods.
+const USAGE_PERIOD: Duration = Duration::from_secs(5);
+/// More pods than this are reported only every third time.
+const FEW_PODS: usize = 2_000;
+/// What a node without pods uses.
+const IDLE: Used = Used { cpu_nano: 50_000_000, memory_bytes: 512 << 20 };
 /// Steps that may follow each other at once; more is a mistake in the plan.
 const PLANS_IN_A_ROW: usize = 100;
 /// The pods' network: 10.244.0.0/16.
@@ -274,7 +282,40 @@ impl Fleet {
         }
     }
 
+    /// What the profile says that the nodes and their pods use.
+    fn used(&self) -> Vec<Report> {
+        let at_ms = Timestamp::now().as_millisecond();
+        let window_ms = u32::try_from(self.usage_period().as_millis()).unwrap_or(u32::MAX);
+        let report = |node: &SimulatedNode| Report {
+            node: node.name.to_string(),
+            usage: NodeUsage { at_ms, window_ms, used: IDLE, pods: Vec::new() },
+        };
+        let mut reports: Vec<Report> = self.nodes.iter().map(report).collect();
+        for (uid, pod) in &self.pods {
+            let running = pod.seen.containers.iter().filter(|container| container.running.is_some());
+            let containers =
+                running.map(|it| ContainerUsage { name: it.name.clone(), used: self.profile.used(&it.wanted_image) });
+            let containers: Vec<ContainerUsage> = containers.collect();
+            let usage = &mut reports[pod.node].usage;
+            for container in &containers {
+                usage.used.cpu_nano += container.used.cpu_nano;
+                usage.used.memory_bytes += container.used.memory_bytes;
+            }
+            if !containers.is_empty() {
+                usage.pods.push(PodUsage { uid: uid.to_string(), containers });
+            }
+        }
+        reports
+    }
+
+    fn usage_period(&self) -> Duration {
+        if self.pods.len() <= FEW_PODS { USAGE_PERIOD } else { 3 * USAGE_PERIOD }
+    }
+
     async fn run(mut self) {
+        let report = tokio::time::sleep(USAGE_PERIOD);
+        tokio::pin!(report);
+        let mut reporting = JoinSet::new();
         let pods: Api<LazyPod> = Api::all(self.client.clone());
         let bound = watcher::Config::default().fields("spec.nodeName!=");
         let mut events = watcher(pods, bound).default_backoff().boxed();
@@ -291,6 +332,13 @@ impl Fleet {
                     Err(error) => tracing::error!("a task of the simulated nodes broke down: {error}"),
                 },
                 () = tokio::time::sleep_until(sleep.into()) => self.wake(),
+                () = &mut report => {
+                    report.as_mut().reset((Instant::now() + self.usage_period()).into());
+                    // One that still hangs tells what is outdated.
+                    reporting.abort_all();
+                    reporting.spawn(usage::send_all(self.client.clone(), self.used()));
+                }
+                Some(_) = reporting.join_next(), if !reporting.is_empty() => {}
             }
         }
     }

@@ -21,6 +21,7 @@ pub mod selector;
 pub mod snapshot;
 pub mod status;
 pub mod template_hash;
+pub mod usage;
 pub mod validate;
 
 pub use kinds::{Body, Kind, Typed};
@@ -28,3 +29,4 @@ pub use object::{Change, Key, Object};
 pub use plan::{Context, EventNote, EventType, Plan, Propagation, Write};
 pub use snapshot::Snapshot;
 pub use status::{Cause, Refusal};
+pub use usage::Usage;

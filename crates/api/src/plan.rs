@@ -4,6 +4,7 @@ use jiff::Timestamp;
 
 use crate::object::{Body, Key};
 use crate::status::Refusal;
+use crate::usage::Usage;
 
 /// The outcome of one decision.
 #[derive(Clone, Debug, Default)]
@@ -39,6 +40,8 @@ pub struct Context<'a> {
     pub now: Timestamp,
     /// The write of this key's last plan that was refused, if one was.
     pub refused: Option<&'a Refusal>,
+    /// What nodes and pods use.
+    pub usage: &'a Usage,
 }
 
 /// In the message of a [`Write::Event`]: the name of the object last created by the same plan.

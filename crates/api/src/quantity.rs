@@ -66,6 +66,11 @@ impl Amount {
         Self { nanos: i128::from(milli) * NANOS_PER_MILLI, form: Form::Decimal }
     }
 
+    /// So many billionths, written in decimal form.
+    pub fn from_nano(nano: i64) -> Self {
+        Self { nanos: i128::from(nano), form: Form::Decimal }
+    }
+
     /// A number of bytes, written in binary form.
     pub fn bytes(value: i64) -> Self {
         Self { nanos: i128::from(value) * NANOS, form: Form::Binary }

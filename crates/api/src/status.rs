@@ -4,6 +4,7 @@
 
 use serde_json::{Value, json};
 
+use crate::kinds::KindInfo;
 use crate::object::{Key, Kind};
 
 /// Why a request was refused.
@@ -60,9 +61,13 @@ impl Refusal {
         }
     }
 
-    fn about(mut self, kind: Kind, name: &str) -> Refusal {
-        self.group = kind.info().group;
-        self.kind = kind.info().plural.to_owned();
+    fn about(self, kind: Kind, name: &str) -> Refusal {
+        self.about_resource(kind.info(), name)
+    }
+
+    fn about_resource(mut self, info: &'static KindInfo, name: &str) -> Refusal {
+        self.group = info.group;
+        self.kind = info.plural.to_owned();
         self.name = name.to_owned();
         self
     }
@@ -79,13 +84,18 @@ impl Refusal {
 
     /// 403 for an action on a kind; `why` ends the sentence.
     pub fn forbidden(kind: Kind, name: &str, why: impl std::fmt::Display) -> Refusal {
-        let resource = kind.info().resource();
+        Refusal::forbidden_resource(kind.info(), name, why)
+    }
+
+    /// As [`Refusal::forbidden`], of what is served but not stored.
+    pub fn forbidden_resource(info: &'static KindInfo, name: &str, why: impl std::fmt::Display) -> Refusal {
+        let resource = info.resource();
         let message = if name.is_empty() {
             format!("{resource} is forbidden: {why}")
         } else {
             format!("{resource} \"{name}\" is forbidden: {why}")
         };
-        Refusal::new(403, "Forbidden", message).about(kind, name)
+        Refusal::new(403, "Forbidden", message).about_resource(info, name)
     }
 
     /// 404: no such object.

@@ -15,7 +15,9 @@ use std::fmt::Write as _;
 
 use api::plan::CREATED;
 use api::template_hash::POD_TEMPLATE_HASH_LABEL;
-use api::{Body, Change, Context, EventNote, Key, Kind, Object, Plan, Propagation, Refusal, Snapshot, Typed, Write};
+use api::{
+    Body, Change, Context, EventNote, Key, Kind, Object, Plan, Propagation, Refusal, Snapshot, Typed, Usage, Write,
+};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus, ReplicaSet};
 use k8s_openapi::api::batch::v1::JobStatus;
@@ -37,6 +39,8 @@ pub struct World {
     pub snapshot: Snapshot,
     /// The time.
     pub now: Timestamp,
+    /// What pods use.
+    pub usage: Usage,
     /// Messages of events, in order.
     pub events: Vec<String>,
     /// Refuses writes.
@@ -57,6 +61,7 @@ impl World {
         let mut world = World {
             snapshot: Snapshot::default(),
             now: "2026-01-01T12:00:00Z".parse().unwrap(),
+            usage: Usage::default(),
             events: Vec::new(),
             door: |_, _| None,
             check: |_, _, _, _| {},
@@ -184,7 +189,7 @@ impl World {
     pub fn plan(&self, who: Controller, kind: Kind, name: &str) -> Plan {
         let key = Key::new(kind, if kind.namespaced() { "default" } else { "" }, name);
         let refused = self.refusals.get(&(who, key.clone()));
-        reconcile(who, &key, &self.snapshot, &Context { now: self.now, refused })
+        reconcile(who, &key, &self.snapshot, &Context { now: self.now, refused, usage: &self.usage })
     }
 
     /// Notes that the last plan of a decision was refused.
@@ -232,7 +237,7 @@ impl World {
 
     fn decide(&mut self, decision: (Controller, Key)) -> usize {
         let refused = self.refusals.get(&decision).cloned();
-        let context = Context { now: self.now, refused: refused.as_ref() };
+        let context = Context { now: self.now, refused: refused.as_ref(), usage: &self.usage };
         let plan = reconcile(decision.0, &decision.1, &self.snapshot, &context);
         self.alarms.remove(&decision);
         if let Some(time) = plan.wake_at {

@@ -15,6 +15,7 @@ mod demo;
 mod fourth_seed;
 mod identity;
 mod jobs;
+mod metering;
 mod raw;
 mod reads;
 mod rolling_update;

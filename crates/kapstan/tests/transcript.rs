@@ -15,7 +15,8 @@ use std::time::Duration;
 use crate::cluster::{Cluster, Kubectl, PATIENCE, eventually};
 
 /// Commands that change nothing.
-const LOOKS: [&str; 4] = ["kubectl get ", "kubectl describe ", "kubectl rollout history ", "kubectl logs "];
+const LOOKS: [&str; 5] =
+    ["kubectl get ", "kubectl describe ", "kubectl rollout history ", "kubectl logs ", "kubectl top "];
 /// What newer versions of kubectl add to the name of what they deleted.
 const DELETED_FROM: &str = " from default namespace";
 /// What kubectl says beside the matter.

@@ -285,7 +285,7 @@ fn whose_pods_are_placed() {
 fn decide_at(world: &Snapshot, kind: Kind, name: &str) -> Plan {
     let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
     let namespace = if kind == Kind::Node { "" } else { "default" };
-    decide(&Key::new(kind, namespace, name), world, &Context { now, refused: None })
+    decide(&Key::new(kind, namespace, name), world, &Context { now, refused: None, usage: &api::Usage::default() })
 }
 
 fn show(plan: &Plan) -> String {

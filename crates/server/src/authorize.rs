@@ -2,7 +2,8 @@
 //!
 //! Upstream: `plugin/pkg/auth/authorizer/rbac`. Deny is the default; members of `system:masters` may do anything.
 
-use api::{Kind, Refusal, Snapshot};
+use api::kinds::KindInfo;
+use api::{Refusal, Snapshot};
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding, RoleRef, Subject};
 
 /// Who asks.
@@ -26,8 +27,8 @@ impl User {
 pub struct Attributes<'a> {
     /// `get`, `list`, `create` …
     pub verb: &'a str,
-    /// The kind.
-    pub kind: Kind,
+    /// The resource: a stored kind's row, or that of what is served without being stored.
+    pub info: &'static KindInfo,
     /// Name of the subresource, empty for none.
     pub subresource: &'a str,
     /// Namespace, empty for the whole cluster.
@@ -41,7 +42,7 @@ pub fn authorize(world: &Snapshot, user: &User, asked: &Attributes) -> Result<()
     if user.groups.iter().any(|group| group == "system:masters") || allowed(world, user, asked) {
         return Ok(());
     }
-    let info = asked.kind.info();
+    let info = asked.info;
     let resource = if asked.subresource.is_empty() {
         info.plural.to_owned()
     } else {
@@ -56,7 +57,7 @@ pub fn authorize(world: &Snapshot, user: &User, asked: &Attributes) -> Result<()
         "User \"{}\" cannot {} resource \"{resource}\" in API group \"{}\" {place}",
         user.name, asked.verb, info.group
     );
-    Err(Refusal::forbidden(asked.kind, asked.name, why))
+    Err(Refusal::forbidden_resource(info, asked.name, why))
 }
 
 fn allowed(world: &Snapshot, user: &User, asked: &Attributes) -> bool {
@@ -95,7 +96,7 @@ fn rules<'a>(world: &'a Snapshot, role: &RoleRef, namespace: &str) -> &'a [Polic
 }
 
 fn allows(rule: &PolicyRule, asked: &Attributes) -> bool {
-    let info = asked.kind.info();
+    let info = asked.info;
     let has = |list: Option<&Vec<String>>, wanted: &str| {
         list.into_iter().flatten().any(|entry| entry == "*" || entry == wanted)
     };

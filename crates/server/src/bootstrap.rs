@@ -46,9 +46,10 @@ fn roles() -> Vec<(Kind, &'static str, Value)> {
         "replicationcontrollers", "replicationcontrollers/scale", "replicationcontrollers/status", "daemonsets", "daemonsets/status",
         "statefulsets", "statefulsets/scale", "statefulsets/status", "controllerrevisions", "jobs", "jobs/status",
         "cronjobs", "cronjobs/status", "endpointslices"
-    ], "verbs": ["get", "list", "watch"] }]);
+    ], "verbs": ["get", "list", "watch"] }, { "apiGroups": ["metrics.k8s.io"], "resources": ["nodes", "pods"], "verbs": ["get", "list"] }]);
     let write = json!([
         read[0],
+        read[1],
         { "apiGroups": workloads, "resources": [
             "configmaps", "secrets", "events", "pods", "services", "serviceaccounts", "deployments", "deployments/scale",
             "replicasets", "replicasets/scale", "replicationcontrollers", "replicationcontrollers/scale", "daemonsets",

@@ -12,6 +12,7 @@ pub mod door;
 mod events;
 mod http;
 mod listen;
+mod measured;
 mod metrics;
 pub mod minds;
 mod nodes;
@@ -204,6 +205,7 @@ fn start_writer(store: Store, recovered: Recovered, stopping: watch::Receiver<bo
     let published = Arc::new(Published::new(world.clone(), compacted, history));
     let metrics = Arc::new(metrics::Metrics::default());
     let why = Arc::new(why::Whys::default());
+    let measured = Arc::new(measured::Measured::default());
     let (writer, requests) = sync_channel(limits::WAITING_REQUESTS);
     let (committer, turns) = sync_channel(limits::TURNS_IN_FLIGHT);
     let committing = {
@@ -219,8 +221,8 @@ fn start_writer(store: Store, recovered: Recovered, stopping: watch::Receiver<bo
         })
     };
     let deciding = {
-        let why = why.clone();
-        named("writer", move || writer::run(Writer::new(world, Ids::from_os(), why), requests, committer))
+        let (why, measured) = (why.clone(), measured.clone());
+        named("writer", move || writer::run(Writer::new(world, Ids::from_os(), why), requests, committer, &measured))
     };
     let gate = Gate {
         published,
@@ -228,6 +230,7 @@ fn start_writer(store: Store, recovered: Recovered, stopping: watch::Receiver<bo
         nodes: Arc::new(Nodes::default()),
         pages: Arc::new(pages::Pages::default()),
         why,
+        measured,
         metrics,
         stopping,
     };

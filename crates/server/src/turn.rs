@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use api::plan::CREATED;
 use api::{
-    Body, Change, Context, EventNote, EventType, Key, Kind, Object, Plan, Propagation, Refusal, Snapshot, Write,
+    Body, Change, Context, EventNote, EventType, Key, Kind, Object, Plan, Propagation, Refusal, Snapshot, Usage, Write,
 };
 use api::{limits, status};
 use controllers::Controller;
@@ -91,6 +91,7 @@ const BACK_OFF_LONGEST: Duration = Duration::from_secs(60);
 #[derive(Clone)]
 pub struct Writer {
     world: Snapshot,
+    usage: Usage,
     ids: Ids,
     recorder: Recorder,
     /// Decisions of this wave and of the next. A wave runs in the order of [`Decision`], so that what settles how many
@@ -123,6 +124,7 @@ impl Writer {
             why,
             minds,
             world,
+            usage: Usage::default(),
         };
         let mut woken = Vec::new();
         controllers::wake_all(&writer.world, &mut |who, key| woken.push(Decision::Control(who, key)));
@@ -139,6 +141,11 @@ impl Writer {
         self.decide(&mut turn, now);
         turn.world = self.world.clone();
         turn
+    }
+
+    /// What nodes and pods use, for the decisions of the turns to come.
+    pub fn observe(&mut self, usage: Usage) {
+        self.usage = usage;
     }
 
     /// True if decisions are left over that no request has to come for.
@@ -318,8 +325,8 @@ impl Writer {
     fn decide_one(&mut self, turn: &mut Turn, decision: Decision, now: Timestamp) {
         let plan = {
             let refused = self.setbacks.get(&decision).map(|setback| &setback.refusal);
-            let context = Context { now, refused };
             let (world, minds) = (&self.world, &self.minds);
+            let context = Context { now, refused, usage: &self.usage };
             catch_unwind(AssertUnwindSafe(|| match &decision {
                 Decision::Control(who, key) => minds.control(*who, key, world, &context),
                 Decision::Schedule(key) => minds.schedule(key, world, &context),

@@ -6,13 +6,14 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use crate::commit::Turn;
+use crate::measured::Measured;
 use crate::turn::{Request, Writer};
 
 /// How often the writer looks for outdated events, and how long it waits at most.
 const HOUSEKEEPING: Duration = Duration::from_secs(10);
 
 /// Takes turns until the requests end or the committer stops.
-pub fn run(mut writer: Writer, requests: Receiver<Request>, committer: SyncSender<Turn>) {
+pub fn run(mut writer: Writer, requests: Receiver<Request>, committer: SyncSender<Turn>, measured: &Measured) {
     let mut kept_house = Instant::now();
     loop {
         let mut first = match next_request(&writer, &requests) {
@@ -21,6 +22,7 @@ pub fn run(mut writer: Writer, requests: Receiver<Request>, committer: SyncSende
             Err(RecvTimeoutError::Disconnected) => return,
         };
         let now = clock();
+        writer.observe(measured.usage());
         let turn = writer.take_turn(&mut || first.take().or_else(|| requests.try_recv().ok()), now);
         if !hand_over(turn, &committer) {
             return;

@@ -8,6 +8,8 @@ use std::{net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use k8s_openapi::api::core::v1::Pod;
 
+use crate::shim::cgroup::Spent;
+
 pub mod native;
 pub mod profile;
 pub mod simulated;
@@ -189,6 +191,19 @@ pub struct ExecResult {
     pub output: String,
 }
 
+/// What a running container has spent so far.
+#[derive(Clone, Debug)]
+pub struct ContainerSpent {
+    /// The pod.
+    pub pod_uid: String,
+    /// Name within the pod.
+    pub name: String,
+    /// The instance's id: another instance begins to count anew.
+    pub id: String,
+    /// How much.
+    pub spent: Spent,
+}
+
 /// An image on the node.
 #[derive(Clone, Debug)]
 pub struct ImageSeen {
@@ -351,6 +366,14 @@ impl Runtime {
             && let Some(pid) = native.process_of(uid).await
         {
             crate::sockets::wait_delivered(pid).await;
+        }
+    }
+
+    /// What the containers that run have spent so far.
+    pub async fn spent(&self) -> Vec<ContainerSpent> {
+        match self {
+            Runtime::Native(native) => native.spent().await,
+            Runtime::Simulated(simulated) => simulated.spent(),
         }
     }
 

@@ -18,10 +18,15 @@
 //!   runTime: 10s              # ends by itself with exitCode (0)
 //! - image: "*:sick"
 //!   neverReady: true
+//! - image: "busy:*"
+//!   cpu: 250m                 # what a running container uses (10m)
+//!   memory: 64Mi              # … and holds (24Mi)
 //! events: false               # write the kubelet's events
 //! drain: false                # wait for proxies before a pod is stopped, as real nodes do
 //! ```
 
+use api::quantity::Amount;
+use api::usage::Used;
 use jiff::SignedDuration;
 use serde::Deserialize;
 
@@ -57,7 +62,15 @@ pub struct Entry {
     #[serde(deserialize_with = "some_duration")]
     run_time: Option<SignedDuration>,
     exit_code: Option<i32>,
+    #[serde(deserialize_with = "some_amount")]
+    cpu: Option<Amount>,
+    #[serde(deserialize_with = "some_amount")]
+    memory: Option<Amount>,
 }
+
+/// What a container uses where its image says nothing.
+const CPU_MILLI: i64 = 10;
+const MEMORY_BYTES: i64 = 24 << 20;
 
 /// What one container does.
 #[derive(Clone, Debug, PartialEq)]
@@ -99,6 +112,21 @@ impl Profile {
             stop: entry.stop_time,
             life,
         }
+    }
+
+    /// What a running container of `image` uses.
+    pub fn used(&self, image: &str) -> Used {
+        let entry = self.images.iter().find(|entry| matches(&entry.image, image));
+        entry.map_or_else(|| Entry::default().used(), Entry::used)
+    }
+}
+
+impl Entry {
+    fn used(&self) -> Used {
+        let (cpu, memory) =
+            (self.cpu.map_or(CPU_MILLI, Amount::milli), self.memory.map_or(MEMORY_BYTES, Amount::value));
+        let positive = |number: i64| u64::try_from(number).unwrap_or(0);
+        Used { cpu_nano: positive(cpu).saturating_mul(1_000_000), memory_bytes: positive(memory) }
     }
 }
 
@@ -145,6 +173,21 @@ fn duration<'de, D: serde::Deserializer<'de>>(input: D) -> Result<SignedDuration
     .map_err(serde::de::Error::custom)
 }
 
+fn some_amount<'de, D: serde::Deserializer<'de>>(input: D) -> Result<Option<Amount>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Written {
+        Number(i64),
+        Text(String),
+    }
+    let text = match Written::deserialize(input)? {
+        Written::Number(number) => number.to_string(),
+        Written::Text(text) => text,
+    };
+    let unreadable = |error| serde::de::Error::custom(format!("{text:?}: {error}"));
+    Amount::parse(&text).map(Some).map_err(unreadable)
+}
+
 fn some_duration<'de, D: serde::Deserializer<'de>>(input: D) -> Result<Option<SignedDuration>, D::Error> {
     duration(input).map(Some)
 }
@@ -168,6 +211,14 @@ mod tests {
         assert_eq!(profile.behaviour("web:crash", false).life, Some((SignedDuration::from_secs(3), 1)));
         assert_eq!(profile.behaviour("other", false).life, None);
         assert_eq!(profile.behaviour("other", true).life, Some((SignedDuration::ZERO, 0)));
+    }
+
+    #[test]
+    fn what_containers_use() {
+        let profile = Profile::parse("images: [{image: 'busy:*', cpu: 250m, memory: 64Mi}]").unwrap();
+        assert_eq!(profile.used("busy:v1"), Used { cpu_nano: 250_000_000, memory_bytes: 64 << 20 });
+        assert_eq!(profile.used("other"), Used { cpu_nano: 10_000_000, memory_bytes: 24 << 20 });
+        assert!(Profile::parse("images: [{image: a, cpu: lots}]").unwrap_err().contains("lots"));
     }
 
     #[test]

@@ -15,9 +15,11 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::mpsc;
 
+use crate::shim::cgroup::Spent;
+
 use super::{
-    ContainerSeen, ContainerSpec, ExecResult, Exit, Exited, ImageSeen, PodSeen, PullPolicy, RuntimeError, Sandbox,
-    SandboxSpec,
+    ContainerSeen, ContainerSpec, ContainerSpent, ExecResult, Exit, Exited, ImageSeen, PodSeen, PullPolicy,
+    RuntimeError, Sandbox, SandboxSpec,
     profile::{Behaviour, Profile},
 };
 
@@ -127,6 +129,23 @@ impl Simulated {
             });
         }
         Ok(seen)
+    }
+
+    /// As on every runtime: as if it had used the profile's share all the time.
+    pub fn spent(&self) -> Vec<ContainerSpent> {
+        let now = Timestamp::now().as_millisecond();
+        let of = |uid: &str, container: &ContainerSeen| {
+            let used = self.profile.used(&container.image);
+            let lived = u64::try_from(now - container.started_at_ms).unwrap_or(0);
+            let spent = Spent { cpu_nanos: used.cpu_nano / 1000 * lived, memory_bytes: used.memory_bytes };
+            ContainerSpent { pod_uid: uid.to_owned(), name: container.name.clone(), id: container.id.clone(), spent }
+        };
+        let node = self.node();
+        let pods = node.pods.iter();
+        pods.flat_map(|(uid, pod)| {
+            pod.seen.containers.iter().filter(|it| it.exit.is_none()).map(|it| of(uid, it)).collect::<Vec<_>>()
+        })
+        .collect()
     }
 
     /// Marks a container as ended and tells; does nothing when it has ended before.

@@ -21,7 +21,7 @@ const CPU_QUOTA_MIN: u64 = 1_000;
 const REMOVE_TRIES: usize = 50;
 const REMOVE_PAUSE: Duration = Duration::from_millis(2);
 /// Hierarchies used on v1: controllers, and the one in which systemd keeps its units.
-const V1_HIERARCHIES: [&str; 4] = ["cpu", "memory", "pids", UNITS];
+const V1_HIERARCHIES: [&str; 5] = ["cpu", "cpuacct", "memory", "pids", UNITS];
 const UNITS: &str = "name=systemd";
 
 /// The hierarchies of this machine.
@@ -94,10 +94,49 @@ impl Hierarchies {
         write(&below(root, group).join("cgroup.procs"), "0")
     }
 
+    /// What the processes of `group` have spent and hold; `None` where it is not counted.
+    pub fn spent(&self, group: &Path) -> Option<Spent> {
+        let read = |controller: &str, file: &str| {
+            let root = match self {
+                Hierarchies::V1(all) => &all.iter().find(|(name, _)| *name == controller)?.1,
+                Hierarchies::V2(root) => root,
+            };
+            fs::read_to_string(below(root, group).join(file)).ok()
+        };
+        let number = |controller: &str, file: &str| read(controller, file)?.trim().parse::<u64>().ok();
+        let field = |controller: &str, file: &str, name: &str| {
+            let text = read(controller, file)?;
+            text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse::<u64>().ok())
+        };
+        let (cpu_nanos, memory, inactive) = match self {
+            Hierarchies::V1(_) => (
+                number("cpuacct", "cpuacct.usage")?,
+                number("memory", "memory.usage_in_bytes")?,
+                field("memory", "memory.stat", "total_inactive_file"),
+            ),
+            Hierarchies::V2(_) => (
+                field("cpu", "cpu.stat", "usage_usec")?.saturating_mul(1000),
+                number("memory", "memory.current")?,
+                field("memory", "memory.stat", "inactive_file"),
+            ),
+        };
+        // As the kubelet counts the working set: the file cache that nobody has touched lately can be given back.
+        Some(Spent { cpu_nanos, memory_bytes: memory.saturating_sub(inactive.unwrap_or(0)) })
+    }
+
     /// Removes `group` and what is below it everywhere; missing is fine.
     pub fn remove(&self, group: &Path) -> io::Result<()> {
         self.roots().iter().try_for_each(|root| remove_tree(&below(root, group)))
     }
+}
+
+/// What a group has spent so far, and holds now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Spent {
+    /// Billionths of a second of cpu time since the group was made.
+    pub cpu_nanos: u64,
+    /// Bytes of memory that cannot be given back at once.
+    pub memory_bytes: u64,
 }
 
 /// A container's group.
@@ -267,9 +306,32 @@ mod tests {
                     2 1 0:2 / /sys/fs/cgroup/cpu,cpuacct rw,relatime shared:9 - cgroup cgroup rw,cpu,cpuacct\n\
                     3 1 0:3 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n\
                     4 1 0:4 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n";
-        let expected = vec![("cpu", "/sys/fs/cgroup/cpu,cpuacct".into()), ("memory", "/sys/fs/cgroup/memory".into())];
+        let both = "/sys/fs/cgroup/cpu,cpuacct";
+        let expected = vec![("cpu", both.into()), ("cpuacct", both.into()), ("memory", "/sys/fs/cgroup/memory".into())];
         assert_eq!(Hierarchies::parse(text), Hierarchies::V1(expected));
         assert_eq!(Hierarchies::parse("4 1 0:4 / /cg rw - cgroup2 cgroup2 rw\n"), Hierarchies::V2("/cg".into()));
+    }
+
+    #[test]
+    fn what_a_group_has_spent() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |path: &str, text: &str| {
+            let path = folder.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        file("cpuacct/k/c/cpuacct.usage", "1500\n");
+        file("memory/k/c/memory.usage_in_bytes", "5000\n");
+        file("memory/k/c/memory.stat", "inactive_file 1\ntotal_inactive_file 2000\n");
+        file("k/c/cpu.stat", "usage_usec 3\nuser_usec 1\n");
+        file("k/c/memory.current", "700\n");
+        file("k/c/memory.stat", "anon 1\ninactive_file 200\n");
+        let group = Path::new("/k/c");
+        let v1 = Hierarchies::V1(["cpuacct", "memory"].map(|name| (name, folder.path().join(name))).to_vec());
+        assert_eq!(v1.spent(group), Some(Spent { cpu_nanos: 1500, memory_bytes: 3000 }));
+        let v2 = Hierarchies::V2(folder.path().to_owned());
+        assert_eq!(v2.spent(group), Some(Spent { cpu_nanos: 3000, memory_bytes: 500 }));
+        assert_eq!(v2.spent(Path::new("/none")), None);
     }
 
     #[test]

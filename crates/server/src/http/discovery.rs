@@ -8,7 +8,7 @@ use http::{HeaderValue, StatusCode};
 use serde_json::{Value, json};
 
 use super::negotiate::Form;
-use super::reply;
+use super::{measured, reply};
 
 /// The Kubernetes version whose API this is.
 pub const KUBERNETES_MINOR: u32 = 36;
@@ -63,33 +63,36 @@ pub fn no_custom_kinds() -> Response {
 
 /// `/api/v1` and `/apis/GROUP/VERSION`.
 pub fn group_version(group: &str, version: &str) -> Result<Response, Refusal> {
-    let kinds: Vec<Kind> = kinds(|info| info.group == group && info.version == version);
-    if kinds.is_empty() {
-        return Err(Refusal::no_such_path());
-    }
-    let resources: Vec<Value> = kinds.iter().flat_map(|kind| legacy_resources(*kind)).collect();
-    let api_version = kinds[0].info().api_version();
+    let served = served(|info| info.group == group && info.version == version);
+    let Some(first) = served.first() else { return Err(Refusal::no_such_path()) };
+    let resources: Vec<Value> = served.iter().flat_map(|info| legacy_resources(info)).collect();
+    let api_version = first.api_version();
     Ok(reply::json(&json!({
         "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": api_version, "resources": resources,
     })))
 }
 
-fn kinds(filter: impl Fn(&KindInfo) -> bool) -> Vec<Kind> {
-    Kind::ALL.iter().copied().filter(|kind| filter(kind.info())).collect()
+/// All that is served: the stored kinds, and what is measured.
+fn all() -> impl Iterator<Item = &'static KindInfo> {
+    Kind::ALL.iter().map(|kind| kind.info()).chain(measured::RESOURCES.iter())
+}
+
+fn served(filter: impl Fn(&KindInfo) -> bool) -> Vec<&'static KindInfo> {
+    all().filter(|info| filter(info)).collect()
 }
 
 fn group_names() -> Vec<&'static str> {
     let mut names: Vec<&str> = Vec::new();
-    for kind in Kind::ALL {
-        if !names.contains(&kind.info().group) {
-            names.push(kind.info().group);
+    for info in all() {
+        if !names.contains(&info.group) {
+            names.push(info.group);
         }
     }
     names
 }
 
 fn versions(group: &str) -> Vec<&'static str> {
-    let mut versions: Vec<&str> = kinds(|info| info.group == group).iter().map(|kind| kind.info().version).collect();
+    let mut versions: Vec<&str> = served(|info| info.group == group).iter().map(|info| info.version).collect();
     versions.dedup();
     versions
 }
@@ -100,7 +103,10 @@ fn group_value(group: &str) -> Value {
     json!({ "name": group, "versions": versions, "preferredVersion": versions[0] })
 }
 
-fn verbs() -> Value {
+fn verbs(info: &KindInfo) -> Value {
+    if info.group == measured::GROUP {
+        return json!(["get", "list"]);
+    }
     json!(["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"])
 }
 
@@ -115,11 +121,10 @@ fn subresource(info: &KindInfo, name: &str) -> (Value, &'static str, &'static st
     }
 }
 
-fn legacy_resources(kind: Kind) -> Vec<Value> {
-    let info = kind.info();
+fn legacy_resources(info: &'static KindInfo) -> Vec<Value> {
     let namespaced = info.scope == Scope::Namespaced;
     let mut main = json!({
-        "name": info.plural, "singularName": info.singular, "namespaced": namespaced, "kind": info.kind, "verbs": verbs(),
+        "name": info.plural, "singularName": info.singular, "namespaced": namespaced, "kind": info.kind, "verbs": verbs(info),
     });
     if !info.short_names.is_empty() {
         main["shortNames"] = json!(info.short_names);
@@ -150,7 +155,7 @@ fn aggregated_wanted(accept: &[Form]) -> Option<&'static str> {
 
 fn aggregated(version: &str, filter: impl Fn(&KindInfo) -> bool) -> Response {
     let groups =
-        group_names().into_iter().filter(|group| !kinds(|info| info.group == *group && filter(info)).is_empty());
+        group_names().into_iter().filter(|group| !served(|info| info.group == *group && filter(info)).is_empty());
     let items: Vec<Value> = groups.map(aggregated_group).collect();
     let body = json!({
         "kind": "APIGroupDiscoveryList", "apiVersion": format!("apidiscovery.k8s.io/{version}"), "metadata": {}, "items": items,
@@ -164,7 +169,7 @@ fn aggregated_group(group: &str) -> Value {
     let versions: Vec<Value> = versions(group)
         .iter()
         .map(|version| {
-            let resources: Vec<Value> = kinds(|info| info.group == group && info.version == *version)
+            let resources: Vec<Value> = served(|info| info.group == group && info.version == *version)
                 .into_iter()
                 .map(aggregated_resource)
                 .collect();
@@ -179,8 +184,7 @@ fn aggregated_group(group: &str) -> Value {
     json!({ "metadata": metadata, "versions": versions })
 }
 
-fn aggregated_resource(kind: Kind) -> Value {
-    let info = kind.info();
+fn aggregated_resource(info: &'static KindInfo) -> Value {
     let subresources: Vec<Value> = info
         .subresources
         .iter()
@@ -190,7 +194,7 @@ fn aggregated_resource(kind: Kind) -> Value {
         })
         .collect();
     let mut value = json!({
-        "resource": info.plural, "singularResource": info.singular, "verbs": verbs(),
+        "resource": info.plural, "singularResource": info.singular, "verbs": verbs(info),
         "responseKind": { "group": info.group, "version": info.version, "kind": info.kind },
         "scope": if info.scope == Scope::Namespaced { "Namespaced" } else { "Cluster" },
     });

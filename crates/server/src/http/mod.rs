@@ -4,6 +4,7 @@
 mod discovery;
 mod impersonate;
 mod logs;
+mod measured;
 mod negotiate;
 mod openapi;
 mod query;
@@ -25,6 +26,7 @@ use http::Method;
 use tokio::sync::oneshot;
 
 use crate::authorize::{Attributes, User, authorize};
+use crate::measured::Measured;
 use crate::metrics::Metrics;
 use crate::nodes::Nodes;
 use crate::pages::Pages;
@@ -50,6 +52,8 @@ pub struct Gate {
     pub pages: Arc<Pages>,
     /// Reasons of decisions.
     pub why: Arc<Whys>,
+    /// What nodes and pods use.
+    pub measured: Arc<Measured>,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// Becomes true when the server stops: watches end.
@@ -86,8 +90,12 @@ async fn answer(gate: &Gate, who: Identity, request: HttpRequest) -> Result<Resp
         Route::OpenApiV3Index => openapi::v3_index().await,
         Route::OpenApiV3(path) => openapi::v3(&path, &Query::parse(request.uri().query()), request.headers()).await,
         Route::Metrics => Ok(reply::text(&gate.metrics.render())),
+        Route::Measured(target) => measured::read(gate, &user, &target, &request),
+        Route::Usage if request.method() == Method::POST => measured::report(gate, &user, request).await,
+        Route::Usage => Err(Refusal::method_not_allowed()),
         Route::Why(kind, namespace, name) => {
-            let asked = Attributes { verb: "get", kind, subresource: "", namespace: &namespace, name: &name };
+            let asked =
+                Attributes { verb: "get", info: kind.info(), subresource: "", namespace: &namespace, name: &name };
             authorize(&gate.snapshot(), &user, &asked)?;
             read::why(gate, kind, &namespace, &name)
         }
@@ -102,7 +110,7 @@ async fn resource(gate: &Gate, user: &User, target: &Target, request: HttpReques
     let selection = select::Selection::parse(target.kind, &target.namespace, &query)?;
     let name = if target.name.is_empty() { selection.exact_name().unwrap_or("") } else { &target.name };
     let namespace = if target.kind == api::Kind::Namespace { &target.name } else { &target.namespace };
-    let asked = Attributes { verb, kind: target.kind, subresource: &target.subresource, namespace, name };
+    let asked = Attributes { verb, info: target.kind.info(), subresource: &target.subresource, namespace, name };
     authorize(&gate.snapshot(), user, &asked)?;
     match (verb, target.subresource.as_str()) {
         ("get", "log") => logs::stream(gate, target, &query).await,

@@ -2,6 +2,8 @@
 
 use api::Kind;
 
+use super::measured;
+
 /// A parsed path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Route {
@@ -29,6 +31,10 @@ pub enum Route {
     OpenApiV3Index,
     /// `/openapi/v3/…`: the path of a group version, such as `apis/apps/v1`.
     OpenApiV3(String),
+    /// `/apis/metrics.k8s.io/v1beta1/…`.
+    Measured(measured::Target),
+    /// Where agents report what is used.
+    Usage,
     /// `/kapstan/v1/why/KIND/NAMESPACE/NAME`: what a workload waits for.
     Why(Kind, String, String),
     /// Nothing is served here.
@@ -60,6 +66,9 @@ impl Route {
             ["apis", group, version] => Route::GroupVersion((*group).to_owned(), (*version).to_owned()),
             ["apis", "apiextensions.k8s.io", "v1", "customresourcedefinitions"] => Route::CustomKinds,
             ["api", version, rest @ ..] => resource("", version, rest),
+            ["apis", measured::GROUP, measured::VERSION, rest @ ..] => {
+                measured::Target::parse(rest).map_or(Route::Unknown, Route::Measured)
+            }
             ["apis", group, version, rest @ ..] => resource(group, version, rest),
             ["version"] => Route::Version,
             ["healthz" | "livez" | "readyz", ..] => Route::Health,
@@ -67,6 +76,7 @@ impl Route {
             ["openapi", "v2"] => Route::OpenApiV2,
             ["openapi", "v3"] => Route::OpenApiV3Index,
             ["openapi", "v3", rest @ ..] => Route::OpenApiV3(rest.join("/")),
+            ["kapstan", "v1", "usage"] => Route::Usage,
             ["kapstan", "v1", "why", kind, namespace, name] => {
                 let found = Kind::ALL.iter().find(|candidate| candidate.info().plural == *kind);
                 found.map_or(Route::Unknown, |kind| Route::Why(*kind, (*namespace).to_owned(), (*name).to_owned()))

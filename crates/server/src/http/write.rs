@@ -235,7 +235,8 @@ fn json_body(body: Bytes, media: &str) -> Result<Bytes, Refusal> {
     }
 }
 
-async fn read_body(mut body: Body) -> Result<Bytes, Refusal> {
+/// The whole body, or 413.
+pub async fn read_body(mut body: Body) -> Result<Bytes, Refusal> {
     match http_body_util::Limited::new(&mut body, limits::REQUEST_BODY_BYTES).collect().await {
         Ok(collected) => Ok(collected.to_bytes()),
         Err(error) if error.downcast_ref::<http_body_util::LengthLimitError>().is_some() => {

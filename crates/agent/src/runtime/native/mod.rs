@@ -16,10 +16,10 @@ use crate::{
     images::Store,
     network::Cidr,
     runtime::{
-        ContainerSeen, ContainerSpec, ExecResult, Exit, Exited, ImageSeen, PodSeen, PullPolicy, RuntimeError, Sandbox,
-        SandboxSpec,
+        ContainerSeen, ContainerSpec, ContainerSpent, ExecResult, Exit, Exited, ImageSeen, PodSeen, PullPolicy,
+        RuntimeError, Sandbox, SandboxSpec,
     },
-    shim::{replace_file, wire::Answer, wire::Ask},
+    shim::{cgroup::Hierarchies, replace_file, wire::Answer, wire::Ask},
 };
 use client::Shim;
 use node::Node;
@@ -245,6 +245,28 @@ impl Native {
         let pod = self.node.pod(pod_uid).ok()?;
         let shim = pod.shim.lock().await;
         shim.as_ref().map(|shim| shim.pid).filter(|pid| *pid > 0)
+    }
+
+    /// What the containers that run have spent so far; those whose groups could not be made are left out.
+    pub async fn spent(&self) -> Vec<ContainerSpent> {
+        let pods: Vec<Arc<Pod>> = self.node.lock_pods().values().cloned().collect();
+        let node = self.node.clone();
+        blocking(move || {
+            let hierarchies = Hierarchies::discover();
+            let mut all = Vec::new();
+            for pod in pods {
+                let group = node.group_of(&pod);
+                let running: Vec<ContainerSeen> = pod.state.borrow().containers.clone();
+                for container in running.into_iter().filter(|container| container.exit.is_none()) {
+                    if let Some(spent) = hierarchies.spent(&group.join(&container.id)) {
+                        let (name, id) = (container.name, container.id);
+                        all.push(ContainerSpent { pod_uid: pod.uid().to_owned(), name, id, spent });
+                    }
+                }
+            }
+            all
+        })
+        .await
     }
 
     /// Every pod on this node.

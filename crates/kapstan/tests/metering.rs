@@ -1,0 +1,23 @@
+//! What is used, told and acted on: `top`, autoscaling, quota.
+
+use crate::cluster::{Cluster, Kubectl, Setup};
+use crate::transcript;
+
+/// Some containers are busy.
+const PROFILE: &str = "images:\n- {image: 'busy:*', cpu: 250m, memory: 64Mi}\n";
+
+fn cluster() -> Cluster {
+    Setup::simulated(1).profile(PROFILE).joined("far", PROFILE).start()
+}
+
+/// On nodes of the server's process and on one that joined by HTTPS.
+#[test]
+fn top() {
+    let Some(kubectl) = Kubectl::current() else { return };
+    transcript::play("top.txt", &cluster(), &kubectl);
+}
+
+#[test]
+fn top_by_our_own_verb() {
+    transcript::play("top.txt", &cluster(), &Kubectl::ours());
+}
