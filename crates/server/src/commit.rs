@@ -26,6 +26,8 @@ pub struct Turn {
     pub world: Snapshot,
     /// What changed, in order.
     pub changes: Vec<Change>,
+    /// How many of them requests asked for; those that decisions made come after.
+    pub asked: usize,
     /// Who waits for it.
     pub answers: Vec<(oneshot::Sender<Answered>, Answered)>,
 }

@@ -35,6 +35,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 pub use authorize::User;
+pub use http::table::Table;
 pub use nodes::{LogRequest, NodeRequest, Nodes};
 pub use pki::write_private;
 

@@ -137,6 +137,7 @@ impl Writer {
     pub fn take_turn(&mut self, next: &mut dyn FnMut() -> Option<Request>, now: Timestamp) -> Turn {
         let mut turn = Turn::default();
         self.serve(&mut turn, next, now);
+        turn.asked = turn.changes.len();
         self.ring_alarms(now);
         self.decide(&mut turn, now);
         turn.world = self.world.clone();

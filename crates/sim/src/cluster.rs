@@ -12,7 +12,6 @@ use api::patch::PatchType;
 use api::{Kind, Object, Refusal, Snapshot};
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Node as NodeObject, Pod};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -139,6 +138,8 @@ pub struct Cluster {
     last_write: i64,
     starts: u64,
     slow_proxies: bool,
+    /// What the last person was answered.
+    heard: String,
     report: Ending,
     trace: Trace,
 }
@@ -163,13 +164,29 @@ impl Cluster {
     fn new(settings: Settings) -> Cluster {
         let mut random = StdRng::seed_from_u64(settings.seed);
         let faults = Faults::mix(&mut random);
+        let nodes = random.random_range(3..=5);
+        let mut cluster = Cluster::with(settings, random, faults, nodes);
+        cluster.begin();
+        cluster
+    }
+
+    /// A cluster of three nodes where nothing happens but what is commanded.
+    pub(crate) fn staged(settings: Settings) -> Cluster {
+        let random = StdRng::seed_from_u64(settings.seed);
+        let mut cluster = Cluster::with(settings, random, Faults { slow: true, ..Faults::default() }, 3);
+        cluster.make_nodes();
+        cluster
+    }
+
+    fn with(settings: Settings, mut random: StdRng, faults: Faults, nodes: u8) -> Cluster {
         let seed = settings.seed;
-        let mut nodes: Vec<Node> = (1..=random.random_range(3..=5)).map(Node::new).collect();
+        let mut nodes: Vec<Node> = (1..=nodes).map(Node::new).collect();
         // An agent's clock may be wrong, but it never steps: it counts from its start.
         for node in nodes.iter_mut().filter(|_| faults.clocks) {
             node.skew = random.random_range(-4..=4);
         }
         let apps = random.random_range(1..=3);
+        let people = People::new(apps, &mut random);
         let mut cluster = Cluster {
             trace: Trace { on: settings.trace, ..Trace::default() },
             slow_proxies: faults.late_proxies,
@@ -189,11 +206,12 @@ impl Cluster {
             nodes,
             left: BTreeSet::new(),
             proxies: Vec::new(),
-            people: People::new(apps),
+            people,
             server_skew: 0,
             healed_at: None,
             last_write: 0,
             starts: 0,
+            heard: String::new(),
             report: Ending {
                 seed,
                 breach: None,
@@ -206,24 +224,29 @@ impl Cluster {
             },
         };
         cluster.proxies = vec![BTreeSet::new(); cluster.nodes.len()];
-        cluster.begin();
         cluster
     }
 
-    /// What is there at first, and when what follows begins.
-    fn begin(&mut self) {
-        let words = self.faults.words();
-        self.trace.tell(0, "faults", || words);
+    fn make_nodes(&mut self) {
         self.schedule(0, Event::Restart);
         let mut letters = vec![namespace(NAMESPACE)];
         letters.extend(self.nodes.iter().map(|node| people::node(&node.name)));
         for letter in letters {
             self.schedule(1, Event::Arrive(letter));
         }
+    }
+
+    /// What is there at first, and when what follows begins.
+    fn begin(&mut self) {
+        let words = self.faults.words();
+        self.trace.tell(0, "faults", || words);
+        self.make_nodes();
         for letter in self.people.first(&mut self.random) {
             self.schedule(2, Event::Arrive(letter));
         }
-        let chaos = self.random.random_range(40..=150);
+        // Where something happens every minute, a few minutes have to go by.
+        let longest = if self.people.have_schedule() { 300 } else { 150 };
+        let chaos = self.random.random_range(40..=longest);
         self.schedule(5, Event::People);
         self.schedule(8, Event::Fault);
         self.schedule(chaos, Event::Heal);
@@ -258,6 +281,15 @@ impl Cluster {
         self.events.insert((self.seconds + after_seconds.max(0), tie, self.serial), event);
     }
 
+    /// Requests that arrive in this order, one right behind the other.
+    fn arrive_together(&mut self, letters: Vec<Letter>) {
+        let tie = self.random.random::<u32>();
+        for letter in letters {
+            self.serial += 1;
+            self.events.insert((self.seconds, tie, self.serial), Event::Arrive(letter));
+        }
+    }
+
     fn happen(&mut self, event: Event) -> Result<(), Breach> {
         match event {
             Event::Serve => self.serve()?,
@@ -288,8 +320,62 @@ impl Cluster {
         Ok(())
     }
 
-    fn now(&self) -> Timestamp {
+    /// The true time.
+    pub(crate) fn now(&self) -> Timestamp {
         start() + SignedDuration::from_secs(self.seconds)
+    }
+
+    // ---- on a stage ------------------------------------------------------------------------------------------------
+
+    /// What the store has.
+    pub(crate) fn world(&self) -> &Snapshot {
+        &self.durable
+    }
+
+    /// Lets so many seconds go by.
+    pub(crate) fn pass(&mut self, seconds: i64) -> Result<(), Breach> {
+        let until = self.seconds + seconds;
+        while let Some(entry) = self.events.first_entry().filter(|entry| entry.key().0 <= until) {
+            let ((second, ..), event) = entry.remove_entry();
+            self.seconds = second;
+            self.happen(event)?;
+        }
+        self.seconds = until;
+        Ok(())
+    }
+
+    /// Sends a request in and gives the answer.
+    pub(crate) fn send_in(&mut self, letter: Letter) -> Result<String, Breach> {
+        self.heard.clear();
+        self.schedule(0, Event::Arrive(letter));
+        while self.heard.is_empty()
+            && let Some(((second, ..), event)) = self.events.pop_first()
+        {
+            self.seconds = second;
+            self.happen(event)?;
+        }
+        Ok(std::mem::take(&mut self.heard))
+    }
+
+    /// The lines of the trace since they were last asked for, without what people said.
+    pub(crate) fn told(&mut self) -> String {
+        let lines = std::mem::take(&mut self.trace.lines);
+        lines.iter().filter(|line| !line.contains(" person ")).map(|line| format!("{line}\n")).collect()
+    }
+
+    /// Ends the server's process; it starts again after a while.
+    pub(crate) fn stop(&mut self) -> Result<(), Breach> {
+        self.crash()
+    }
+
+    /// Takes the power from a node or gives it back.
+    pub(crate) fn switch(&mut self, index: usize, on: bool) {
+        if on {
+            return self.schedule(0, Event::PowerOn(index));
+        }
+        let name = self.nodes[index].name.clone();
+        self.trace.tell(self.seconds, "power", || format!("{name} has none"));
+        self.nodes[index].lose_power();
     }
 
     // ---- the server ------------------------------------------------------------------------------------------------
@@ -347,15 +433,12 @@ impl Cluster {
     /// The store has a turn: it is judged, answered, and seen by all who watch.
     fn commit(&mut self, flight: Flight, answered: bool) -> Result<(), Breach> {
         let Flight { turn, letters, now, rests } = flight;
-        let by_people =
-            |letter: &&Letter| matches!(letter.sender, Sender::Person | Sender::Agent(_, _, _, Report::Delete));
-        let asked = letters.iter().filter(by_people).map(|letter| letter.ask.key()).collect();
         self.trace.commit(self.seconds, &turn.changes);
         if turn.changes.len() > TURN_CHANGES {
             let message = format!("{} changes in one turn of a few dozen pods", turn.changes.len());
             return Err(Breach::new("I28 bounded work", message));
         }
-        self.witness.see(&turn.changes, now, &asked, rests)?;
+        self.witness.see(&turn, now, rests)?;
         self.durable = turn.world;
         if self.witness.world().revision() != self.durable.revision() {
             return Err(Breach::new("I17 list and watch", "what was watched is not what is listed"));
@@ -411,6 +494,10 @@ impl Cluster {
 
     fn answer(&mut self, letter: Letter, answer: Result<Answer, Refusal>) -> Result<(), Breach> {
         if self.trace.on && matches!(letter.sender, Sender::Person) {
+            self.heard = match &answer {
+                Ok(_) => format!("{}\n", letter.words),
+                Err(refusal) => format!("Error from server ({}): {}\n", refusal.reason, refusal.message),
+            };
             let words = match &answer {
                 Ok(_) => letter.words.clone(),
                 Err(refusal) => format!("{} — refused: {refusal}", letter.words),
@@ -418,8 +505,7 @@ impl Cluster {
             self.trace.tell(self.seconds, "person", || words);
         }
         if let (Some(wanted), Ok(Answer::Object { object, .. })) = (&letter.expects, &answer)
-            && let Some(deployment) = object.get::<Deployment>()
-            && !facts::same_template(wanted, &facts::wanted(deployment))
+            && facts::template_of(object).is_some_and(|template| !facts::same_template(wanted, &template))
         {
             let message = format!("{}, but the template is another one", letter.words);
             return Err(Breach::new("I10 undo", message));
@@ -514,10 +600,21 @@ impl Cluster {
             match effect {
                 Effect::Later(seconds, event) => self.schedule(seconds, Event::Node(index, event)),
                 Effect::Send(object, life, report) => self.send(index, &object, life, report),
+                Effect::Started(name) => self.one_process(&name)?,
                 Effect::Breach(invariant, message) => return Err(Breach::new(invariant, message)),
             }
         }
         Ok(())
+    }
+
+    /// I3: of a pod's name there is one process, on whatever node.
+    fn one_process(&self, name: &str) -> Result<(), Breach> {
+        let running: Vec<&str> =
+            self.nodes.iter().filter(|node| node.runs_pod(name)).map(|node| node.name.as_str()).collect();
+        if running.len() < 2 {
+            return Ok(());
+        }
+        Err(Breach::new("I3 one process", format!("pod {name} runs on {} at once", running.join(" and "))))
     }
 
     fn send(&mut self, index: usize, object: &Object, life: u32, report: Report) {
@@ -566,10 +663,8 @@ impl Cluster {
             return;
         }
         for _ in 0..self.random.random_range(1..=3) {
-            let act = self.people.act(&self.durable, &self.faults, self.settings.undo, &mut self.random);
-            if let Some(letter) = act {
-                self.schedule(0, Event::Arrive(letter));
-            }
+            let letters = self.people.act(&self.durable, &self.faults, self.settings.undo, &mut self.random);
+            self.arrive_together(letters);
         }
         let wait = self.random.random_range(1..=14);
         self.schedule(wait, Event::People);

@@ -5,8 +5,8 @@
 //! every invariant is asked after every change. A state is known again by what matters of it (templates, sizes, pods
 //! and how far they are), not by names, times and revisions. The node is coarse here: a pod becomes ready, or goes.
 
+use std::collections::HashSet;
 use std::collections::hash_map::DefaultHasher;
-use std::collections::{BTreeSet, HashSet};
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
@@ -248,14 +248,13 @@ fn ask(state: &mut State, ask: Ask) -> Result<(), Breach> {
 
 /// Turns until nothing is left to decide, pods of lost nodes included, which are taken out a little later.
 fn settle(state: &mut State, ask: Option<Ask>) -> Result<(), Breach> {
-    let asked: BTreeSet<Key> = ask.iter().map(Ask::key).collect();
     let mut request = ask.map(|ask| Request { action: ask.action(), dry_run: false, reply: oneshot::channel().0 });
     let later = now() + jiff::SignedDuration::from_secs(60);
     for turn in 0..TURNS {
         let time = if turn == 0 { now() } else { later };
         let done = state.writer.take_turn(&mut || request.take(), time);
         let rests = !state.writer.has_decisions();
-        state.witness.see(&done.changes, time, &asked, rests)?;
+        state.witness.see(&done, time, rests)?;
         if rests && done.changes.is_empty() && turn > 0 {
             return Ok(());
         }

@@ -3,11 +3,13 @@
 //! Written anew and not taken from `controllers`: an oracle that shares the code it judges shares its mistakes.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use api::object::controller_of;
-use api::{Kind, Object, Snapshot};
+use api::{Body, Kind, Object, Snapshot, Typed};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::batch::v1::{Job, JobCondition};
 use k8s_openapi::api::core::v1::{Namespace, Pod, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -91,7 +93,8 @@ pub fn recreates(deployment: &Deployment) -> bool {
     strategy.and_then(|strategy| strategy.type_.as_deref()) == Some("Recreate")
 }
 
-fn share(value: Option<&IntOrString>, of: i32, up: bool) -> i32 {
+/// A number or a percentage of a number of pods; a quarter where nothing is said.
+pub fn share(value: Option<&IntOrString>, of: i32, up: bool) -> i32 {
     match value {
         Some(IntOrString::Int(number)) => *number,
         Some(IntOrString::String(text)) => {
@@ -124,18 +127,81 @@ pub fn fewest(deployment: &Deployment) -> i32 {
     replicas(deployment) - bounds(deployment).1
 }
 
+/// What controls an object, if it is of this kind and both agree on its uid.
+pub fn keeper<'a, T: Typed>(meta: &ObjectMeta, world: &'a Snapshot) -> Option<&'a T> {
+    let owner = controller_of(meta).filter(|owner| owner.kind == T::KIND.info().kind)?;
+    let object = world.object(T::KIND, meta.namespace.as_deref()?, &owner.name)?;
+    object.get::<T>().filter(|_| object.uid() == owner.uid)
+}
+
 /// The set that controls a pod, if both agree on its uid.
 pub fn set_of<'a>(meta: &ObjectMeta, world: &'a Snapshot) -> Option<&'a ReplicaSet> {
-    let owner = controller_of(meta).filter(|owner| owner.kind == "ReplicaSet")?;
-    let set = world.get::<ReplicaSet>(meta.namespace.as_deref()?, &owner.name)?;
-    (set.metadata.uid.as_ref() == Some(&owner.uid)).then_some(set)
+    keeper(meta, world)
 }
 
 /// The Deployment that controls a set, if both agree on its uid.
 pub fn deployment_of<'a>(meta: &ObjectMeta, world: &'a Snapshot) -> Option<&'a Deployment> {
-    let owner = controller_of(meta).filter(|owner| owner.kind == "Deployment")?;
-    let deployment = world.get::<Deployment>(meta.namespace.as_deref()?, &owner.name)?;
-    (deployment.metadata.uid.as_ref() == Some(&owner.uid)).then_some(deployment)
+    keeper(meta, world)
+}
+
+/// The object that is named as the controller, if it is there.
+pub fn controller<'a>(meta: &ObjectMeta, world: &'a Snapshot) -> Option<&'a Arc<Object>> {
+    let owner = controller_of(meta)?;
+    let kind = Kind::by_name(&owner.api_version, &owner.kind)?;
+    world.object(kind, meta.namespace.as_deref()?, &owner.name).filter(|object| object.uid() == owner.uid)
+}
+
+/// What a workload selects.
+pub fn selector_of(object: &Object) -> Option<LabelSelector> {
+    match &object.body {
+        Body::ReplicaSet(set) => Some(set.spec.as_ref()?.selector.clone()),
+        Body::Deployment(deployment) => Some(deployment.spec.as_ref()?.selector.clone()),
+        Body::DaemonSet(set) => Some(set.spec.as_ref()?.selector.clone()),
+        Body::StatefulSet(set) => Some(set.spec.as_ref()?.selector.clone()),
+        Body::Job(job) => job.spec.as_ref()?.selector.clone(),
+        Body::ReplicationController(it) => {
+            Some(LabelSelector { match_labels: it.spec.as_ref()?.selector.clone(), match_expressions: None })
+        }
+        _ => None,
+    }
+}
+
+/// The template of a workload that rolls.
+pub fn template_of(object: &Object) -> Option<PodTemplateSpec> {
+    match &object.body {
+        Body::Deployment(deployment) => Some(wanted(deployment)),
+        Body::DaemonSet(set) => Some(set.spec.as_ref()?.template.clone()),
+        Body::StatefulSet(set) => Some(set.spec.as_ref()?.template.clone()),
+        _ => None,
+    }
+}
+
+/// True if a pod is made of a template, as far as templates differ here.
+pub fn is_of(pod: &Pod, template: &PodTemplateSpec) -> bool {
+    let (Some(pod), Some(template)) = (&pod.spec, &template.spec) else { return false };
+    pod.containers == template.containers
+        && pod.termination_grace_period_seconds == template.termination_grace_period_seconds
+}
+
+/// The condition that ended a Job.
+pub fn job_end(job: &Job) -> Option<&JobCondition> {
+    let conditions = job.status.as_ref()?.conditions.as_ref()?;
+    conditions.iter().find(|it| matches!(it.type_.as_str(), "Complete" | "Failed") && it.status == "True")
+}
+
+/// True once a Job has ended.
+pub fn is_finished(job: &Job) -> bool {
+    job_end(job).is_some()
+}
+
+/// The node that a daemon pod is on or is pinned to.
+pub fn place(pod: &Pod) -> Option<String> {
+    if !node(pod).is_empty() {
+        return Some(node(pod).to_owned());
+    }
+    let affinity = pod.spec.as_ref()?.affinity.as_ref()?.node_affinity.as_ref()?;
+    let terms = &affinity.required_during_scheduling_ignored_during_execution.as_ref()?.node_selector_terms;
+    terms.first()?.match_fields.as_ref()?.first()?.values.as_ref()?.first().cloned()
 }
 
 /// Sets of a Deployment.
@@ -202,6 +268,11 @@ pub fn matches(selector: &LabelSelector, labels: Option<&BTreeMap<String, String
 /// True if the namespace is there and stays.
 pub fn namespace_stays(namespace: &str, world: &Snapshot) -> bool {
     world.get::<Namespace>("", namespace).is_some_and(|namespace| !is_deleted(&namespace.metadata))
+}
+
+/// True if the pod is on a node that is not there any more.
+pub fn lost_its_node(pod: &Pod, world: &Snapshot) -> bool {
+    !node(pod).is_empty() && world.object(Kind::Node, "", node(pod)).is_none()
 }
 
 /// True if an owner of exactly this uid is there.

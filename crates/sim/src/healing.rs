@@ -5,13 +5,17 @@ use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::Pod;
 
 use crate::facts;
-use crate::invariants::{Breach, Verdict, WorldCheck};
+use crate::invariants::{Breach, Verdict, WorldCheck, daemon_sets, jobs, replication_controllers, stateful_sets};
 
 /// Judges the world at the end.
 pub fn judge(world: &Snapshot) -> Result<(), Breach> {
-    let checks: [(&str, WorldCheck); 5] = [
+    let checks: [(&str, WorldCheck); 9] = [
         ("I24 Deployments arrive", deployments_arrive),
         ("I24 sets are full", sets_are_full),
+        ("I24 ReplicationControllers arrive", replication_controllers::arrive),
+        ("I24 DaemonSets arrive", daemon_sets::arrive),
+        ("I24 StatefulSets arrive", stateful_sets::arrive),
+        ("I24 Jobs end", jobs::arrive),
         ("I6 nothing is left behind", nothing_dangles),
         ("I26 nothing hangs", nothing_hangs),
         ("I10 history limit", history_is_cut),

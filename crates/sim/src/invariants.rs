@@ -4,21 +4,25 @@
 //! single change, not only at the end of a turn: counts are over objects at that revision, never over what a controller
 //! last saw. What a user or a fault did is told by [`Moment::asked`] and is nobody's breach.
 //!
-//! Places for kinds to come: DaemonSet (I4), StatefulSet (I3), Job and CronJob, PodDisruptionBudget (I13): add a
-//! function below and its row in `AFTER_EVERY_CHANGE`.
+//! A kind to come adds its functions and their rows in `AFTER_EVERY_CHANGE`.
 
+pub mod daemon_sets;
 mod deployments;
 mod endpoints;
+pub mod jobs;
+mod namespaces;
 mod owners;
 mod placement;
+pub mod replication_controllers;
 mod revisions;
+pub mod stateful_sets;
+mod tally;
 
-use std::collections::BTreeSet;
-
-use api::{Change, Key, Snapshot};
+use api::{Change, Snapshot};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::Pod;
+use server::commit::Turn;
 
 /// One change among all that was and is.
 pub struct Moment<'a> {
@@ -32,16 +36,13 @@ pub struct Moment<'a> {
     pub change: &'a Change,
     /// The time of the turn.
     pub now: Timestamp,
-    /// Objects that clients wrote in this turn.
-    pub asked: &'a BTreeSet<Key>,
+    /// True if a request made it, not a decision.
+    pub asked: bool,
+    /// What is remembered of what came before it.
+    pub tally: &'a Tally,
 }
 
 impl Moment<'_> {
-    /// True if a client, not a decision, may have made the change.
-    pub fn is_asked(&self) -> bool {
-        self.asked.contains(&self.change.object().key())
-    }
-
     /// Both sides as pods.
     pub fn pod(&self) -> (Option<&Pod>, Option<&Pod>) {
         (self.change.before.as_ref().and_then(|it| it.get()), self.change.after.as_ref().and_then(|it| it.get()))
@@ -62,6 +63,7 @@ impl Moment<'_> {
 pub type Verdict = Result<(), String>;
 
 pub use endpoints::told_ready;
+use tally::Tally;
 
 type Check = fn(&Moment) -> Verdict;
 /// Judges a world as it is.
@@ -87,6 +89,26 @@ const AFTER_EVERY_CHANGE: &[(&str, Check)] = &[
     ("I12 set status", deployments::set_status_is_true),
     ("I12 done", deployments::done_is_true),
     ("I12 deadline", deployments::deadline_has_passed),
+    ("I9 ReplicationController", replication_controllers::no_pod_too_many),
+    ("I5 ReplicationController", replication_controllers::ends_only_what_is_too_much),
+    ("I4 one daemon pod a node", daemon_sets::one_pod_a_node),
+    ("I8 daemon pods", daemon_sets::pods_are_as_their_template),
+    ("I1 DaemonSet", daemon_sets::availability_is_kept),
+    ("I5 DaemonSet", daemon_sets::ends_only_what_is_too_much),
+    ("I12 DaemonSet", daemon_sets::status_is_true),
+    ("I3 made in order", stateful_sets::made_in_order),
+    ("I3 ended in order", stateful_sets::ended_in_order),
+    ("I8 StatefulSet", stateful_sets::pods_are_as_their_template),
+    ("I1 StatefulSet", stateful_sets::availability_is_kept),
+    ("I11 StatefulSet", stateful_sets::updates_from_the_last),
+    ("I12 StatefulSet", stateful_sets::status_is_true),
+    ("Job: no more than it may", jobs::runs_no_more_than_it_may),
+    ("Job: counts once", jobs::counts_each_pod_once),
+    ("I12 Job", jobs::complete_is_true),
+    ("CronJob: when due", jobs::starts_when_due),
+    ("CronJob: needless end", jobs::ends_only_finished_jobs),
+    ("I6 namespace goes empty", namespaces::goes_empty),
+    ("I6 pods go first", namespaces::pods_go_first),
     ("I14 placement", placement::fits_where_it_is_put),
     ("I14 bind is final", placement::bind_is_final),
     ("I16 revisions", revisions::grow_by_one),
@@ -123,38 +145,42 @@ impl Breach {
 #[derive(Clone)]
 pub struct Witness {
     world: Snapshot,
+    tally: Tally,
 }
 
 impl Witness {
     /// Begins at `world`.
     pub fn new(world: Snapshot) -> Witness {
-        Witness { world }
+        Witness { world, tally: Tally::default() }
     }
 
     /// Judges a committed turn. `rests` is true if nothing is left to decide.
-    pub fn see(
-        &mut self,
-        changes: &[Change],
-        now: Timestamp,
-        asked: &BTreeSet<Key>,
-        rests: bool,
-    ) -> Result<(), Breach> {
+    pub fn see(&mut self, turn: &Turn, now: Timestamp, rests: bool) -> Result<(), Breach> {
         let start = self.world.clone();
-        for change in changes {
+        for (number, change) in turn.changes.iter().enumerate() {
             let before = self.world.clone();
             match &change.after {
                 Some(object) => drop(self.world.put(object.clone())),
                 None => drop(self.world.remove(&change.object().key(), change.revision)),
             }
-            let moment = Moment { start: &start, before: &before, after: &self.world, change, now, asked };
+            let moment = Moment {
+                start: &start,
+                before: &before,
+                after: &self.world,
+                change,
+                now,
+                asked: number < turn.asked,
+                tally: &self.tally,
+            };
             for (name, check) in AFTER_EVERY_CHANGE {
                 check(&moment).map_err(|message| {
                     let about = format!("r{} {}: {message}", change.revision, change.object().key());
                     Breach::new(name, about)
                 })?;
             }
+            self.tally.note(change);
         }
-        if rests && !changes.is_empty() {
+        if rests && !turn.changes.is_empty() {
             for (name, check) in AT_REST {
                 check(&self.world).map_err(|message| Breach::new(name, message))?;
             }

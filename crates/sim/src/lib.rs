@@ -6,6 +6,7 @@
 //!
 //! - [`cluster`]: events, time, the store, crashes; [`node`]: agents; [`people`]: what is asked for; [`faults`]: what breaks.
 //! - [`exhaustive`]: every interleaving of small rollouts.
+//! - [`scenario`]: commands and what they print.
 //! - [`zoo`]: known bugs put back, to see that the invariants bite.
 //! - [`invariants`]: what must hold after every change; [`healing`]: what must be so once faults have stopped.
 
@@ -18,6 +19,7 @@ pub mod invariants;
 pub mod letters;
 pub mod node;
 pub mod people;
+pub mod scenario;
 pub mod trace;
 pub mod zoo;
 

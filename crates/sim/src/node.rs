@@ -71,6 +71,8 @@ pub enum Effect {
     Later(i64, NodeEvent),
     /// This goes to the API.
     Send(Arc<Object>, u32, Report),
+    /// A container of the pod of this name (with its namespace) started.
+    Started(String),
     /// Something went wrong that must not: an invariant and what was seen.
     Breach(&'static str, String),
 }
@@ -97,18 +99,22 @@ struct Behaviour {
     unpullable: bool,
     ready: Option<i64>,
     stop: i64,
-    crash: Option<i64>,
+    /// It ends by itself after so many seconds, with this code.
+    end: Option<(i64, i32)>,
 }
 
 fn behaviour(image: &str, slow: bool, random: &mut StdRng) -> Behaviour {
     let tag = image.rsplit(':').next().unwrap_or("");
     let some = |random: &mut StdRng, most: i64| if slow { random.random_range(0..=most) } else { 0 };
     let mut it =
-        Behaviour { pull: some(random, 8), unpullable: false, ready: Some(0), stop: some(random, 3), crash: None };
+        Behaviour { pull: some(random, 8), unpullable: false, ready: Some(0), stop: some(random, 3), end: None };
     it.ready = Some(some(random, 10));
     match tag.chars().next() {
         Some('p') => it.unpullable = true,
-        Some('c') => it.crash = Some(random.random_range(0..5)),
+        Some('c') => it.end = Some((random.random_range(0..5), 1)),
+        Some('d') => it.end = Some((random.random_range(1..9), 0)),
+        Some('f') => it.end = Some((random.random_range(1..9), random.random_range(0..=1))),
+        Some('l') => it.end = Some((70, 0)),
         Some('n') => it.ready = None,
         Some('s') => it.pull += 20,
         Some('t') => it.stop = 10_000,
@@ -194,6 +200,12 @@ impl Node {
             containers.map(|container| (seen.uid.clone(), container.id.clone())).collect::<Vec<_>>()
         };
         self.runs.values().flat_map(alive).collect()
+    }
+
+    /// True if a container of the pod of this name (with its namespace) runs here.
+    pub fn runs_pod(&self, name: &str) -> bool {
+        let alive = |seen: &PodSeen| seen.containers.iter().any(|container| container.exit.is_none());
+        self.runs.values().any(|seen| alive(seen) && name == format!("{}/{}", seen.namespace, seen.name))
     }
 
     /// The number of this boot.
@@ -442,13 +454,15 @@ impl Node {
         if run.containers.iter().any(|container| container.name == seen.name && container.exit.is_none()) {
             effects.push(Effect::Breach("I22 one instance", format!("container {} was started twice", seen.id)));
         }
+        let named = format!("{}/{}", run.namespace, run.name);
         seen.started_at_ms = around.now.as_millisecond();
         run.containers.retain(|container| container.name != seen.name);
         run.containers.push(seen.clone());
         let how = behaviour(&seen.image, around.slow, around.random);
         effects.extend(probe(uid, &seen, self.life, around));
-        if let Some(seconds) = how.crash {
-            let exit = NodeEvent::Exit(uid.to_owned(), seen.id.clone(), 1, self.boot);
+        effects.push(Effect::Started(named));
+        if let Some((seconds, code)) = how.end {
+            let exit = NodeEvent::Exit(uid.to_owned(), seen.id.clone(), code, self.boot);
             effects.push(Effect::Later(seconds, exit));
         }
         Some(seen)

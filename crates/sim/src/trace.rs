@@ -2,6 +2,7 @@
 
 use api::{Change, Kind, Snapshot};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 
 use crate::facts;
@@ -65,6 +66,12 @@ fn words(change: &Change) -> Option<String> {
         Kind::Node => "node ",
         Kind::Namespace => "ns ",
         Kind::Service => "svc ",
+        Kind::DaemonSet => "ds ",
+        Kind::StatefulSet => "sts ",
+        Kind::ReplicationController => "rc ",
+        Kind::Job => "job ",
+        Kind::CronJob => "cronjob ",
+        Kind::ControllerRevision => "revision ",
         _ => "? ",
     };
     match (&change.before, &change.after) {
@@ -81,6 +88,12 @@ fn words(change: &Change) -> Option<String> {
         Kind::ReplicaSet => set_words(before.get()?, after.get()?),
         Kind::Deployment => deployment_words(before.get()?, after.get()?),
         Kind::EndpointSlice => Some(format!("slice {name}")),
+        Kind::Job => job_words(before.get()?, after.get()?),
+        Kind::DaemonSet | Kind::StatefulSet | Kind::ReplicationController | Kind::CronJob => {
+            let generation = after.meta().generation;
+            (before.meta().generation != generation)
+                .then(|| format!("{kind}{name} generation {}", generation.unwrap_or(0)))
+        }
         _ => None,
     }
 }
@@ -96,6 +109,20 @@ fn pod_words(before: &Pod, after: &Pod) -> Option<String> {
         _ if before.metadata.owner_references != after.metadata.owner_references => Some(format!("{name} owner")),
         _ => None,
     }
+}
+
+fn job_words(before: &Job, after: &Job) -> Option<String> {
+    let name = facts::name(&after.metadata);
+    let counts = |job: &Job| job.status.as_ref().map(|status| (status.active, status.succeeded, status.failed));
+    let told = (counts(before), facts::job_end(before).map(|end| end.type_.clone()));
+    let ended = facts::job_end(after).map(|end| end.type_.clone());
+    if told == (counts(after), ended.clone()) {
+        return None;
+    }
+    let (active, succeeded, failed) = counts(after).unwrap_or_default();
+    let [active, succeeded, failed] = [active, succeeded, failed].map(|number| number.unwrap_or(0));
+    let ended = ended.map_or(String::new(), |ended| format!(" {ended}"));
+    Some(format!("job {name} {active} active {succeeded} good {failed} bad{ended}"))
 }
 
 fn set_words(before: &ReplicaSet, after: &ReplicaSet) -> Option<String> {

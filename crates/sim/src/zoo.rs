@@ -11,14 +11,15 @@ use api::{Body, Change, Context, Key, Kind, Object, Plan, Propagation, Snapshot,
 use bytes::Bytes;
 use controllers::Controller;
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
-use k8s_openapi::api::core::v1::{Node, Pod, PodCondition, PodTemplateSpec};
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::api::batch::v1::{CronJob, Job};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod, PodCondition, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use server::minds::Minds;
 
 use crate::facts;
-use crate::{Ending, Settings, run, without_hash};
+use crate::{Ending, Settings, dream, run, without_hash};
 
 macro_rules! bugs {
     ($( $bug:ident $name:literal $story:literal; )*) => {
@@ -69,6 +70,20 @@ bugs! {
     LostWakeDeployment "lost-wake-deployment" "a set that gets on does not wake its Deployment";
     NeverQuiet "never-quiet" "every resync writes (a hot loop)";
     UndoLosesFields "undo-loses-fields" "undo brings back the image but not the rest of the template";
+    DaemonDoubles "daemon-doubles" "a daemon pod is made while the old one still ends";
+    DaemonHurries "daemon-hurries" "an update goes on before the new daemon pods are ready (k8s #123232)";
+    DaemonRollsAlways "daemon-rolls-always" "OnDelete is taken for RollingUpdate";
+    StatefulUnordered "stateful-unordered" "pods are made and ended in any order";
+    StatefulHurries "stateful-hurries" "the next pod does not wait until the one before is ready";
+    StatefulPartition "stateful-partition" "the partition is passed";
+    StatefulForces "stateful-forces" "pods are deleted without grace, so that one name runs twice";
+    JobCountsTwice "job-counts-twice" "a pod is counted when it is noted and again when it is let go";
+    JobForgetsEnding "job-forgets-ending" "podReplacementPolicy Failed does not wait for pods that end";
+    JobNeverGivesUp "job-never-gives-up" "the back-off limit is not minded (k8s #62382)";
+    CronAlwaysStarts "cron-always-starts" "Forbid does not see the Job that runs";
+    CronForgets "cron-forgets" "lastScheduleTime is lost, and a time comes twice";
+    NamespaceHurries "namespace-hurries" "what pods use goes before them (KEP-5080)";
+    NamespaceGoesFull "namespace-goes-full" "a namespace is let go with what is in it";
     AnsweredEarly "answered-early" "writes are acknowledged before they are durable";
 }
 
@@ -94,10 +109,10 @@ pub struct Found {
     pub breach: String,
 }
 
-/// Runs seeds from 1 on until the bug shows, at most `most`.
+/// Runs seeds from 1 on until the bug shows, at most `most`. What breaks without the bug as well does not count.
 pub fn hunt(bug: Bug, most: u64) -> Option<Found> {
     (1..=most).find_map(|seed| {
-        let breach = run_with(bug, seed, false).breach?;
+        let breach = run_with(bug, seed, false).breach.filter(|_| dream(seed, false).breach.is_none())?;
         Some(Found { seeds: seed, breach: breach.to_string() })
     })
 }
@@ -201,7 +216,10 @@ impl Zoo {
             | (Bug::EndpointsKeepTerminating, Controller::Endpoints) => Some(seen::<Pod>(world, |pod| {
                 pod.metadata.deletion_timestamp = None;
             })),
-            (Bug::RunningAvailable, Controller::Deployment) | (Bug::EndpointsUnready, Controller::Endpoints) => {
+            (Bug::RunningAvailable, Controller::Deployment)
+            | (Bug::DaemonHurries, Controller::DaemonSet)
+            | (Bug::StatefulHurries, Controller::StatefulSet)
+            | (Bug::EndpointsUnready, Controller::Endpoints) => {
                 Some(seen::<Pod>(world, |pod| set_ready(pod, Timestamp::MIN)))
             }
             (Bug::MinReadyIgnored, Controller::Deployment) => Some(seen::<Pod>(world, |pod| {
@@ -216,7 +234,7 @@ impl Zoo {
                     condition.last_update_time.clone_from(&created);
                 }
             })),
-            (Bug::RecreateOverlaps, Controller::Deployment) => {
+            (Bug::RecreateOverlaps, Controller::Deployment) | (Bug::DaemonDoubles, Controller::DaemonSet) => {
                 let mut view = world.clone();
                 let leaving: Vec<Key> = world
                     .objects(Kind::Pod, None)
@@ -250,6 +268,44 @@ impl Zoo {
                 deployment.metadata.uid = Some("another".into());
             })),
             (Bug::CollectsByName, Controller::GarbageCollector) => Some(by_name(world)),
+            _ => self.view_of_others(who, world),
+        }
+    }
+
+    fn view_of_others(&self, who: Controller, world: &Snapshot) -> Option<Snapshot> {
+        match (self.bug, who) {
+            (Bug::DaemonRollsAlways, Controller::DaemonSet) => Some(seen::<DaemonSet>(world, |set| {
+                if let Some(spec) = &mut set.spec {
+                    spec.update_strategy = None;
+                }
+            })),
+            (Bug::StatefulUnordered, Controller::StatefulSet) => Some(seen::<StatefulSet>(world, |set| {
+                if let Some(spec) = &mut set.spec {
+                    spec.pod_management_policy = Some("Parallel".into());
+                }
+            })),
+            (Bug::StatefulPartition, Controller::StatefulSet) => Some(seen::<StatefulSet>(world, |set| {
+                let strategy = set.spec.as_mut().and_then(|spec| spec.update_strategy.as_mut());
+                if let Some(rolling) = strategy.and_then(|strategy| strategy.rolling_update.as_mut()) {
+                    rolling.partition = None;
+                }
+            })),
+            (Bug::JobForgetsEnding, Controller::Job) => Some(seen::<Job>(world, |job| {
+                if let Some(spec) = &mut job.spec {
+                    spec.pod_replacement_policy = None;
+                }
+            })),
+            (Bug::JobNeverGivesUp, Controller::Job) => Some(seen::<Job>(world, |job| {
+                if let Some(spec) = &mut job.spec {
+                    spec.backoff_limit = None;
+                }
+            })),
+            (Bug::CronAlwaysStarts, Controller::CronJob) => Some(seen::<CronJob>(world, |cron_job| {
+                cron_job.spec.concurrency_policy = None;
+            })),
+            (Bug::CronForgets, Controller::CronJob) => Some(seen::<CronJob>(world, |cron_job| {
+                cron_job.status.get_or_insert_default().last_schedule_time = None;
+            })),
             _ => None,
         }
     }
@@ -269,6 +325,18 @@ impl Zoo {
             (Bug::ForegroundHurries, Controller::GarbageCollector) => {
                 forget_finalizer(key, world, "foregroundDeletion", plan)
             }
+            (Bug::NamespaceHurries, Controller::Namespace) if !plan.writes.is_empty() => {
+                empty_at_once(key, world, plan)
+            }
+            (Bug::NamespaceGoesFull, Controller::Namespace) if !plan.writes.is_empty() => let_go(key, world, plan),
+            (Bug::StatefulForces, Controller::StatefulSet) => {
+                for write in &mut plan.writes {
+                    if let Write::Delete { key, uid, .. } = write {
+                        *write = Write::Remove { key: key.clone(), uid: uid.clone() };
+                    }
+                }
+            }
+            (Bug::JobCountsTwice, Controller::Job) => plan.writes.iter_mut().for_each(count_at_once),
             (_, Controller::Deployment) => plan.writes.iter_mut().for_each(|write| self.spoil_write(write)),
             _ => {}
         }
@@ -282,7 +350,7 @@ impl Zoo {
             }
             (Bug::CollisionStuck, Write::Create(Body::ReplicaSet(set))) => {
                 let owner = set.metadata.owner_references.iter().flatten().next().map(|owner| owner.name.clone());
-                let hash = template_hash(&facts::template(set), None);
+                let hash = template_hash(&without_hash(facts::template(set)), None);
                 set.metadata.name = Some(format!("{}-{hash}", owner.unwrap_or_default()));
             }
             (Bug::DoneTooEarly, Write::Status(Body::Deployment(deployment))) => {
@@ -357,6 +425,35 @@ fn end_available(key: &Key, world: &Snapshot, now: Timestamp, plan: &mut Plan) {
             *uid = facts::uid(&pod.metadata).to_owned();
         }
     }
+}
+
+/// What is noted to have ended is counted, too.
+fn count_at_once(write: &mut Write) {
+    let Write::Status(Body::Job(job)) = write else { return };
+    let status = job.status.get_or_insert_default();
+    let noted = status.uncounted_terminated_pods.as_ref().and_then(|noted| noted.succeeded.as_ref());
+    let noted = noted.map_or(0, |uids| uids.len() as i32);
+    if noted > 0 {
+        status.succeeded = Some(status.succeeded.unwrap_or(0) + noted);
+    }
+}
+
+fn empty_at_once(key: &Key, world: &Snapshot, plan: &mut Plan) {
+    let kinds = Kind::ALL.iter().filter(|kind| kind.namespaced());
+    let objects = kinds.flat_map(|kind| world.objects(*kind, Some(&key.name)));
+    let stay = objects.filter(|object| !facts::is_deleted(object.meta()));
+    plan.writes.extend(stay.map(|object| Write::Delete {
+        key: object.key(),
+        uid: object.uid().to_owned(),
+        propagation: Propagation::Background,
+    }));
+}
+
+fn let_go(key: &Key, world: &Snapshot, plan: &mut Plan) {
+    let Some(namespace) = world.get::<Namespace>("", &key.name) else { return };
+    let mut body = namespace.clone();
+    body.spec.get_or_insert_default().finalizers = None;
+    plan.writes = vec![Write::Finalize(body.into_body())];
 }
 
 /// The finalizer goes, and nothing else is done for it.

@@ -12,7 +12,7 @@ mod read;
 mod reply;
 mod route;
 mod select;
-mod table;
+pub mod table;
 mod watch;
 mod write;
 

@@ -30,7 +30,7 @@ fn earlier<'a>(deployment: &Deployment, moment: &'a Moment) -> Option<&'a Deploy
 pub fn availability_is_kept(moment: &Moment) -> Verdict {
     let (Some(before), after) = moment.pod() else { return Ok(()) };
     let ends = after.is_none_or(|after| facts::is_deleted(&after.metadata));
-    if !ends || moment.is_asked() {
+    if !ends || moment.asked {
         return Ok(());
     }
     let node = facts::node(before);
@@ -53,7 +53,7 @@ pub fn availability_is_kept(moment: &Moment) -> Verdict {
 /// I2: no pod is made beyond `replicas + maxSurge`, terminating ones apart.
 pub fn surge_is_kept(moment: &Moment) -> Verdict {
     let (None, Some(pod)) = moment.pod() else { return Ok(()) };
-    let Some((_, deployment)) = family(pod, moment).filter(|_| !moment.is_asked()) else { return Ok(()) };
+    let Some((_, deployment)) = family(pod, moment).filter(|_| !moment.asked) else { return Ok(()) };
     if facts::recreates(deployment) {
         return Ok(());
     }
@@ -65,12 +65,18 @@ pub fn surge_is_kept(moment: &Moment) -> Verdict {
 /// I2: under Recreate no pod is made while one of another template may still run.
 pub fn recreate_never_overlaps(moment: &Moment) -> Verdict {
     let (None, Some(pod)) = moment.pod() else { return Ok(()) };
-    let Some((set, deployment)) = family(pod, moment).filter(|_| !moment.is_asked()) else { return Ok(()) };
+    let Some((set, deployment)) = family(pod, moment).filter(|_| !moment.asked) else { return Ok(()) };
     if !facts::recreates(deployment) || !earlier(deployment, moment).is_some_and(facts::recreates) {
         return Ok(());
     }
     // A set that is not the wanted one makes up for a lost pod until it is sized.
     if !facts::same_template(&facts::template(set), &facts::wanted(deployment)) {
+        return Ok(());
+    }
+    // Paused before it was to recreate: both sets stay as they are, and make up for lost pods.
+    let earlier =
+        moment.start.get::<ReplicaSet>(set.metadata.namespace.as_deref().unwrap_or(""), facts::name(&set.metadata));
+    if facts::is_paused(deployment) && earlier.is_some_and(|earlier| facts::size(earlier) >= facts::size(set)) {
         return Ok(());
     }
     let others = facts::sets(deployment, moment.before);
@@ -84,7 +90,7 @@ pub fn recreate_never_overlaps(moment: &Moment) -> Verdict {
 /// I9: a set never makes more pods than it is to have.
 pub fn no_pod_too_many(moment: &Moment) -> Verdict {
     let (None, Some(pod)) = moment.pod() else { return Ok(()) };
-    let Some(set) = facts::set_of(&pod.metadata, moment.before).filter(|_| !moment.is_asked()) else { return Ok(()) };
+    let Some(set) = facts::set_of(&pod.metadata, moment.before).filter(|_| !moment.asked) else { return Ok(()) };
     let (there, wanted) = (facts::active(set, moment.after), facts::size(set));
     if there <= wanted { Ok(()) } else { Err(format!("is pod number {there} of a set of {wanted}")) }
 }
@@ -93,7 +99,7 @@ pub fn no_pod_too_many(moment: &Moment) -> Verdict {
 pub fn one_set_per_template(moment: &Moment) -> Verdict {
     let (None, Some(set)) = moment.set() else { return Ok(()) };
     let Some(deployment) = facts::deployment_of(&set.metadata, moment.before) else { return Ok(()) };
-    if moment.is_asked() {
+    if moment.asked {
         return Ok(());
     }
     let template = facts::template(set);
@@ -112,7 +118,7 @@ pub fn one_set_per_template(moment: &Moment) -> Verdict {
 /// I8: a pod is made as its set's template says, and its containers stay so.
 pub fn pods_are_as_their_template(moment: &Moment) -> Verdict {
     let (before, Some(after)) = moment.pod() else { return Ok(()) };
-    if moment.is_asked() {
+    if moment.asked {
         return Ok(());
     }
     let containers = |pod: &Pod| pod.spec.as_ref().map(|spec| spec.containers.clone()).unwrap_or_default();
@@ -134,7 +140,7 @@ pub fn pods_are_as_their_template(moment: &Moment) -> Verdict {
 /// I10: the number of a revision only grows, beyond all others of its Deployment.
 pub fn revisions_grow(moment: &Moment) -> Verdict {
     let (before, Some(after)) = moment.set() else { return Ok(()) };
-    let Some(deployment) = facts::deployment_of(&after.metadata, moment.after).filter(|_| !moment.is_asked()) else {
+    let Some(deployment) = facts::deployment_of(&after.metadata, moment.after).filter(|_| !moment.asked) else {
         return Ok(());
     };
     let (old, new) = (before.map_or(0, facts::revision), facts::revision(after));
@@ -156,7 +162,7 @@ pub fn history_is_kept(moment: &Moment) -> Verdict {
     let key = moment.change.object().key();
     let Some(set) = moment.before.at(&key).and_then(|object| object.get::<ReplicaSet>()) else { return Ok(()) };
     let ends = after.is_none_or(|after| facts::is_deleted(&after.metadata));
-    if !ends || facts::is_deleted(&set.metadata) || moment.is_asked() {
+    if !ends || facts::is_deleted(&set.metadata) || moment.asked {
         return Ok(());
     }
     let Some(deployment) = facts::deployment_of(&set.metadata, moment.before) else { return Ok(()) };
@@ -187,7 +193,7 @@ fn is_oldest_of_its_template(set: &ReplicaSet, deployment: &Deployment, moment: 
 /// I11: while a Deployment is paused no set is made, and none changes its size but to follow a change of replicas.
 pub fn paused_means_paused(moment: &Moment) -> Verdict {
     let (before, Some(after)) = moment.set() else { return Ok(()) };
-    let Some(deployment) = facts::deployment_of(&after.metadata, moment.before).filter(|_| !moment.is_asked()) else {
+    let Some(deployment) = facts::deployment_of(&after.metadata, moment.before).filter(|_| !moment.asked) else {
         return Ok(());
     };
     if !facts::is_paused(deployment) {
@@ -214,7 +220,7 @@ pub fn paused_means_paused(moment: &Moment) -> Verdict {
 pub fn set_status_is_true(moment: &Moment) -> Verdict {
     let (Some(before), Some(after)) = moment.set() else { return Ok(()) };
     let Some(status) = after.status.as_ref().filter(|_| before.status != after.status) else { return Ok(()) };
-    if moment.is_asked() {
+    if moment.asked {
         return Ok(());
     }
     if status.observed_generation > after.metadata.generation {
@@ -245,7 +251,7 @@ fn condition<'a>(deployment: &'a Deployment, type_: &str) -> Option<&'a Deployme
 pub fn done_is_true(moment: &Moment) -> Verdict {
     let (Some(before), Some(after)) = moment.deployment() else { return Ok(()) };
     let Some(status) = after.status.as_ref().filter(|_| before.status != after.status) else { return Ok(()) };
-    if moment.is_asked() {
+    if moment.asked {
         return Ok(());
     }
     if status.observed_generation > after.metadata.generation {
@@ -268,8 +274,10 @@ pub fn done_is_true(moment: &Moment) -> Verdict {
         (available, old.iter().map(|set| facts::active(set, world)).sum::<i32>())
     };
     let (available, others) = seen(moment.before);
-    // It may have been so at the beginning of this turn, for the generation that is told.
-    let known = earlier(after, moment).is_some_and(|old| old.metadata.generation == after.metadata.generation);
+    // It may have been so at the beginning of this turn, for what is wanted now.
+    let known = earlier(after, moment).is_some_and(|old| {
+        facts::replicas(old) == wanted && facts::same_template(&facts::wanted(old), &facts::wanted(after))
+    });
     if (available, others) == (wanted, 0) || (known && seen(moment.start) == (wanted, 0)) {
         return Ok(());
     }
@@ -283,7 +291,7 @@ pub fn deadline_has_passed(moment: &Moment) -> Verdict {
     let reason = |deployment: &Deployment| {
         condition(deployment, "Progressing").and_then(|told| told.reason.clone()).unwrap_or_default()
     };
-    if reason(after) != LATE || reason(before) == LATE || moment.is_asked() {
+    if reason(after) != LATE || reason(before) == LATE || moment.asked {
         return Ok(());
     }
     let Some(told) = condition(before, "Progressing").and_then(|told| told.last_update_time.as_ref()) else {

@@ -2,7 +2,6 @@
 
 use api::Kind;
 use api::object::controller_of;
-use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::Node;
 
 use super::{Moment, Verdict};
@@ -20,24 +19,15 @@ pub fn one_controller(moment: &Moment) -> Verdict {
 pub fn adopts_only_what_fits(moment: &Moment) -> Verdict {
     let (Some(before), Some(after)) = (&moment.change.before, &moment.change.after) else { return Ok(()) };
     let (None, Some(owner)) = (controller_of(before.meta()), controller_of(after.meta())) else { return Ok(()) };
-    let labels = after.meta().labels.as_ref();
-    let (selector, meta) = match after.kind() {
-        Kind::Pod => {
-            let set = moment.before.get::<ReplicaSet>(after.namespace(), &owner.name);
-            (set.and_then(|set| set.spec.as_ref().map(|spec| spec.selector.clone())), set.map(|set| &set.metadata))
-        }
-        Kind::ReplicaSet => {
-            let deployment = moment.before.get::<Deployment>(after.namespace(), &owner.name);
-            let selector = deployment.and_then(|it| it.spec.as_ref().map(|spec| spec.selector.clone()));
-            (selector, deployment.map(|deployment| &deployment.metadata))
-        }
-        _ => return Ok(()),
-    };
-    let meta = meta.filter(|meta| facts::uid(meta) == owner.uid && !facts::is_deleted(meta));
-    if meta.is_none() || facts::is_deleted(before.meta()) {
-        return Err(format!("was adopted by {} {}, which is not there or not to stay", owner.kind, owner.name));
+    if !matches!(after.kind(), Kind::Pod | Kind::ReplicaSet | Kind::ControllerRevision) {
+        return Ok(());
     }
-    if selector.is_some_and(|selector| facts::matches(&selector, labels)) {
+    let keeper = facts::controller(after.meta(), moment.before).filter(|keeper| !facts::is_deleted(keeper.meta()));
+    let Some(keeper) = keeper.filter(|_| !facts::is_deleted(before.meta())) else {
+        return Err(format!("was adopted by {} {}, which is not there or not to stay", owner.kind, owner.name));
+    };
+    let labels = after.meta().labels.as_ref();
+    if facts::selector_of(keeper).is_some_and(|selector| facts::matches(&selector, labels)) {
         Ok(())
     } else {
         Err(format!("was adopted by {} {}, whose selector does not match it", owner.kind, owner.name))
@@ -48,7 +38,7 @@ pub fn adopts_only_what_fits(moment: &Moment) -> Verdict {
 pub fn ends_only_what_is_too_much(moment: &Moment) -> Verdict {
     let (Some(before), after) = moment.pod() else { return Ok(()) };
     let ends = after.is_none_or(|after| facts::is_deleted(&after.metadata));
-    if !facts::is_active(before) || !ends || moment.is_asked() {
+    if !facts::is_active(before) || !ends || moment.asked {
         return Ok(());
     }
     let namespace = before.metadata.namespace.as_deref().unwrap_or("");
@@ -64,6 +54,7 @@ pub fn ends_only_what_is_too_much(moment: &Moment) -> Verdict {
             if there > wanted { Ok(()) } else { Err(format!("was ended though {name} has {there} pods of {wanted}")) }
         }
         Some(_) => Ok(()),
+        None if facts::controller(&before.metadata, moment.before).is_some() => Ok(()),
         None if before.metadata.owner_references.iter().flatten().next().is_none() => {
             Err("was ended though nobody controls it".into())
         }
@@ -73,7 +64,7 @@ pub fn ends_only_what_is_too_much(moment: &Moment) -> Verdict {
 
 /// I6: what has an owner is not collected while the owner is there, and what has none not at all.
 pub fn collects_only_garbage(moment: &Moment) -> Verdict {
-    let Some(before) = moment.change.before.as_ref().filter(|_| !moment.is_asked()) else { return Ok(()) };
+    let Some(before) = moment.change.before.as_ref().filter(|_| !moment.asked) else { return Ok(()) };
     let Some(there) = moment.before.at(&before.key()) else { return Ok(()) };
     let ends = moment.change.after.as_ref().is_none_or(|after| facts::is_deleted(after.meta()));
     let collected = matches!(before.kind(), Kind::ReplicaSet | Kind::Deployment | Kind::Service | Kind::ConfigMap);
@@ -115,7 +106,7 @@ fn loses(moment: &Moment, finalizer: &str) -> bool {
 
 /// I6: an object that was deleted with `--cascade=orphan` goes only when all its dependents were let go.
 pub fn lets_orphans_go(moment: &Moment) -> Verdict {
-    if !loses(moment, "orphan") || moment.is_asked() {
+    if !loses(moment, "orphan") || moment.asked {
         return Ok(());
     }
     let object = moment.change.object();
@@ -127,7 +118,7 @@ pub fn lets_orphans_go(moment: &Moment) -> Verdict {
 
 /// I6: an object that was deleted in the foreground goes only after the dependents that block it.
 pub fn waits_for_dependents(moment: &Moment) -> Verdict {
-    if !loses(moment, "foregroundDeletion") || moment.is_asked() {
+    if !loses(moment, "foregroundDeletion") || moment.asked {
         return Ok(());
     }
     let object = moment.change.object();

@@ -20,10 +20,15 @@ pub fn fits_where_it_is_put(moment: &Moment) -> Verdict {
     let Some(there) = moment.after.get::<Node>("", node) else {
         return Err(format!("is put on {node}, which is not there"));
     };
-    if there.spec.as_ref().and_then(|spec| spec.unschedulable) == Some(true) {
+    if there.spec.as_ref().and_then(|spec| spec.unschedulable) == Some(true) && !puts_up_with_cordons(after) {
         return Err(format!("is put on {node}, which is cordoned"));
     }
     has_room(there, moment)
+}
+
+fn puts_up_with_cordons(pod: &Pod) -> bool {
+    let mut tolerations = pod.spec.iter().flat_map(|spec| spec.tolerations.iter().flatten());
+    tolerations.any(|it| it.key.as_deref() == Some("node.kubernetes.io/unschedulable"))
 }
 
 fn has_room(node: &Node, moment: &Moment) -> Verdict {

@@ -25,6 +25,11 @@ impl Table {
         Table { kind, version, include: include.to_owned(), now: Timestamp::now() }
     }
 
+    /// The same, as if it were `now`: ages count from there.
+    pub fn at(self, now: Timestamp) -> Table {
+        Table { now, ..self }
+    }
+
     /// The whole table.
     pub fn render(
         &self,

@@ -1,10 +1,12 @@
 //! People: they make Deployments, edit, scale, pause, undo, delete and make again, at any moment and often foolishly.
 
+mod workloads;
+
 use api::patch::PatchType;
 use api::template_hash::template_hash;
 use api::{Body, Key, Kind, Propagation, Snapshot, Typed};
 use bytes::Bytes;
-use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{Node, Pod, PodTemplateSpec};
 use rand::Rng;
 use rand::rngs::StdRng;
@@ -14,6 +16,7 @@ use server::door::{DeleteOptions, Part};
 use crate::facts;
 use crate::faults::Faults;
 use crate::letters::{Ask, Letter};
+use workloads::Workloads;
 
 /// Where people work.
 pub const NAMESPACE: &str = "default";
@@ -36,14 +39,20 @@ pub struct People {
     /// Number of Deployments they care for.
     pub apps: usize,
     edits: u32,
+    workloads: Workloads,
     /// An object as it was some time ago: the second writer works from it.
     remembered: Option<(Key, Body)>,
 }
 
 impl People {
-    /// People who care for `apps` Deployments.
-    pub fn new(apps: usize) -> People {
-        People { apps: apps.min(APPS.len()), edits: 0, remembered: None }
+    /// People who care for `apps` Deployments, and for some other workloads.
+    pub fn new(apps: usize, random: &mut StdRng) -> People {
+        People { apps: apps.min(APPS.len()), edits: 0, workloads: Workloads::some(random), remembered: None }
+    }
+
+    /// True if something is to happen every minute.
+    pub fn have_schedule(&self) -> bool {
+        self.workloads.has_schedule()
     }
 
     /// What they make first: nodes come from the cluster, Services and Deployments from them.
@@ -61,7 +70,11 @@ impl People {
                 "makes a namespace",
             ));
             letters.push(self.deployment(SHORT_LIVED, "web", random));
+            for (kind, name) in [(Kind::StatefulSet, "db"), (Kind::Job, "sum")] {
+                letters.push(workloads::make(kind, SHORT_LIVED, name, random));
+            }
         }
+        letters.extend(self.workloads.first(random));
         letters
     }
 
@@ -93,22 +106,37 @@ impl People {
 
     fn image(&mut self, app: &str, faults: &Faults, random: &mut StdRng) -> String {
         self.edits += 1;
-        let bad = faults.bad_images && random.random_ratio(2, 5);
-        let kind = if bad { pick(&['p', 'c', 'n', 's', 't'], random) } else { Some('g') };
-        // Few versions, so that people come back to old templates by hand too.
-        format!("{app}:{}{}", kind.unwrap_or('g'), self.edits % 6)
+        format!("{app}:{}", image_tag(self.edits, faults, random))
     }
 
-    /// What they do next.
-    pub fn act(&mut self, world: &Snapshot, faults: &Faults, undo: Undo, random: &mut StdRng) -> Option<Letter> {
+    /// What they do next: often one thing, sometimes several in one breath.
+    pub fn act(&mut self, world: &Snapshot, faults: &Faults, undo: Undo, random: &mut StdRng) -> Vec<Letter> {
+        if !self.workloads.is_empty() && random.random_ratio(2, 5) {
+            return self.workloads.act(world, faults, random);
+        }
         let deployments: Vec<&Deployment> = world.list::<Deployment>(None).collect();
         if random.random_ratio(1, 8) || deployments.is_empty() {
-            let app = pick(&APPS[..self.apps], random)?;
-            if world.object(Kind::Deployment, NAMESPACE, app).is_none() {
-                return Some(self.deployment(NAMESPACE, app, random));
+            let missing = |app: &&str| world.object(Kind::Deployment, NAMESPACE, app).is_none();
+            if let Some(app) = pick(&APPS[..self.apps], random).filter(missing) {
+                return vec![self.deployment(NAMESPACE, app, random)];
             }
         }
-        let deployment = pick(&deployments, random)?;
+        let Some(deployment) = pick(&deployments, random) else { return Vec::new() };
+        match random.random_range(0..20) {
+            16 | 17 if faults.collisions => self.collide(deployment, faults, random),
+            18 | 19 if faults.deletes => self.replace(deployment, random),
+            _ => self.act_on(deployment, world, faults, undo, random).into_iter().collect(),
+        }
+    }
+
+    fn act_on(
+        &mut self,
+        deployment: &Deployment,
+        world: &Snapshot,
+        faults: &Faults,
+        undo: Undo,
+        random: &mut StdRng,
+    ) -> Option<Letter> {
         match random.random_range(0..16) {
             0..=2 => {
                 let replicas = random.random_range(0..=MOST_REPLICAS);
@@ -131,8 +159,7 @@ impl People {
             }
             11 | 12 if faults.deletes => delete_something(deployment, world, random),
             13 if faults.labels => edit_labels(world, random),
-            14 if faults.collisions => self.take_next_name(deployment, random),
-            15 if faults.second_writer => self.write_outdated(deployment),
+            14 | 15 if faults.second_writer => self.write_outdated(deployment),
             _ => None,
         }
     }
@@ -142,25 +169,19 @@ impl People {
         set_image(deployment, &image)
     }
 
-    /// Somebody makes a ReplicaSet whose name is the one that the next template will hash to.
-    fn take_next_name(&mut self, deployment: &Deployment, random: &mut StdRng) -> Option<Letter> {
-        let app = facts::name(&deployment.metadata).to_owned();
-        // The next edit, or the one that puts a bad image right in the end.
-        let tag = if random.random_bool(0.5) { (self.edits + 1) % 6 } else { 9 };
-        let next = format!("{app}:g{tag}");
-        let mut template = facts::wanted(deployment);
-        template.spec.as_mut()?.containers.first_mut()?.image = Some(next);
-        let name = format!("{app}-{}", template_hash(&template, None));
-        let labels = json!({ "squatter": app });
-        let body = json!({
-            "metadata": { "name": name },
-            "spec": {
-                "replicas": 0, "selector": { "matchLabels": labels },
-                "template": { "metadata": { "labels": labels }, "spec": { "containers": [{ "name": "c", "image": "x:g0" }] } },
-            },
-        });
+    /// Somebody makes a ReplicaSet whose name is the one that the next template hashes to; then that is asked for.
+    fn collide(&mut self, deployment: &Deployment, faults: &Faults, random: &mut StdRng) -> Vec<Letter> {
+        let image = self.image(facts::name(&deployment.metadata), faults, random);
+        let squatter = squatter(deployment, &image);
+        squatter.into_iter().chain([set_image(deployment, &image)]).collect()
+    }
+
+    /// Deletes a Deployment in one of the ways and makes another of its name at once.
+    fn replace(&mut self, deployment: &Deployment, random: &mut StdRng) -> Vec<Letter> {
+        let how = pick(&[None, None, Some(Propagation::Orphan), Some(Propagation::Foreground)], random).flatten();
         let namespace = deployment.metadata.namespace.clone().unwrap_or_default();
-        Some(create(&namespace, Kind::ReplicaSet, body, "takes the name"))
+        let again = self.deployment(&namespace, facts::name(&deployment.metadata), random);
+        vec![delete(key_of(deployment), how), again]
     }
 
     /// First remembers an object, later writes it back with a change, resource version and all.
@@ -181,6 +202,24 @@ impl People {
     }
 }
 
+/// A ReplicaSet of somebody else under the name that a Deployment's next set would have.
+fn squatter(deployment: &Deployment, next: &str) -> Option<Letter> {
+    let app = facts::name(&deployment.metadata);
+    let mut template = facts::wanted(deployment);
+    template.spec.as_mut()?.containers.first_mut()?.image = Some(next.to_owned());
+    let name = format!("{app}-{}", template_hash(&template, None));
+    let labels = json!({ "squatter": app });
+    let body = json!({
+        "metadata": { "name": name },
+        "spec": {
+            "replicas": 0, "selector": { "matchLabels": labels },
+            "template": { "metadata": { "labels": labels }, "spec": { "containers": [{ "name": "c", "image": "x:g0" }] } },
+        },
+    });
+    let namespace = deployment.metadata.namespace.clone().unwrap_or_default();
+    Some(create(&namespace, Kind::ReplicaSet, body, "takes the name"))
+}
+
 /// What is put right when the faults stop: nothing paused, good images, no pods that nobody manages, nodes open.
 pub fn put_right(world: &Snapshot) -> Vec<Letter> {
     let mut letters = Vec::new();
@@ -188,8 +227,7 @@ pub fn put_right(world: &Snapshot) -> Vec<Letter> {
         if facts::is_paused(deployment) {
             letters.push(merge(deployment, json!({ "spec": { "paused": false } }), "resumes".into()));
         }
-        let image = image_of(deployment);
-        if !image.contains(":g") && !image.contains(":t") && !image.contains(":s") {
+        if !workloads::serves(&image_of(deployment)) {
             let app = facts::name(&deployment.metadata);
             letters.push(set_image(deployment, &format!("{app}:g9")));
         }
@@ -198,12 +236,28 @@ pub fn put_right(world: &Snapshot) -> Vec<Letter> {
         let namespace = pod.metadata.namespace.clone().unwrap_or_default();
         letters.push(delete(Key::new(Kind::Pod, namespace, facts::name(&pod.metadata)), None));
     }
+    // Sets that were let go: nobody is left to mend them.
+    for set in world.list::<ReplicaSet>(None).filter(|set| api::object::controller_of(&set.metadata).is_none()) {
+        let containers = facts::template(set).spec.map(|spec| spec.containers).unwrap_or_default();
+        let namespace = set.metadata.namespace.clone().unwrap_or_default();
+        if !containers.iter().all(|container| container.image.as_deref().is_some_and(workloads::serves)) {
+            letters.push(delete(Key::new(Kind::ReplicaSet, namespace, facts::name(&set.metadata)), None));
+        }
+    }
+    letters.extend(workloads::put_right(world));
     for node in world.list::<Node>(None) {
         if node.spec.as_ref().and_then(|spec| spec.unschedulable) == Some(true) {
             letters.push(cordon(node, false));
         }
     }
     letters
+}
+
+/// How the next image behaves. Few versions, so that people come back to old templates by hand too.
+fn image_tag(edits: u32, faults: &Faults, random: &mut StdRng) -> String {
+    let bad = faults.bad_images && random.random_ratio(2, 5);
+    let kind = if bad { pick(&['p', 'c', 'n', 's', 't'], random) } else { Some('g') };
+    format!("{}{}", kind.unwrap_or('g'), edits % 6)
 }
 
 /// The image a Deployment asks for.
@@ -223,7 +277,7 @@ pub fn cordon(node: &Node, closed: bool) -> Letter {
 
 /// A node as its agent registers it.
 pub fn node(name: &str) -> Letter {
-    let amounts = json!({ "cpu": "800m", "memory": "8Gi", "pods": "110" });
+    let amounts = json!({ "cpu": "1500m", "memory": "8Gi", "pods": "110" });
     let body = json!({
         "metadata": { "name": name },
         "status": {
@@ -283,7 +337,10 @@ fn delete_something(deployment: &Deployment, world: &Snapshot, random: &mut StdR
             let pod = pick(&pods, random)?;
             let namespace = pod.metadata.namespace.clone().unwrap_or_default();
             let mut letter = delete(Key::new(Kind::Pod, namespace, facts::name(&pod.metadata)), None);
-            if let (Ask::Delete(_, options), true) = (&mut letter.ask, random.random_ratio(1, 4)) {
+            // By force, but for pods with a name of their own: that may run twice then, and people are told so.
+            let owner = api::object::controller_of(&pod.metadata);
+            let forced = owner.is_none_or(|owner| owner.kind != "StatefulSet") && random.random_ratio(1, 4);
+            if let (Ask::Delete(_, options), true) = (&mut letter.ask, forced) {
                 options.grace_period_seconds = Some(0);
             }
             Some(letter)
@@ -296,7 +353,7 @@ fn edit_labels(world: &Snapshot, random: &mut StdRng) -> Option<Letter> {
     let pods: Vec<&Pod> = world.list::<Pod>(Some(NAMESPACE)).collect();
     let pod = pick(&pods, random)?;
     let key = Key::new(Kind::Pod, NAMESPACE, facts::name(&pod.metadata));
-    match random.random_range(0..3) {
+    match random.random_range(0..4) {
         0 => {
             let patch = json!({ "metadata": { "labels": { "app": "taken-out" } } });
             Some(patch_letter(key.clone(), patch, format!("takes {key} out of its set")))
@@ -306,6 +363,10 @@ fn edit_labels(world: &Snapshot, random: &mut StdRng) -> Option<Letter> {
             let app = owner.map_or("web", |owner| owner.name.split('-').next().unwrap_or("web"));
             let patch = json!({ "metadata": { "labels": { "app": app } } });
             Some(patch_letter(key.clone(), patch, format!("labels {key} app={app}")))
+        }
+        2 => {
+            let patch = json!({ "metadata": { "labels": { facts::HASH: null } } });
+            Some(patch_letter(key.clone(), patch, format!("takes the hash off {key}")))
         }
         _ => {
             let mut copy = pod.clone();

@@ -1,0 +1,40 @@
+//! Namespaces: emptied pods first, and gone only when nothing is left in them.
+
+use api::Kind;
+use k8s_openapi::api::core::v1::Pod;
+
+use super::{Moment, Verdict};
+use crate::facts;
+
+/// I6: nothing of a namespace is left when it goes.
+pub fn goes_empty(moment: &Moment) -> Verdict {
+    let change = moment.change;
+    if change.kind() != Kind::Namespace || change.after.is_some() {
+        return Ok(());
+    }
+    let name = change.object().name();
+    let kinds = Kind::ALL.iter().filter(|kind| kind.namespaced());
+    match kinds.flat_map(|kind| moment.after.objects(*kind, Some(name))).next() {
+        Some(left) => Err(format!("goes while {} is still in it", left.key())),
+        None => Ok(()),
+    }
+}
+
+/// I6: pods go first, so that what they use outlives them. What belongs to something that was deleted before may go.
+pub fn pods_go_first(moment: &Moment) -> Verdict {
+    let change = moment.change;
+    let Some(before) = moment.before.at(&change.object().key()).filter(|_| !moment.asked) else { return Ok(()) };
+    let ends = change.after.as_ref().is_none_or(|after| facts::is_deleted(after.meta()));
+    if !ends || facts::is_deleted(before.meta()) || matches!(before.kind(), Kind::Pod | Kind::Event) {
+        return Ok(());
+    }
+    let namespace = before.namespace();
+    let owned = before.meta().owner_references.iter().flatten().next().is_some();
+    if namespace.is_empty() || owned || facts::namespace_stays(namespace, moment.before) {
+        return Ok(());
+    }
+    match moment.before.list::<Pod>(Some(namespace)).next() {
+        Some(pod) => Err(format!("goes before pod {}", facts::name(&pod.metadata))),
+        None => Ok(()),
+    }
+}
