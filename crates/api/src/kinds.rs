@@ -4,8 +4,8 @@
 //! (checklist: CONTRIBUTING.md). Mirrors what upstream spreads over `pkg/registry/*/storage` and `pkg/apis/*/register.go`.
 
 use k8s_openapi::api::{
-    apps::v1 as apps, batch::v1 as batch, coordination::v1 as coordination, core::v1 as core,
-    discovery::v1 as discovery, rbac::v1 as rbac,
+    apps::v1 as apps, autoscaling::v2 as autoscaling, batch::v1 as batch, coordination::v1 as coordination,
+    core::v1 as core, discovery::v1 as discovery, rbac::v1 as rbac,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
@@ -155,6 +155,7 @@ kinds! {
     ControllerRevision: apps::ControllerRevision, "apps" "v1" "controllerrevisions" "controllerrevision" [] Namespaced sub [] cat [];
     Job: batch::Job, "batch" "v1" "jobs" "job" [] Namespaced sub ["status"] cat ["all"];
     CronJob: batch::CronJob, "batch" "v1" "cronjobs" "cronjob" ["cj"] Namespaced sub ["status"] cat ["all"];
+    HorizontalPodAutoscaler: autoscaling::HorizontalPodAutoscaler, "autoscaling" "v2" "horizontalpodautoscalers" "horizontalpodautoscaler" ["hpa"] Namespaced sub ["status"] cat ["all"];
     EndpointSlice: discovery::EndpointSlice, "discovery.k8s.io" "v1" "endpointslices" "endpointslice" [] Namespaced sub [] cat [];
     Lease: coordination::Lease, "coordination.k8s.io" "v1" "leases" "lease" [] Namespaced sub [] cat [];
     ClusterRole: rbac::ClusterRole, "rbac.authorization.k8s.io" "v1" "clusterroles" "clusterrole" [] Cluster sub [] cat [];

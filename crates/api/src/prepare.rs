@@ -43,6 +43,7 @@ pub fn create(body: &mut Body) {
             defaults::batch::job(job);
         }
         Body::CronJob(cron_job) => cron_job.status = Some(Default::default()),
+        Body::HorizontalPodAutoscaler(autoscaler) => autoscaler.status = Some(Default::default()),
         // A node reports about itself when it joins.
         Body::Node(_) => {}
         Body::Endpoints(_)
@@ -79,6 +80,7 @@ pub fn update(new: &mut Body, old: &Body) {
         (Body::StatefulSet(new), Body::StatefulSet(old)) => new.status.clone_from(&old.status),
         (Body::Job(new), Body::Job(old)) => new.status.clone_from(&old.status),
         (Body::CronJob(new), Body::CronJob(old)) => new.status.clone_from(&old.status),
+        (Body::HorizontalPodAutoscaler(new), Body::HorizontalPodAutoscaler(old)) => new.status.clone_from(&old.status),
         _ => {}
     }
     if has_generation(old) && wants_more(new, old) {
@@ -105,6 +107,7 @@ pub fn update_status(new: &mut Body, old: &Body) {
         (Body::StatefulSet(new), Body::StatefulSet(old)) => new.spec.clone_from(&old.spec),
         (Body::Job(new), Body::Job(old)) => new.spec.clone_from(&old.spec),
         (Body::CronJob(new), Body::CronJob(old)) => new.spec.clone_from(&old.spec),
+        (Body::HorizontalPodAutoscaler(new), Body::HorizontalPodAutoscaler(old)) => new.spec.clone_from(&old.spec),
         _ => {}
     }
 }

@@ -11,6 +11,7 @@ mod endpoints;
 mod failed;
 mod garbage_collector;
 mod history;
+mod horizontal_pod_autoscaler;
 mod job;
 mod namespace;
 mod obstacle;
@@ -34,6 +35,8 @@ pub use wakes::{wake_all, wakes};
 /// sizes its ReplicaSets before they act on an outdated size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Controller {
+    /// Replicas of what a HorizontalPodAutoscaler scales. The key is the HorizontalPodAutoscaler's.
+    HorizontalPodAutoscaler,
     /// ReplicaSets of a Deployment. The key is the Deployment's.
     Deployment,
     /// Pods of a ReplicaSet or a ReplicationController. The key is the ReplicaSet's or the ReplicationController's.
@@ -59,6 +62,7 @@ pub enum Controller {
 /// Decides what `who` does about the object at `key`.
 pub fn reconcile(who: Controller, key: &Key, world: &Snapshot, context: &Context) -> Plan {
     match who {
+        Controller::HorizontalPodAutoscaler => horizontal_pod_autoscaler::reconcile(key, world, context),
         Controller::Deployment => deployment::reconcile(key, world, context),
         Controller::ReplicaSet => replica_set::reconcile(key, world, context),
         Controller::DaemonSet => daemon_set::reconcile(key, world, context),

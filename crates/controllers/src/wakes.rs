@@ -10,6 +10,7 @@ use api::object::controller_of;
 use api::selector::Selector;
 use api::{Change, Key, Kind, Object, Snapshot};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Namespace, Pod, ReplicationController, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
@@ -29,6 +30,7 @@ pub fn wakes(change: &Change, world: &Snapshot, wake: &mut dyn FnMut(Controller,
         Kind::CronJob => cron_job_changed(change, wake),
         Kind::ControllerRevision => revision_changed(change, world, wake),
         Kind::Deployment => deployment_changed(change, wake),
+        Kind::HorizontalPodAutoscaler => autoscaler_changed(change, wake),
         Kind::Service => wake(Controller::Endpoints, change.object().key()),
         Kind::Endpoints | Kind::EndpointSlice => endpoints_changed(change, wake),
         Kind::Node => node_changed(change, world, wake),
@@ -44,6 +46,7 @@ pub fn wake_all(world: &Snapshot, wake: &mut dyn FnMut(Controller, Key)) {
     let mut all = |kind: Kind, who: Controller| {
         world.objects(kind, None).for_each(|object| wake(who, object.key()));
     };
+    all(Kind::HorizontalPodAutoscaler, Controller::HorizontalPodAutoscaler);
     all(Kind::ReplicaSet, Controller::ReplicaSet);
     all(Kind::Deployment, Controller::Deployment);
     all(Kind::ReplicationController, Controller::ReplicaSet);
@@ -296,6 +299,18 @@ fn job_changed(change: &Change, world: &Snapshot, wake: &mut Wake) {
 fn cron_job_changed(change: &Change, wake: &mut Wake) {
     if !same_but_status(change) {
         wake(Controller::CronJob, change.object().key());
+    }
+}
+
+/// An autoscaler is woken by time; only what it is told to do is followed at once.
+fn autoscaler_changed(change: &Change, wake: &mut Wake) {
+    let spec = |side: &Option<std::sync::Arc<Object>>| {
+        side.as_ref()
+            .and_then(|object| object.get::<HorizontalPodAutoscaler>())
+            .map(|autoscaler| autoscaler.spec.clone())
+    };
+    if change.after.is_some() && spec(&change.before) != spec(&change.after) {
+        wake(Controller::HorizontalPodAutoscaler, change.object().key());
     }
 }
 

@@ -21,3 +21,9 @@ fn top() {
 fn top_by_our_own_verb() {
     transcript::play("top.txt", &cluster(), &Kubectl::ours());
 }
+
+#[test]
+fn autoscaling() {
+    let Some(kubectl) = Kubectl::current() else { return };
+    transcript::play("autoscaling.txt", &cluster(), &kubectl);
+}

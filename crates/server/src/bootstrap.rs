@@ -39,13 +39,13 @@ fn wanted(endpoint: std::net::SocketAddr) -> Vec<(Kind, &'static str, Value)> {
 
 fn roles() -> Vec<(Kind, &'static str, Value)> {
     let everything = json!([{ "apiGroups": ["*"], "resources": ["*"], "verbs": ["*"] }]);
-    let workloads = ["", "apps", "batch", "discovery.k8s.io", "coordination.k8s.io"];
+    let workloads = ["", "apps", "autoscaling", "batch", "discovery.k8s.io", "coordination.k8s.io"];
     let read = json!([{ "apiGroups": workloads, "resources": [
         "configmaps", "endpoints", "events", "pods", "pods/log", "pods/status", "services", "serviceaccounts", "namespaces",
         "deployments", "deployments/scale", "deployments/status", "replicasets", "replicasets/scale", "replicasets/status",
         "replicationcontrollers", "replicationcontrollers/scale", "replicationcontrollers/status", "daemonsets", "daemonsets/status",
         "statefulsets", "statefulsets/scale", "statefulsets/status", "controllerrevisions", "jobs", "jobs/status",
-        "cronjobs", "cronjobs/status", "endpointslices"
+        "cronjobs", "cronjobs/status", "horizontalpodautoscalers", "horizontalpodautoscalers/status", "endpointslices"
     ], "verbs": ["get", "list", "watch"] }, { "apiGroups": ["metrics.k8s.io"], "resources": ["nodes", "pods"], "verbs": ["get", "list"] }]);
     let write = json!([
         read[0],
@@ -53,7 +53,7 @@ fn roles() -> Vec<(Kind, &'static str, Value)> {
         { "apiGroups": workloads, "resources": [
             "configmaps", "secrets", "events", "pods", "services", "serviceaccounts", "deployments", "deployments/scale",
             "replicasets", "replicasets/scale", "replicationcontrollers", "replicationcontrollers/scale", "daemonsets",
-            "statefulsets", "statefulsets/scale", "jobs", "cronjobs", "endpoints", "leases"
+            "statefulsets", "statefulsets/scale", "jobs", "cronjobs", "horizontalpodautoscalers", "endpoints", "leases"
         ], "verbs": ["*"] }
     ]);
     let node = json!([

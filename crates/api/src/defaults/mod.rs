@@ -32,6 +32,7 @@ pub fn apply(body: &mut Body) {
         Body::StatefulSet(stateful_set) => apps::stateful_set(stateful_set),
         Body::Job(job) => batch::job(job),
         Body::CronJob(cron_job) => batch::cron_job(cron_job),
+        Body::HorizontalPodAutoscaler(autoscaler) => autoscaling::horizontal_pod_autoscaler_v2(autoscaler),
         Body::EndpointSlice(slice) => discovery::endpoint_slice(slice),
         Body::ClusterRoleBinding(binding) => rbac::cluster_role_binding(binding),
         Body::RoleBinding(binding) => rbac::role_binding(binding),

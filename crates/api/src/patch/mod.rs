@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::kinds::Kind;
 use crate::limits;
-use crate::schema::{self, Mode, Wording, check_worded, parse_json, type_of};
+use crate::schema::{self, Mode, TypeId, Wording, check_worded, parse_json, type_of};
 use crate::status::{Cause, Refusal};
 
 /// The media types of patches, as PATCH requests name them.
@@ -54,6 +54,17 @@ pub fn apply(
     body: &[u8],
     mode: Mode,
 ) -> Result<(Value, Vec<String>), Refusal> {
+    apply_as(type_of(kind), patch_type, original, body, mode)
+}
+
+/// As [`apply`], to an object of a type that need not be the stored one.
+pub fn apply_as(
+    kind: TypeId,
+    patch_type: PatchType,
+    original: Value,
+    body: &[u8],
+    mode: Mode,
+) -> Result<(Value, Vec<String>), Refusal> {
     let (patch, duplicates) = parse_json(body, limits::JSON_DEPTH)
         .map_err(|error| Refusal::bad_request(format!("error decoding patch: {error}")))?;
     match patch_type {
@@ -74,7 +85,7 @@ pub fn apply(
                 return Err(Refusal::bad_request(message));
             }
             let shown = go_text::go_text(&patch);
-            let patched = strategic(type_of(kind), original, patch).map_err(refused_strategic)?;
+            let patched = strategic(kind, original, patch).map_err(refused_strategic)?;
             checked(kind, patched, duplicates, mode, Wording::Converter, Some(shown))
         }
     }
@@ -82,7 +93,7 @@ pub fn apply(
 
 /// What a patch made has to be an object of the kind still.
 fn checked(
-    kind: Kind,
+    kind: TypeId,
     mut patched: Value,
     duplicates: Vec<String>,
     mode: Mode,
@@ -90,7 +101,7 @@ fn checked(
     shown: Option<String>,
 ) -> Result<(Value, Vec<String>), Refusal> {
     let before = shown.unwrap_or_else(|| patched.to_string());
-    let found = check_worded(type_of(kind), &mut patched, mode, wording);
+    let found = check_worded(kind, &mut patched, mode, wording);
     match schema::strict(found, duplicates, mode) {
         Ok(warnings) => Ok((patched, warnings)),
         Err(what) => {

@@ -35,22 +35,30 @@ pub fn type_of(kind: Kind) -> TypeId {
 ///
 /// Mirrors `endpoints/handlers/create.go` and `rest.go` (`transformDecodeError`).
 pub fn read(kind: Kind, body: &[u8], mode: Mode) -> Result<(Value, Vec<String>), Refusal> {
+    read_as(type_of(kind), kind.info().kind, kind.info().version, body, mode)
+}
+
+/// As [`read`], in a version of the kind that is served but not stored.
+pub fn read_as(
+    id: TypeId,
+    name: &str,
+    version: &str,
+    body: &[u8],
+    mode: Mode,
+) -> Result<(Value, Vec<String>), Refusal> {
     let (mut value, duplicates) =
-        parse_json(body, limits::JSON_DEPTH).map_err(|error| unrecognized(kind, &error, body))?;
+        parse_json(body, limits::JSON_DEPTH).map_err(|error| unrecognized(name, &error, body))?;
     let cannot = |what: String| {
-        let info = kind.info();
-        let (name, version) = (info.kind, info.version);
         Refusal::bad_request(format!("{name} in version \"{version}\" cannot be handled as a {name}: {what}"))
     };
-    let warnings = strict(check(type_of(kind), &mut value, mode), duplicates, mode).map_err(cannot)?;
+    let warnings = strict(check(id, &mut value, mode), duplicates, mode).map_err(cannot)?;
     Ok((value, warnings))
 }
 
-fn unrecognized(kind: Kind, error: &ParseError, body: &[u8]) -> Refusal {
+fn unrecognized(name: &str, error: &ParseError, body: &[u8]) -> Refusal {
     const SHOWN_BYTES: usize = 30;
     let shown: String = body.iter().take(SHOWN_BYTES).map(|byte| format!("{byte:02x}")).collect();
     let more = if body.len() > SHOWN_BYTES { " ..." } else { "" };
-    let name = kind.info().kind;
     Refusal::bad_request(format!(
         "the object provided is unrecognized (must be of type {name}): couldn't get version/kind; json parse error: {error} ({shown}{more})"
     ))

@@ -9,6 +9,7 @@
 //! refused pod update comes without upstream's dump of both specs.
 
 pub mod apps;
+mod autoscaling;
 pub mod batch;
 pub mod core;
 pub mod discovery;
@@ -57,6 +58,7 @@ pub fn create(body: &Body) -> Errors {
         Body::ControllerRevision(new) => apps::create_controller_revision(new),
         Body::Job(new) => batch::create_job(new),
         Body::CronJob(new) => batch::create_cron_job(new),
+        Body::HorizontalPodAutoscaler(new) => policy::horizontal_pod_autoscaler_v2(new, None),
         Body::EndpointSlice(new) => discovery::endpoint_slice(new, None),
         Body::ClusterRole(new) => rbac::cluster_role(new, None),
         Body::ClusterRoleBinding(new) => rbac::cluster_role_binding(new, None),
@@ -88,6 +90,9 @@ pub fn update(new: &Body, old: &Body) -> Errors {
         (Body::ControllerRevision(new), Body::ControllerRevision(old)) => apps::update_controller_revision(new, old),
         (Body::Job(new), Body::Job(old)) => batch::update_job(new, old),
         (Body::CronJob(new), Body::CronJob(old)) => batch::update_cron_job(new, old),
+        (Body::HorizontalPodAutoscaler(new), Body::HorizontalPodAutoscaler(old)) => {
+            policy::horizontal_pod_autoscaler_v2(new, Some(old))
+        }
         (Body::EndpointSlice(new), Body::EndpointSlice(old)) => discovery::endpoint_slice(new, Some(old)),
         (Body::ClusterRole(new), Body::ClusterRole(old)) => rbac::cluster_role(new, Some(old)),
         (Body::ClusterRoleBinding(new), Body::ClusterRoleBinding(old)) => rbac::cluster_role_binding(new, Some(old)),

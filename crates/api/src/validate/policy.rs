@@ -7,6 +7,7 @@ use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::apps::{at_most_all, number_or_percent};
+use super::autoscaling;
 use super::field::{Errors, Path};
 use super::meta;
 use crate::names;
@@ -59,11 +60,9 @@ pub fn horizontal_pod_autoscaler_v2(
     let spec = &autoscaler.spec;
     replicas(&mut errors, spec.min_replicas, spec.max_replicas);
     scale_target(&mut errors, &spec.scale_target_ref.kind, &spec.scale_target_ref.name);
-    let metrics = SPEC.child("metrics");
-    let types = ["ContainerResource", "External", "Object", "Pods", "Resource"];
-    for (i, metric) in spec.metrics.iter().flatten().enumerate() {
-        let at = metrics.index(i);
-        errors.one_of(&at.child("type"), Some(metric.type_.as_str()), &types);
+    autoscaling::metrics(&mut errors, &SPEC.child("metrics"), spec.metrics.as_deref().unwrap_or_default());
+    if let Some(behavior) = &spec.behavior {
+        autoscaling::behavior(&mut errors, &SPEC.child("behavior"), behavior);
     }
     errors
 }

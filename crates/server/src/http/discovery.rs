@@ -8,7 +8,7 @@ use http::{HeaderValue, StatusCode};
 use serde_json::{Value, json};
 
 use super::negotiate::Form;
-use super::{measured, reply};
+use super::{measured, reply, versions};
 
 /// The Kubernetes version whose API this is.
 pub const KUBERNETES_MINOR: u32 = 36;
@@ -74,7 +74,7 @@ pub fn group_version(group: &str, version: &str) -> Result<Response, Refusal> {
 
 /// All that is served: the stored kinds, and what is measured.
 fn all() -> impl Iterator<Item = &'static KindInfo> {
-    Kind::ALL.iter().map(|kind| kind.info()).chain(measured::RESOURCES.iter())
+    Kind::ALL.iter().map(|kind| kind.info()).chain(versions::RESOURCES.iter()).chain(measured::RESOURCES.iter())
 }
 
 fn served(filter: impl Fn(&KindInfo) -> bool) -> Vec<&'static KindInfo> {

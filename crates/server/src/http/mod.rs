@@ -13,6 +13,7 @@ mod reply;
 mod route;
 mod select;
 pub mod table;
+mod versions;
 mod watch;
 mod write;
 
@@ -81,6 +82,7 @@ async fn answer(gate: &Gate, who: Identity, request: HttpRequest) -> Result<Resp
     let accept = negotiate::accept(request.headers());
     match route {
         Route::Resource(target) => resource(gate, &user, &target, request).await,
+        Route::OtherVersion(target) => versions::serve(gate, &user, &target, request).await,
         Route::CoreVersions => Ok(discovery::core_versions(&accept)),
         Route::Groups => Ok(discovery::groups(&accept)),
         Route::Group(group) => discovery::group(&group),

@@ -9,6 +9,8 @@ use super::measured;
 pub enum Route {
     /// A collection, an object or a subresource.
     Resource(Target),
+    /// The same in a version that is not the stored one.
+    OtherVersion(Target),
     /// `/api`.
     CoreVersions,
     /// `/apis`.
@@ -69,6 +71,10 @@ impl Route {
             ["apis", measured::GROUP, measured::VERSION, rest @ ..] => {
                 measured::Target::parse(rest).map_or(Route::Unknown, Route::Measured)
             }
+            ["apis", "autoscaling", "v1", rest @ ..] => match resource("autoscaling", "v2", rest) {
+                Route::Resource(target) => Route::OtherVersion(target),
+                other => other,
+            },
             ["apis", group, version, rest @ ..] => resource(group, version, rest),
             ["version"] => Route::Version,
             ["healthz" | "livez" | "readyz", ..] => Route::Health,

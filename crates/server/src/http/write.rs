@@ -78,7 +78,8 @@ fn key(target: &Target) -> Key {
     Key::new(target.kind, target.namespace.clone(), target.name.clone())
 }
 
-fn part(target: &Target) -> Result<Part, Refusal> {
+/// Which part of the object a path is about.
+pub fn part(target: &Target) -> Result<Part, Refusal> {
     match target.subresource.as_str() {
         "" => Ok(Part::Main),
         "status" => Ok(Part::Status),
@@ -104,19 +105,24 @@ fn update(target: &Target, body: &[u8], mode: Mode) -> Result<(Action, Vec<Strin
 }
 
 fn patch(target: &Target, document: Bytes, media: &str, mode: Mode) -> Result<Action, Refusal> {
+    let kind = patch_type(media)?;
+    Ok(Action::Patch(key(target), part(target)?, Box::new(Patch { kind, document, mode })))
+}
+
+/// The type of a patch by its media type.
+pub fn patch_type(media: &str) -> Result<PatchType, Refusal> {
     if media.starts_with("application/apply-patch+") {
         return Err(Refusal::unsupported_media_type(
             "server-side apply is not served here: use client-side apply (kubectl apply without --server-side)",
         ));
     }
-    let kind = PatchType::from_media_type(media).ok_or_else(|| {
+    PatchType::from_media_type(media).ok_or_else(|| {
         let known: Vec<&str> = PatchType::ALL.iter().map(|kind| kind.media_type()).collect();
         Refusal::unsupported_media_type(format!(
             "the body of the request was in an unknown format - accepted media types include: {}",
             known.join(", ")
         ))
-    })?;
-    Ok(Action::Patch(key(target), part(target)?, Box::new(Patch { kind, document, mode })))
+    })
 }
 
 fn binding(target: &Target, body: &[u8]) -> Result<Action, Refusal> {
@@ -172,7 +178,8 @@ fn dry_run_in(body: &[u8]) -> bool {
     value.pointer("/dryRun/0").and_then(Value::as_str) == Some("All")
 }
 
-fn respond(target: &Target, answer: Answer, headers: &HeaderMap) -> Result<Response, Refusal> {
+/// The answer of a write in the form that is asked for.
+pub fn respond(target: &Target, answer: Answer, headers: &HeaderMap) -> Result<Response, Refusal> {
     match answer {
         Answer::Done(status) => {
             let code = if target.subresource == "binding" { StatusCode::CREATED } else { StatusCode::OK };
@@ -213,13 +220,14 @@ fn show(target: &Target, object: &Arc<Object>, code: StatusCode, headers: &Heade
     Ok(reply::bytes(code, object.json.clone()))
 }
 
-fn media_type(headers: &HeaderMap) -> String {
+/// The media type of the body, without parameters.
+pub fn media_type(headers: &HeaderMap) -> String {
     let text = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
     text.split(';').next().unwrap_or("").trim().to_owned()
 }
 
 /// The body as JSON, whatever form it came in.
-fn json_body(body: Bytes, media: &str) -> Result<Bytes, Refusal> {
+pub fn json_body(body: Bytes, media: &str) -> Result<Bytes, Refusal> {
     match media {
         "" | "application/json" | "text/json" => Ok(body),
         "application/yaml" | "text/yaml" | "application/x-yaml" => decode::yaml_to_json(&body),

@@ -13,7 +13,7 @@ use k8s_openapi::api::rbac::v1::{RoleRef, Subject};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, Time};
 use serde_json::{Value, json};
 
-use super::pod;
+use super::{autoscaler, pod};
 
 /// One column.
 pub struct Column {
@@ -135,6 +135,15 @@ pub fn of(kind: Kind) -> Vec<Column> {
             images,
             selector,
         ],
+        Kind::HorizontalPodAutoscaler => vec![
+            NAME,
+            column("Reference"),
+            column("Targets"),
+            column("MinPods"),
+            column("MaxPods"),
+            number("Replicas"),
+            AGE,
+        ],
         Kind::ControllerRevision => vec![NAME, column("Controller"), number("Revision"), AGE],
         Kind::EndpointSlice => vec![NAME, column("AddressType"), column("Ports"), column("Endpoints"), AGE],
         Kind::Lease => vec![NAME, column("Holder"), AGE],
@@ -180,6 +189,7 @@ pub fn cells(object: &Object, now: Timestamp) -> Vec<Value> {
         Body::StatefulSet(set) => stateful_set(set, name, age),
         Body::Job(job) => self::job(job, name, age, now),
         Body::CronJob(cron_job) => self::cron_job(cron_job, name, age, now),
+        Body::HorizontalPodAutoscaler(autoscaler) => autoscaler::cells(autoscaler, name, age),
         Body::ControllerRevision(revision) => {
             let owner = api::object::controller_of(meta).map(|owner| {
                 let group = owner.api_version.split_once('/').map_or("", |(group, _)| group);

@@ -1,5 +1,6 @@
 //! `Table`: what `kubectl get` prints. The columns are upstream's (`pkg/printers/internalversion/printers.go`).
 
+mod autoscaler;
 mod columns;
 mod pod;
 

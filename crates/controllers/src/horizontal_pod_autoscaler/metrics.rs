@@ -1,0 +1,280 @@
+//! What one metric of an autoscaler asks for.
+//!
+//! Mirrors `computeReplicasForMetric` and `computeStatusFor…` (`pkg/controller/podautoscaler/horizontal.go`), `groupPods`
+//! and `calculateRequests` (`replica_calculator.go`), with the errors worded as theirs: a user finds them in conditions.
+//! Values of pods come from the nodes' reports. No server here has the APIs of custom and external metrics; metrics of
+//! those types say so, as they do upstream where nobody serves these APIs.
+
+use api::quantity::Amount;
+use api::usage::{NodeUsage, PodUsage};
+use api::{Context, Usage, pod_resources};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::autoscaling::v2::{
+    ContainerResourceMetricStatus, HorizontalPodAutoscalerBehavior, MetricSpec, MetricStatus, MetricTarget,
+    MetricValueStatus, ResourceMetricStatus,
+};
+use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+
+use super::calculate::{self, Pods, Sample, Tolerance, Wanted};
+use crate::pods;
+
+/// Upstream's `--horizontal-pod-autoscaler-tolerance`.
+const TOLERANCE: f64 = 0.1;
+/// How long cpu may be used for starting up: `--horizontal-pod-autoscaler-cpu-initialization-period`.
+const START_UP: SignedDuration = SignedDuration::from_mins(5);
+/// How soon a pod that will be ready is: `--horizontal-pod-autoscaler-initial-readiness-delay`.
+const INITIAL_READINESS: SignedDuration = SignedDuration::from_secs(30);
+
+/// What a metric asks for.
+pub struct Proposal {
+    /// Replicas.
+    pub replicas: i32,
+    /// How a message names the metric.
+    pub name: String,
+    /// Its present value.
+    pub status: MetricStatus,
+}
+
+/// Why a metric asks for nothing.
+pub struct Failure {
+    /// Reason of the condition and of the event.
+    pub reason: &'static str,
+    /// What went wrong.
+    pub error: String,
+    /// Words before it where the whole autoscaler fails.
+    pub prefix: String,
+}
+
+/// What is known of a target when its metrics are looked at.
+pub struct Scene<'a> {
+    /// Namespace of the target.
+    pub namespace: &'a str,
+    /// Its pods.
+    pub pods: &'a [&'a Pod],
+    /// Replicas asked for now.
+    pub replicas: i32,
+    /// Rules of the autoscaler.
+    pub behavior: Option<&'a HorizontalPodAutoscalerBehavior>,
+    /// The time, and what is used.
+    pub context: &'a Context<'a>,
+}
+
+/// The status of a metric that has no value.
+pub fn unknown() -> MetricStatus {
+    MetricStatus { type_: String::new(), ..Default::default() }
+}
+
+/// Looks at one metric.
+pub fn look(spec: &MetricSpec, scene: &Scene) -> Result<Proposal, Failure> {
+    match spec.type_.as_str() {
+        "Resource" => resource(spec, scene),
+        "ContainerResource" => container_resource(spec, scene),
+        "Pods" => {
+            let name = spec.pods.as_ref().map_or("", |source| source.metric.name.as_str());
+            Err(no_custom(
+                "FailedGetPodsMetric",
+                "failed to get pods metric value: ",
+                format!("unable to get metric {name}: {NO_CUSTOM}"),
+            ))
+        }
+        "Object" => Err(object(spec, scene)),
+        "External" => Err(external(spec, scene)),
+        other => Err(Failure {
+            reason: "InvalidMetricSourceType",
+            error: format!("unknown metric source type {other:?}"),
+            prefix: String::new(),
+        }),
+    }
+}
+
+const NO_CUSTOM: &str =
+    "unable to fetch metrics from custom metrics API: no custom metrics API (custom.metrics.k8s.io) registered";
+
+fn no_custom(reason: &'static str, prefix: &str, error: String) -> Failure {
+    Failure { reason, error, prefix: prefix.to_owned() }
+}
+
+fn object(spec: &MetricSpec, scene: &Scene) -> Failure {
+    let source = spec.object.clone().unwrap_or_default();
+    let (metric, about) = (source.metric.name, source.described_object);
+    let error =
+        format!("unable to get metric {metric}: {NO_CUSTOM} on {} {}/{}", about.kind, scene.namespace, about.name);
+    no_custom("FailedGetObjectMetric", "failed to get object metric value: ", error)
+}
+
+fn external(spec: &MetricSpec, scene: &Scene) -> Failure {
+    let metric = spec.external.clone().unwrap_or_default().metric;
+    let (namespace, name) = (scene.namespace, metric.name);
+    let error = format!(
+        "unable to get external metric {namespace}/{name}/{}: unable to fetch metrics from external metrics API: the server could not find the requested resource (get {name}.external.metrics.k8s.io)",
+        shown(metric.selector.as_ref())
+    );
+    let prefix = format!("failed to get {name} external metric value: failed to get {name} external metric: ");
+    Failure { reason: "FailedGetExternalMetric", error, prefix }
+}
+
+/// A selector as Go shows it.
+fn shown(selector: Option<&LabelSelector>) -> String {
+    let Some(selector) = selector else { return "nil".into() };
+    let labels = selector.match_labels.iter().flatten().map(|(name, value)| format!("{name}: {value},"));
+    format!(
+        "&LabelSelector{{MatchLabels:map[string]string{{{}}},MatchExpressions:[]LabelSelectorRequirement{{}},}}",
+        labels.collect::<String>()
+    )
+}
+
+fn resource(spec: &MetricSpec, scene: &Scene) -> Result<Proposal, Failure> {
+    let source = spec.resource.clone().unwrap_or_default();
+    let name = source.name;
+    let found = generic(&name, "", &source.target, scene).map_err(|error| Failure {
+        reason: "FailedGetResourceMetric",
+        error,
+        prefix: format!("failed to get {name} resource metric value: "),
+    })?;
+    let called = match found.utilization {
+        Some(_) => format!("{name} resource utilization (percentage of request)"),
+        None => format!("{name} resource"),
+    };
+    let current = value(&found);
+    let status = MetricStatus {
+        type_: "Resource".into(),
+        resource: Some(ResourceMetricStatus { name, current }),
+        ..Default::default()
+    };
+    Ok(Proposal { replicas: found.replicas, name: called, status })
+}
+
+fn container_resource(spec: &MetricSpec, scene: &Scene) -> Result<Proposal, Failure> {
+    let source = spec.container_resource.clone().unwrap_or_default();
+    let (name, container) = (source.name, source.container);
+    let found = generic(&name, &container, &source.target, scene).map_err(|error| Failure {
+        reason: "FailedGetContainerResourceMetric",
+        error,
+        prefix: format!("failed to get {container} container metric value: "),
+    })?;
+    let called = match found.utilization {
+        Some(_) => format!("{name} container resource utilization (percentage of request)"),
+        None => format!("{name} resource"),
+    };
+    let current = value(&found);
+    let status = MetricStatus {
+        type_: "ContainerResource".into(),
+        container_resource: Some(ContainerResourceMetricStatus { name, container, current }),
+        ..Default::default()
+    };
+    Ok(Proposal { replicas: found.replicas, name: called, status })
+}
+
+fn value(found: &Wanted) -> MetricValueStatus {
+    MetricValueStatus {
+        average_utilization: found.utilization,
+        average_value: Some(Amount::from_milli(found.average).quantity()),
+        value: None,
+    }
+}
+
+fn generic(resource: &str, container: &str, target: &MetricTarget, scene: &Scene) -> Result<Wanted, String> {
+    let (aim, what) = match (&target.average_value, target.average_utilization) {
+        (Some(average), _) => (calculate::Target::Average(Amount::of(average).milli()), "usage"),
+        (None, Some(percent)) => (calculate::Target::Utilization(percent), "utilization"),
+        (None, None) => {
+            return Err("invalid resource metric source: neither an average utilization target nor an average value (usage) target was set".into());
+        }
+    };
+    let requests_matter = matches!(aim, calculate::Target::Utilization(_));
+    sorted(resource, container, requests_matter, scene)
+        .and_then(|pods| calculate::wanted(scene.replicas, &pods, aim, tolerance(scene.behavior)))
+        .map_err(|error| format!("failed to get {resource} {what}: {error}"))
+}
+
+/// How far off the target nothing is done; each direction may have its own.
+fn tolerance(behavior: Option<&HorizontalPodAutoscalerBehavior>) -> Tolerance {
+    let rules = [behavior.and_then(|it| it.scale_down.as_ref()), behavior.and_then(|it| it.scale_up.as_ref())];
+    let [down, up] = rules.map(|rules| {
+        let given = rules.and_then(|rules| rules.tolerance.as_ref());
+        given.map_or(TOLERANCE, |quantity| Amount::of(quantity).milli() as f64 / 1000.0)
+    });
+    Tolerance { down, up }
+}
+
+/// Sorts the pods by what is known of them.
+fn sorted(resource: &str, container: &str, requests_matter: bool, scene: &Scene) -> Result<Pods, String> {
+    let Context { now, usage, .. } = *scene.context;
+    let measured: Vec<_> = scene.pods.iter().map(|pod| sample(pod, resource, container, usage, now)).collect();
+    if measured.iter().all(Option::is_none) {
+        return Err(format!(
+            "unable to get metrics for resource {resource}: no metrics returned from resource metrics API"
+        ));
+    }
+    let mut found = Pods::default();
+    for (pod, sample) in scene.pods.iter().zip(measured) {
+        let requested = if requests_matter { requested(pod, container, resource)? } else { 0 };
+        match sample {
+            _ if pods::phase(pod) == "Pending" => found.unready.push(requested),
+            None => found.missing.push(requested),
+            Some((node, _)) if resource == "cpu" && starts_up(pod, node, now) => found.unready.push(requested),
+            Some((_, used)) => found.ready.push(Sample { used, requested }),
+        }
+    }
+    Ok(found)
+}
+
+/// What the pod (or one container of it) uses, in thousandths; `None` if nobody has measured it.
+fn sample<'a>(
+    pod: &Pod,
+    resource: &str,
+    container: &str,
+    usage: &'a Usage,
+    now: Timestamp,
+) -> Option<(&'a NodeUsage, i64)> {
+    let (node, of_pod) = usage.of_pod(pods::node(pod), pod.metadata.uid.as_deref()?, now)?;
+    Some((node, used(of_pod, resource, container)?))
+}
+
+fn used(pod: &PodUsage, resource: &str, container: &str) -> Option<i64> {
+    let mut counted = pod.containers.iter().filter(|it| container.is_empty() || it.name == container).peekable();
+    counted.peek()?;
+    let milli = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+    match resource {
+        "cpu" => Some(counted.map(|it| milli(it.used.cpu_nano.div_ceil(1_000_000))).sum()),
+        "memory" => Some(counted.map(|it| milli(it.used.memory_bytes.saturating_mul(1000))).sum()),
+        _ => None,
+    }
+}
+
+/// True while cpu says nothing about the work a pod does: it is starting, or was never ready.
+fn starts_up(pod: &Pod, node: &NodeUsage, now: Timestamp) -> bool {
+    let started = pod.status.as_ref().and_then(|status| status.start_time.as_ref());
+    let (Some(ready), Some(started)) = (pods::condition(pod, "Ready"), started) else { return true };
+    let after = |time: Timestamp, by: SignedDuration| time.saturating_add(by).unwrap_or(Timestamp::MAX);
+    let since = ready.last_transition_time.as_ref().map_or(Timestamp::MIN, |time| time.0);
+    if after(started.0, START_UP) > now {
+        return ready.status == "False" || node.at() < after(since, node.window());
+    }
+    ready.status == "False" && after(started.0, INITIAL_READINESS) > since
+}
+
+/// What the pod (or one container of it) requests, in thousandths.
+fn requested(pod: &Pod, container: &str, resource: &str) -> Result<i64, String> {
+    let Some(spec) = pod.spec.as_ref() else { return Ok(0) };
+    let name = pods::name(pod);
+    let pod_level = spec.resources.as_ref().and_then(|resources| resources.requests.as_ref());
+    if container.is_empty() && pod_level.is_some_and(|requests| !requests.is_empty()) {
+        let all = pod_resources::requested(spec);
+        let missing = || format!("missing pod-level request for {resource} in Pod {name}");
+        return all.get(resource).map(|amount| amount.milli()).ok_or_else(missing);
+    }
+    let sidecars = spec.init_containers.iter().flatten().filter(|it| pod_resources::is_sidecar(it));
+    let mut counted =
+        spec.containers.iter().chain(sidecars).filter(|it| container.is_empty() || it.name == container).peekable();
+    if counted.peek().is_none() {
+        return Err(format!("container {container} not found in Pod {name}"));
+    }
+    let of = |it: &Container| {
+        let requests = it.resources.as_ref().and_then(|resources| resources.requests.as_ref());
+        let amount = requests.and_then(|requests| requests.get(resource)).map(|quantity| Amount::of(quantity).milli());
+        amount.ok_or_else(|| format!("missing request for {resource} in container {} of Pod {name}", it.name))
+    };
+    counted.map(of).sum()
+}

@@ -1,0 +1,70 @@
+//! What an autoscaler scales: found by its reference, with the pods that are its own.
+//!
+//! Upstream asks the `scale` subresource and takes every pod that its selector matches (`scaleForResourceMappings`,
+//! `replica_calculator.go`). Here a pod counts by its owners: one that only has the same labels is not the target's.
+
+use std::sync::Arc;
+
+use api::{Body, Kind, Object, Refusal, Snapshot};
+use k8s_openapi::api::apps::v1::ReplicaSet;
+use k8s_openapi::api::autoscaling::v2::CrossVersionObjectReference;
+use k8s_openapi::api::core::v1::Pod;
+
+use crate::pods;
+
+/// An object with replicas.
+pub struct Target<'a> {
+    object: &'a Arc<Object>,
+    world: &'a Snapshot,
+    /// Replicas asked for.
+    pub replicas: i32,
+}
+
+impl<'a> Target<'a> {
+    /// The object that is referred to, or why it cannot be scaled.
+    pub fn find(
+        world: &'a Snapshot,
+        namespace: &str,
+        reference: &CrossVersionObjectReference,
+    ) -> Result<Target<'a>, String> {
+        let version = reference.api_version.as_deref().unwrap_or("");
+        let group = version.split_once('/').map_or("", |(group, _)| group);
+        let named = |kind: &&Kind| kind.info().kind == reference.kind && kind.info().group == group;
+        let Some(kind) = Kind::ALL.iter().find(named) else {
+            return Err(format!("no matches for kind {:?} in group {group:?}", reference.kind));
+        };
+        let found = world.object(*kind, namespace, &reference.name);
+        let object = found.ok_or_else(|| Refusal::not_found(*kind, &reference.name).message)?;
+        let replicas = match &object.body {
+            Body::Deployment(it) => it.spec.as_ref().and_then(|spec| spec.replicas),
+            Body::ReplicaSet(it) => it.spec.as_ref().and_then(|spec| spec.replicas),
+            Body::StatefulSet(it) => it.spec.as_ref().and_then(|spec| spec.replicas),
+            Body::ReplicationController(it) => it.spec.as_ref().and_then(|spec| spec.replicas),
+            _ => return Err(Refusal::no_such_path().message),
+        };
+        Ok(Target { object, world, replicas: replicas.unwrap_or(1) })
+    }
+
+    /// The target's pods that count: those that leave or have ended do no work any more.
+    pub fn pods(&self) -> Vec<&'a Pod> {
+        let of = |uid: &str| self.world.controlled_by::<Pod>(uid).filter(|pod| pods::is_active(pod));
+        if !matches!(self.object.body, Body::Deployment(_)) {
+            return of(self.object.uid()).collect();
+        }
+        let sets = self.world.controlled_by::<ReplicaSet>(self.object.uid());
+        sets.flat_map(|set| of(set.metadata.uid.as_deref().unwrap_or(""))).collect()
+    }
+
+    /// The target with another number of replicas.
+    pub fn scaled(&self, replicas: i32) -> Body {
+        let mut body = self.object.body.clone();
+        match &mut body {
+            Body::Deployment(it) => it.spec.get_or_insert_default().replicas = Some(replicas),
+            Body::ReplicaSet(it) => it.spec.get_or_insert_default().replicas = Some(replicas),
+            Body::StatefulSet(it) => it.spec.get_or_insert_default().replicas = Some(replicas),
+            Body::ReplicationController(it) => it.spec.get_or_insert_default().replicas = Some(replicas),
+            _ => {}
+        }
+        body
+    }
+}
