@@ -236,7 +236,7 @@ fn play(world: &mut World, work: &[(usize, u64)]) -> String {
             let spec = current(world);
             let replicas = spec.status.as_ref().map_or(0, |status| status.desired_replicas);
             let passed = world.now.duration_since(begin).as_secs();
-            writeln!(text, "{passed:>4} s: work {total}, {replicas} replicas").unwrap();
+            writeln!(text, "{passed} s: work {total}, {replicas} replicas").unwrap();
         }
     }
     // Only what differs from the line before.
@@ -261,11 +261,11 @@ fn it_grows_at_once_and_shrinks_after_five_calm_minutes() {
     let mut world = rested(json!({ "metrics": memory(100) }));
     let story = play(&mut world, &[(4, 300), (6, 900), (30, 300)]);
     expect![[r#"
-          15 s: work 300, 3 replicas
-          75 s: work 900, 6 replicas
-          90 s: work 900, 9 replicas
-         165 s: work 300, 9 replicas
-         465 s: work 300, 3 replicas
+        15 s: work 300, 3 replicas
+        75 s: work 900, 6 replicas
+        90 s: work 900, 9 replicas
+        165 s: work 300, 9 replicas
+        465 s: work 300, 3 replicas
     "#]]
     .assert_eq(&story);
 }
@@ -280,17 +280,17 @@ fn behaviour_bounds_how_fast() {
     let mut world = rested(json!({ "metrics": memory(100), "behavior": slow }));
     let story = play(&mut world, &[(2, 300), (16, 900), (16, 300)]);
     expect![[r#"
-          15 s: work 300, 3 replicas
-          45 s: work 900, 5 replicas
-         105 s: work 900, 7 replicas
-         165 s: work 900, 9 replicas
-         285 s: work 300, 9 replicas
-         315 s: work 300, 8 replicas
-         345 s: work 300, 7 replicas
-         375 s: work 300, 6 replicas
-         405 s: work 300, 5 replicas
-         435 s: work 300, 4 replicas
-         465 s: work 300, 3 replicas
+        15 s: work 300, 3 replicas
+        45 s: work 900, 5 replicas
+        105 s: work 900, 7 replicas
+        165 s: work 900, 9 replicas
+        285 s: work 300, 9 replicas
+        315 s: work 300, 8 replicas
+        345 s: work 300, 7 replicas
+        375 s: work 300, 6 replicas
+        405 s: work 300, 5 replicas
+        435 s: work 300, 4 replicas
+        465 s: work 300, 3 replicas
     "#]]
     .assert_eq(&story);
     let mut world = rested(
@@ -298,13 +298,13 @@ fn behaviour_bounds_how_fast() {
     );
     let story = play(&mut world, &[(2, 300), (2, 900), (1, 500), (10, 900), (30, 100)]);
     expect![[r#"
-          15 s: work 300, 3 replicas
-          45 s: work 900, 3 replicas
-          75 s: work 500, 3 replicas
-          90 s: work 900, 3 replicas
-         105 s: work 900, 5 replicas
-         150 s: work 900, 9 replicas
-         240 s: work 100, 9 replicas
+        15 s: work 300, 3 replicas
+        45 s: work 900, 3 replicas
+        75 s: work 500, 3 replicas
+        90 s: work 900, 3 replicas
+        105 s: work 900, 5 replicas
+        150 s: work 900, 9 replicas
+        240 s: work 100, 9 replicas
     "#]]
     .assert_eq(&story);
 }
