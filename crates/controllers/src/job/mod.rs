@@ -28,7 +28,7 @@ use api::selector::Selector;
 use api::{Body, Context, EventNote, EventType, Key, Kind, Object, Plan, Refusal, Snapshot, Typed, Write};
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Namespace, Pod};
 
 use crate::claim;
 use crate::pods;
@@ -57,7 +57,10 @@ pub fn reconcile(key: &Key, world: &Snapshot, context: &Context) -> Plan {
         let writes = claimed.writes.into_iter().map(|write| tracked_if_owned(write, job)).collect();
         return Plan { writes, ..Plan::nothing() };
     }
-    decide(&State::new(job, claimed.own, context.now), key, context)
+    let namespace = world.get::<Namespace>("", &key.namespace);
+    let leaves = job.metadata.deletion_timestamp.is_some()
+        || namespace.is_some_and(|namespace| namespace.metadata.deletion_timestamp.is_some());
+    decide(&State::new(job, claimed.own, leaves, context.now), key, context)
 }
 
 /// A pod that is adopted is counted from now on, one that is let go no longer.
@@ -84,14 +87,13 @@ fn finish(key: &Key, job: &Job, ended: Option<Timestamp>, world: &Snapshot, cont
 fn decide(state: &State, key: &Key, context: &Context) -> Plan {
     let mut plan = Plan::nothing();
     let verdict = verdict::of(state);
-    let stays = state.job.metadata.deletion_timestamp.is_none();
     let stopped = context.refused.is_some_and(namespace_is_ending);
     let actions = match &verdict {
         Some(verdict) => {
             plan.why.push(format!("{}: {}; its pods are ended and counted", verdict.reason, verdict.message));
             manage::end_all(state, key)
         }
-        None if stays && !stopped => manage::manage(state, key, &mut plan),
+        None if !state.leaves && !stopped => manage::manage(state, key, &mut plan),
         None => Vec::new(),
     };
     let tracking = tracking::track(state, verdict.as_ref());
@@ -132,6 +134,8 @@ fn event(key: &Key, job: &Job, kind: EventType, reason: &'static str, message: S
 struct State<'a> {
     job: &'a Job,
     now: Timestamp,
+    /// True if the Job or its namespace is being deleted: nothing is made any more, and no pod is held back.
+    leaves: bool,
     /// Its pods, those of an indexed Job by index.
     pods: Vec<&'a Pod>,
     /// Those that run or are to run.
@@ -155,7 +159,7 @@ struct State<'a> {
 }
 
 impl<'a> State<'a> {
-    fn new(job: &'a Job, mut own: Vec<&'a Pod>, now: Timestamp) -> State<'a> {
+    fn new(job: &'a Job, mut own: Vec<&'a Pod>, leaves: bool, now: Timestamp) -> State<'a> {
         if terms::is_indexed(job) {
             own.sort_by_cached_key(|pod| {
                 (terms::index_of(pod, job), pod.metadata.creation_timestamp.clone().map(|it| it.0))
@@ -169,6 +173,7 @@ impl<'a> State<'a> {
         let mut state = State {
             job,
             now,
+            leaves,
             active: own.iter().copied().filter(|pod| pods::is_active(pod)).collect(),
             terminating: count(own.iter().filter(|pod| is_terminating(pod)).count()),
             pods: own,

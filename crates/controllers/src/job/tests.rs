@@ -381,6 +381,20 @@ fn failures_by_policy() {
     "#]].assert_eq(&text);
 }
 
+/// The pods of a namespace go before its Jobs: none may be held back for a successor that is never made.
+#[test]
+fn a_namespace_that_goes_lets_go_of_every_pod() {
+    let spec = json!({ "completionMode": "Indexed", "completions": 2, "parallelism": 2, "backoffLimitPerIndex": 2 });
+    let mut world = world(spec, json!({ "startTime": "2026-01-01T11:30:00Z" }), &["Failed index 0 failures 0 ago 3"]);
+    let going =
+        json!({ "metadata": { "name": "default", "uid": "uid-ns", "deletionTimestamp": "2026-01-01T12:00:00Z" } });
+    world.store(Kind::Namespace, going);
+    expect![[r#"
+        status Job pi failed-indexes  uncounted-failed u0
+        update Pod pi-0 job-completion-index=0 job-index-failure-count=0 of pi
+    "#]].assert_eq(&show(&world.plan(Controller::Job, Kind::Job, "pi")));
+}
+
 /// Upstream: TestSyncJobWithJobBackoffLimitPerIndex, TestSyncJobWithJobSuccessPolicy, TestFirstPendingIndexes.
 #[test]
 fn by_index() {

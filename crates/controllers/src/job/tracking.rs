@@ -42,7 +42,7 @@ pub fn track<'a>(state: &State<'a>, verdict: Option<&Verdict>) -> Tracking<'a> {
     note_ended(state, verdict, &mut tracking);
     match verdict {
         Some(verdict) => end(state, verdict, tracked.is_empty(), &mut tracking),
-        None if state.job.metadata.deletion_timestamp.is_none() => suspend_or_resume(state, &mut tracking),
+        None if !state.leaves => suspend_or_resume(state, &mut tracking),
         None => {}
     }
     tracking.urgent = tracking.status != old || !tracking.counted.is_empty();
@@ -118,7 +118,7 @@ fn noted_number(noted: &UncountedTerminatedPods) -> usize {
 
 /// True if the pod need not be held back any longer.
 fn may_go(state: &State, verdict: Option<&Verdict>, pod: &Pod) -> bool {
-    if state.job.metadata.deletion_timestamp.is_some() || pods::phase(pod) == "Succeeded" || verdict.is_some() {
+    if state.leaves || pods::phase(pod) == "Succeeded" || verdict.is_some() {
         return true;
     }
     let kept = terms::index_of(pod, state.job).and_then(|index| state.last_failed.get(&index));
