@@ -59,6 +59,9 @@ pub fn surge_is_kept(moment: &Moment) -> Verdict {
     }
     let there: i32 = facts::sets(deployment, moment.after).iter().map(|set| facts::active(set, moment.after)).sum();
     let most = facts::most(deployment).max(earlier(deployment, moment).map_or(0, facts::most));
+    // Where less is allowed than before, sets that were larger still make up for lost pods.
+    let sized: i32 = facts::sets(deployment, moment.start).iter().map(|set| facts::size(set)).sum();
+    let most = most.max(sized);
     if there <= most { Ok(()) } else { Err(format!("is pod number {there} where {most} may be")) }
 }
 

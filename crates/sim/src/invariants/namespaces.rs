@@ -1,6 +1,7 @@
 //! Namespaces: emptied pods first, and gone only when nothing is left in them.
 
 use api::Kind;
+use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 
 use super::{Moment, Verdict};
@@ -25,7 +26,9 @@ pub fn pods_go_first(moment: &Moment) -> Verdict {
     let change = moment.change;
     let Some(before) = moment.before.at(&change.object().key()).filter(|_| !moment.asked) else { return Ok(()) };
     let ends = change.after.as_ref().is_none_or(|after| facts::is_deleted(after.meta()));
-    if !ends || facts::is_deleted(before.meta()) || matches!(before.kind(), Kind::Pod | Kind::Event) {
+    let has_had_its_time = before.get::<Job>().is_some_and(facts::is_finished);
+    if !ends || has_had_its_time || facts::is_deleted(before.meta()) || matches!(before.kind(), Kind::Pod | Kind::Event)
+    {
         return Ok(());
     }
     let namespace = before.namespace();
