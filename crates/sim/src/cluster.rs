@@ -17,11 +17,12 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use server::commit::Turn;
 use server::door::{DeleteOptions, Ids, Part};
-use server::minds::Minds;
+use server::minds::{Minds, Real};
 use server::turn::{Answer, Request, Writer};
 use server::why::Whys;
 use tokio::sync::oneshot;
 
+use crate::behind::HOLD_FROM_BEHIND;
 use crate::facts;
 use crate::faults::Faults;
 use crate::healing;
@@ -30,6 +31,7 @@ use crate::letters::{Ask, Letter, Sender};
 use crate::node::{Around, Effect, Node, NodeEvent, Reply, Report};
 use crate::people::{self, NAMESPACE, People, Undo, pick};
 use crate::trace::Trace;
+use crate::without_hash;
 
 /// Seconds after healing at which nothing may be written any more.
 const QUIET_AFTER: i64 = 1_500;
@@ -56,6 +58,15 @@ pub struct Settings {
     pub trace: bool,
     /// A bug: requests are answered before the store has them.
     pub answers_early: bool,
+    /// Those who decide are behind: only what holds nevertheless is asked, and nothing durable is lost.
+    pub behind: bool,
+}
+
+impl Settings {
+    /// A run as things are.
+    pub fn of(seed: u64, trace: bool) -> Settings {
+        Settings { seed, minds: Arc::new(Real), undo: without_hash, trace, answers_early: false, behind: false }
+    }
 }
 
 /// What came of a run.
@@ -163,7 +174,10 @@ pub fn run(settings: Settings) -> Ending {
 impl Cluster {
     fn new(settings: Settings) -> Cluster {
         let mut random = StdRng::seed_from_u64(settings.seed);
-        let faults = Faults::mix(&mut random);
+        let mut faults = Faults::mix(&mut random);
+        if settings.behind {
+            faults.crash = 0;
+        }
         let nodes = random.random_range(3..=5);
         let mut cluster = Cluster::with(settings, random, faults, nodes);
         cluster.begin();
@@ -189,7 +203,9 @@ impl Cluster {
         let people = People::new(apps, &mut random);
         let mut cluster = Cluster {
             trace: Trace { on: settings.trace, ..Trace::default() },
-            slow_proxies: faults.late_proxies,
+            // Endpoints that come late let proxies go on for as long.
+            slow_proxies: faults.late_proxies || settings.behind,
+            witness: Witness::new(Snapshot::default(), if settings.behind { HOLD_FROM_BEHIND } else { &[] }),
             settings,
             faults,
             random,
@@ -202,7 +218,6 @@ impl Cluster {
             inbox: Vec::new(),
             flights: VecDeque::new(),
             durable: Snapshot::default(),
-            witness: Witness::new(Snapshot::default()),
             nodes,
             left: BTreeSet::new(),
             proxies: Vec::new(),
@@ -292,7 +307,9 @@ impl Cluster {
 
     fn happen(&mut self, event: Event) -> Result<(), Breach> {
         match event {
-            Event::Serve => self.serve()?,
+            // One that was planned for later, and was overtaken, is for nothing.
+            Event::Serve if self.serve_at.is_some_and(|at| at <= self.seconds) => self.serve()?,
+            Event::Serve => {}
             Event::Commit => {
                 if let Some(flight) = self.flights.pop_front() {
                     self.commit(flight, true)?;

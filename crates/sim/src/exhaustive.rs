@@ -149,7 +149,7 @@ fn writer(world: Snapshot, minds: &Arc<dyn Minds>, seed: u64) -> Writer {
 /// Two nodes and a Deployment whose pods are ready.
 fn begin(small: Small, minds: &Arc<dyn Minds>) -> Result<State, Breach> {
     let world = Snapshot::default();
-    let witness = Witness::new(world.clone());
+    let witness = Witness::new(world.clone(), &[]);
     let writer = writer(world, minds, 1);
     let mut state = State { writer, witness, edits: 0, crashes: 0, losses: 0, path: Vec::new() };
     ask(&mut state, create("", Kind::Namespace, json!({ "metadata": { "name": "default" } })))?;

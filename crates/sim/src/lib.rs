@@ -5,11 +5,13 @@
 //! no socket, starts no thread, reads no clock.
 //!
 //! - [`cluster`]: events, time, the store, crashes; [`node`]: agents; [`people`]: what is asked for; [`faults`]: what breaks.
+//! - [`behind`]: decisions on what was some seconds ago.
 //! - [`exhaustive`]: every interleaving of small rollouts.
 //! - [`scenario`]: commands and what they print.
 //! - [`zoo`]: known bugs put back, to see that the invariants bite.
 //! - [`invariants`]: what must hold after every change; [`healing`]: what must be so once faults have stopped.
 
+pub mod behind;
 pub mod cluster;
 pub mod exhaustive;
 pub mod facts;
@@ -26,13 +28,18 @@ pub mod zoo;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::PodTemplateSpec;
-use server::minds::Real;
 
+use behind::Behind;
 pub use cluster::{Ending, Settings, run};
 
 /// Runs a seed as things are.
 pub fn dream(seed: u64, trace: bool) -> Ending {
-    run(Settings { seed, minds: Arc::new(Real), undo: without_hash, trace, answers_early: false })
+    run(Settings::of(seed, trace))
+}
+
+/// Runs a seed with controllers that are some seconds behind.
+pub fn dream_behind(seed: u64, trace: bool) -> Ending {
+    run(Settings { minds: Arc::new(Behind::new(seed, true)), behind: true, ..Settings::of(seed, trace) })
 }
 
 /// The template of an old set as `rollout undo` gives it back.

@@ -7,16 +7,20 @@ use std::time::Instant;
 
 use sim::exhaustive;
 use sim::zoo::{Bug, hunt, run_with};
-use sim::{Ending, dream};
+use sim::{Ending, dream, dream_behind};
 
 const USAGE: &str = "usage: sim --seeds N [--from S]     run N seeds on all cores
        sim --seed S [--trace]      run one seed
+       sim --behind --seeds N | --seed S      the same with controllers that see what was some seconds ago
        sim --exhaustive            search every interleaving of small rollouts
        sim --zoo [--seeds N]       put known bugs back, one by one, and count the seeds it takes to see them
        sim --bug NAME --seed S     run one seed with a bug put back";
 
 /// Seeds within which every bug of the zoo has to show.
 const ZOO_SEEDS: u64 = 10_000;
+
+/// Runs one seed, with a trace or without.
+type Run = fn(u64, bool) -> Ending;
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -42,11 +46,12 @@ fn main() -> ExitCode {
         };
         return tell(&run_with(*bug, seed, flag("--trace")));
     }
+    let one: Run = if flag("--behind") { dream_behind } else { dream };
     if let Some(seed) = number("--seed") {
-        return tell(&dream(seed, flag("--trace")));
+        return tell(&one(seed, flag("--trace")));
     }
     if let Some(count) = number("--seeds") {
-        return many(number("--from").unwrap_or(1), count, flag("--all"));
+        return many(number("--from").unwrap_or(1), count, flag("--all"), one);
     }
     eprintln!("{USAGE}");
     ExitCode::FAILURE
@@ -102,7 +107,7 @@ fn tell(ending: &Ending) -> ExitCode {
 }
 
 /// Runs seeds on all cores; ends at the first failure, or (`all`) counts them.
-fn many(from: u64, count: u64, all: bool) -> ExitCode {
+fn many(from: u64, count: u64, all: bool, one: Run) -> ExitCode {
     let begun = Instant::now();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let next = AtomicU64::new(from);
@@ -118,7 +123,7 @@ fn many(from: u64, count: u64, all: bool) -> ExitCode {
                     if seed >= from + count || (failed && !all) {
                         return;
                     }
-                    let ending = dream(seed, false);
+                    let ending = one(seed, false);
                     changes.fetch_add(ending.changes, Ordering::Relaxed);
                     crashes.fetch_add(ending.crashes, Ordering::Relaxed);
                     if let Some(breach) = ending.breach {

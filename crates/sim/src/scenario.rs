@@ -13,7 +13,6 @@ use bytes::Bytes;
 use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment, ReplicaSet};
 use serde_json::{Value, json};
 use server::door::{DeleteOptions, Part};
-use server::minds::Real;
 
 use crate::cluster::{Cluster, Settings};
 use crate::facts;
@@ -26,8 +25,7 @@ const BEGUN: i64 = 3;
 
 /// Plays a script and gives it back with what its commands print now.
 pub fn play(script: &str) -> Result<String, String> {
-    let settings = Settings { seed: 1, minds: Arc::new(Real), undo: without_hash, trace: true, answers_early: false };
-    let mut stage = Stage { cluster: Cluster::staged(settings) };
+    let mut stage = Stage { cluster: Cluster::staged(Settings::of(1, true)) };
     stage.cluster.pass(BEGUN).map_err(|breach| breach.to_string())?;
     stage.cluster.told();
     let mut played = String::new();

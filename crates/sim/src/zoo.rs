@@ -18,8 +18,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use server::minds::Minds;
 
+use crate::behind::Behind;
 use crate::facts;
-use crate::{Ending, Settings, dream, run, without_hash};
+use crate::{Ending, Settings, dream, dream_behind, run, without_hash};
 
 macro_rules! bugs {
     ($( $bug:ident $name:literal $story:literal; )*) => {
@@ -84,6 +85,7 @@ bugs! {
     CronForgets "cron-forgets" "lastScheduleTime is lost, and a time comes twice";
     NamespaceHurries "namespace-hurries" "what pods use goes before them (KEP-5080)";
     NamespaceGoesFull "namespace-goes-full" "a namespace is let go with what is in it";
+    BehindUnaware "behind-unaware" "controllers with caches do not wait for their own writes (k8s #129795)";
     AnsweredEarly "answered-early" "writes are acknowledged before they are durable";
 }
 
@@ -96,9 +98,13 @@ struct Zoo {
 
 /// Runs a seed with a bug put back.
 pub fn run_with(bug: Bug, seed: u64, trace: bool) -> Ending {
+    if bug == Bug::BehindUnaware {
+        let minds = Arc::new(Behind::new(seed, false));
+        return run(Settings { minds, behind: true, ..Settings::of(seed, trace) });
+    }
     let undo = if bug == Bug::UndoLosesFields { loses_fields } else { without_hash };
     let minds = Arc::new(Zoo { bug, last: Mutex::new(None) });
-    run(Settings { seed, minds, undo, trace, answers_early: bug == Bug::AnsweredEarly })
+    run(Settings { minds, undo, answers_early: bug == Bug::AnsweredEarly, ..Settings::of(seed, trace) })
 }
 
 /// What it took to find a bug.
@@ -112,7 +118,8 @@ pub struct Found {
 /// Runs seeds from 1 on until the bug shows, at most `most`. What breaks without the bug as well does not count.
 pub fn hunt(bug: Bug, most: u64) -> Option<Found> {
     (1..=most).find_map(|seed| {
-        let breach = run_with(bug, seed, false).breach.filter(|_| dream(seed, false).breach.is_none())?;
+        let real = if bug == Bug::BehindUnaware { dream_behind } else { dream };
+        let breach = run_with(bug, seed, false).breach.filter(|_| real(seed, false).breach.is_none())?;
         Some(Found { seeds: seed, breach: breach.to_string() })
     })
 }

@@ -19,9 +19,12 @@ fn wanted_nodes(world: &Snapshot) -> Vec<&str> {
     world.list::<Node>(None).filter(serves).map(|node| facts::name(&node.metadata)).collect()
 }
 
+/// Pods on a node; one that somebody took out by its labels counts no longer, though it may not be let go of yet.
 fn pods_at<'a>(set: &DaemonSet, node: &str, world: &'a Snapshot) -> Vec<&'a Pod> {
+    let selector = set.spec.as_ref().map(|spec| spec.selector.clone()).unwrap_or_default();
     let pods = world.controlled_by::<Pod>(facts::uid(&set.metadata));
-    pods.filter(|pod| facts::place(pod).as_deref() == Some(node)).collect()
+    let own = pods.filter(|pod| facts::matches(&selector, pod.metadata.labels.as_ref()));
+    own.filter(|pod| facts::place(pod).as_deref() == Some(node)).collect()
 }
 
 fn wait(set: &DaemonSet) -> i32 {

@@ -8,6 +8,7 @@ use k8s_openapi::api::apps::v1::{Deployment, DeploymentCondition, ReplicaSet};
 use k8s_openapi::api::core::v1::{Node, Pod};
 
 use super::{Moment, Verdict};
+use crate::behind::MOST_BEHIND;
 use crate::facts;
 
 /// The set and the Deployment of a pod, if both are there and stay.
@@ -96,6 +97,16 @@ pub fn no_pod_too_many(moment: &Moment) -> Verdict {
     let Some(set) = facts::set_of(&pod.metadata, moment.before).filter(|_| !moment.asked) else { return Ok(()) };
     let (there, wanted) = (facts::active(set, moment.after), facts::size(set));
     if there <= wanted { Ok(()) } else { Err(format!("is pod number {there} of a set of {wanted}")) }
+}
+
+/// I9, for controllers that are behind: never more pods than the set was to have not long ago.
+pub fn no_pod_too_many_from_behind(moment: &Moment) -> Verdict {
+    let (None, Some(pod)) = moment.pod() else { return Ok(()) };
+    let Some(set) = facts::set_of(&pod.metadata, moment.before).filter(|_| !moment.asked) else { return Ok(()) };
+    let long_ago = moment.now - SignedDuration::from_secs(2 * MOST_BEHIND);
+    let largest = moment.tally.largest(facts::uid(&set.metadata), long_ago);
+    let (there, wanted) = (facts::active(set, moment.after), facts::size(set).max(largest));
+    if there <= wanted { Ok(()) } else { Err(format!("is pod number {there} of a set of {wanted} at most")) }
 }
 
 /// I7: a template has one set, which is as the Deployment wants it.

@@ -1,11 +1,12 @@
 //! What the invariants remember of objects that are gone: which pods of a Job there were and how they ended, and for
-//! which times a CronJob has made Jobs.
+//! which times a CronJob has made Jobs, and how large a ReplicaSet was.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use api::object::controller_of;
 use api::{Change, Object};
 use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -41,6 +42,8 @@ pub struct JobTally {
 pub struct Tally {
     jobs: BTreeMap<String, JobTally>,
     started: BTreeSet<(String, Timestamp)>,
+    /// By uid of a ReplicaSet: how many pods it was to have, from when on.
+    sizes: BTreeMap<String, Vec<(Timestamp, i32)>>,
     none: JobTally,
 }
 
@@ -56,10 +59,12 @@ impl Tally {
     }
 
     /// Takes a change in.
-    pub fn note(&mut self, change: &Change) {
+    pub fn note(&mut self, change: &Change, now: Timestamp) {
         let object = change.object();
         if let Some(pod) = object.get::<Pod>() {
             self.note_pod(pod);
+        } else if let Some(set) = object.get::<ReplicaSet>() {
+            self.note_size(set, now);
         } else if change.before.is_none() {
             self.note_job(object);
         }
@@ -79,6 +84,21 @@ impl Tally {
             Some("Failed") => drop(tally.failed.insert(uid)),
             _ => {}
         }
+    }
+
+    fn note_size(&mut self, set: &ReplicaSet, now: Timestamp) {
+        let sizes = self.sizes.entry(facts::uid(&set.metadata).to_owned()).or_default();
+        if sizes.last().is_none_or(|(_, size)| *size != facts::size(set)) {
+            sizes.push((now, facts::size(set)));
+        }
+    }
+
+    /// The largest size of a ReplicaSet from `since` on.
+    pub fn largest(&self, set: &str, since: Timestamp) -> i32 {
+        let sizes = self.sizes.get(set).map(Vec::as_slice).unwrap_or_default();
+        // What was said last before that time still held then.
+        let first = sizes.iter().rposition(|(at, _)| *at <= since).unwrap_or(0);
+        sizes[first..].iter().map(|(_, size)| *size).max().unwrap_or(0)
     }
 
     fn note_job(&mut self, object: &Object) {
