@@ -15,11 +15,11 @@ pub const TURN_REQUESTS: usize = 512;
 /// Decisions run in one turn; what is left waits for the next.
 pub const TURN_DECISIONS: usize = 4_096;
 /// Writes of one turn after which no further request or decision is taken in.
-pub const TURN_WRITES: usize = 8_192;
+pub const TURN_WRITES: usize = 2_048;
 /// Requests waiting for the writer; more get 429.
 pub const WAITING_REQUESTS: usize = 8_192;
 /// Turns computed but not yet durable.
-pub const TURNS_IN_FLIGHT: usize = 4;
+pub const TURNS_IN_FLIGHT: usize = 2;
 /// Bytes of JSON of one kind's changes that are kept ready for watchers that follow.
 pub const WATCH_RECENT_BYTES: usize = 2 << 20;
 /// The same of older changes, for watchers that resume; resource versions before those get 410.

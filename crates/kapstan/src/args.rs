@@ -56,6 +56,10 @@ pub struct ServerOptions {
     /// How simulated pods behave: a YAML file of image patterns with delays and faults.
     #[arg(long)]
     pub simulated_profile: Option<PathBuf>,
+    /// Where to ask for images of a registry first, written `HOST=URL`, besides what registries.yaml in the data folder
+    /// says; may be given several times.
+    #[arg(long, value_name = "HOST=URL")]
+    pub registry_mirror: Vec<String>,
     /// The store: `embedded`.
     #[arg(long, default_value = "embedded")]
     pub store: String,

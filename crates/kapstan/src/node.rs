@@ -37,6 +37,8 @@ pub struct Options {
     pub name: String,
     /// Name of the control group above its pods; `None`: the usual one.
     pub cgroups: Option<String>,
+    /// Mirrors of registries, written `HOST=URL`.
+    pub mirrors: Vec<String>,
 }
 
 /// The node on this machine.
@@ -52,6 +54,7 @@ impl Node {
         let client = Client::new(server.router.clone(), "default");
         let mut native = native::Options::new(&options.data_dir);
         native.pod_cidr = OWN_PODS.into();
+        native.mirrors.clone_from(&options.mirrors);
         if let Some(name) = &options.cgroups {
             native.cgroup = Path::new("/").join(name);
         }

@@ -55,7 +55,8 @@ async fn own_node(options: &ServerOptions, data_dir: PathBuf, server: &server::S
         eprintln!("no node on this machine: containers need root; use --no-agent to leave this message out");
         return Ok(None);
     }
-    let options = node::Options { data_dir, name: hostname(), cgroups: None };
+    let mirrors = options.registry_mirror.clone();
+    let options = node::Options { data_dir, name: hostname(), cgroups: None, mirrors };
     Node::start(&options, server).await.map(Some)
 }
 

@@ -51,6 +51,8 @@ pub struct Options {
     pub bridge: String,
     /// Control group above those of the pods.
     pub cgroup: PathBuf,
+    /// Mirrors of registries besides those of `registries.yaml`, written `HOST=URL`.
+    pub mirrors: Vec<String>,
     /// Address of pods that share the node's network; `None`: the bridge's.
     pub node_address: Option<IpAddr>,
     /// The program that is executed as `PROGRAM shim …`; it must call [`crate::shim::main`] for that, first thing.
@@ -65,6 +67,7 @@ impl Options {
             pod_cidr: "10.244.0.0/24".into(),
             bridge: "kapstan0".into(),
             cgroup: "/kapstan".into(),
+            mirrors: Vec::new(),
             node_address: None,
             program: "/proc/self/exe".into(),
         }

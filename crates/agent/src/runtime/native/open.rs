@@ -35,7 +35,7 @@ pub async fn open(mut options: Options, exited: mpsc::Sender<Exited>) -> Result<
     check_kernel(&fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default())?;
     let cidr: Cidr = options.pod_cidr.parse().map_err(RuntimeError::Sandbox)?;
     let node = Node {
-        images: Store::open(&options.data_dir)?,
+        images: Store::open_with_mirrors(&options.data_dir, &options.mirrors)?,
         network: Network::open(&options.bridge, cidr).await?,
         node_address: node_address(&options, cidr),
         addresses: Mutex::new(Addresses::new(cidr)),
