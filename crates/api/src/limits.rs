@@ -20,6 +20,8 @@ pub const TURN_WRITES: usize = 2_048;
 pub const WAITING_REQUESTS: usize = 8_192;
 /// Turns computed but not yet durable.
 pub const TURNS_IN_FLIGHT: usize = 2;
+/// Streams into pods (exec, attach, port-forward) open at a time; more get 429.
+pub const STREAMS: usize = 1_024;
 /// Bytes of JSON of one kind's changes that are kept ready for watchers that follow.
 pub const WATCH_RECENT_BYTES: usize = 2 << 20;
 /// The same of older changes, for watchers that resume; resource versions before those get 410.

@@ -3,12 +3,15 @@
 //! Sockets never block. An agent that does not read what it is sent is cut off when [`UNREAD_MAX`] bytes wait for it: it
 //! connects again and asks for the state, so nothing is lost.
 
-use super::wire::{Answer, Failure, Message, Request, encode, read_request, take_frame};
+use super::{
+    passing,
+    wire::{Answer, Failure, Message, Request, encode, read_request, take_frame},
+};
 use nix::poll::PollFlags;
 use std::{
     collections::BTreeMap,
-    io::{ErrorKind, Read, Write},
-    os::fd::{AsFd, BorrowedFd},
+    io::{ErrorKind, Write},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     os::unix::net::{UnixListener, UnixStream},
 };
 
@@ -18,9 +21,14 @@ const UNREAD_MAX: usize = 8 << 20;
 struct Connection {
     socket: UnixStream,
     incoming: Vec<u8>,
+    /// Files that came along, for the requests that they came with.
+    files: Vec<OwnedFd>,
     outgoing: Vec<u8>,
     broken: bool,
 }
+
+/// A request and the files that came along.
+pub type Received = (Request, Vec<OwnedFd>);
 
 /// Every connected agent.
 #[derive(Default)]
@@ -35,10 +43,8 @@ impl Connections {
         while let Ok((socket, _)) = listener.accept() {
             if socket.set_nonblocking(true).is_ok() {
                 self.next += 1;
-                self.open.insert(
-                    self.next,
-                    Connection { socket, incoming: Vec::new(), outgoing: Vec::new(), broken: false },
-                );
+                let (incoming, files, outgoing) = (Vec::new(), Vec::new(), Vec::new());
+                self.open.insert(self.next, Connection { socket, incoming, files, outgoing, broken: false });
             }
         }
     }
@@ -53,15 +59,15 @@ impl Connections {
     }
 
     /// Reads and writes what can be; the whole requests that came. A broken connection is dropped.
-    pub fn turn(&mut self, id: u64) -> Vec<Request> {
+    pub fn turn(&mut self, id: u64) -> Vec<Received> {
         let Some(connection) = self.open.get_mut(&id) else { return Vec::new() };
         connection.write();
         connection.read();
         let mut requests = Vec::new();
         loop {
             match take_frame(&mut connection.incoming) {
-                Ok(Some(frame)) => match read_request(&frame) {
-                    Ok(request) => requests.push(request),
+                Ok(Some(frame)) => match connection.received(&frame) {
+                    Ok(received) => requests.push(received),
                     Err((number, why)) => {
                         let answer = Answer::Failed(Failure::Start(why));
                         connection.outgoing.extend(encode(&Message::Answer { number, answer }));
@@ -74,6 +80,10 @@ impl Connections {
                     break;
                 }
             }
+        }
+        if connection.incoming.is_empty() {
+            // They came with a request that was not understood.
+            connection.files.clear();
         }
         if connection.broken {
             self.open.remove(&id);
@@ -106,13 +116,23 @@ impl Connections {
 }
 
 impl Connection {
+    fn received(&mut self, frame: &[u8]) -> Result<Received, (u64, String)> {
+        let request = read_request(frame)?;
+        let wanted = request.ask.files();
+        if self.files.len() < wanted {
+            return Err((request.number, format!("{wanted} open files were to come along")));
+        }
+        Ok((request, self.files.drain(..wanted).collect()))
+    }
+
     fn read(&mut self) {
         let mut chunk = [0; 16 << 10];
         loop {
-            match self.socket.read(&mut chunk) {
-                Ok(0) => self.broken = true,
-                Ok(n) => {
+            match passing::receive(self.socket.as_fd(), &mut chunk) {
+                Ok((0, _)) => self.broken = true,
+                Ok((n, files)) => {
                     self.incoming.extend_from_slice(&chunk[..n]);
+                    self.files.extend(files);
                     continue;
                 }
                 Err(e) if e.kind() == ErrorKind::WouldBlock => {}

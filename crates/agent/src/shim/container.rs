@@ -5,10 +5,11 @@
 
 use super::{
     cgroup::{Cgroup, Hierarchies},
+    followers::Followers,
     kill_process,
     log::{Lines, LogFile, Stream, time_stamp},
+    passing,
     process::{Place, Stdio, spawn},
-    terminal,
     wire::{ContainerPlan, Failure, ShimConfig},
 };
 use crate::runtime::{ContainerSeen, Exit};
@@ -29,6 +30,7 @@ pub const RECORD: &str = "container.json";
 const CHUNKS_A_TURN: usize = 16;
 
 struct Output {
+    stream: Stream,
     file: Option<OwnedFd>,
     lines: Lines,
 }
@@ -46,8 +48,10 @@ pub struct Container {
     first: Pid,
     outputs: Vec<Output>,
     log: LogFile,
+    /// Who else reads what it writes.
+    pub followers: Followers,
     /// The other end of standard input; a process that reads it waits as long as this is open.
-    _input: Option<OwnedFd>,
+    input: Option<OwnedFd>,
 }
 
 impl Container {
@@ -81,14 +85,15 @@ impl Container {
             exit: None,
         };
         if let Some(socket) = &ends.terminal {
-            match terminal::receive(socket).and_then(|terminal| unblock(&terminal).map(|()| terminal)) {
+            match passing::receive_one(socket.as_fd()).and_then(|terminal| unblock(&terminal).map(|()| terminal)) {
                 Ok(terminal) => ends.outputs.push((Stream::Stdout, terminal)),
                 Err(error) => eprintln!("the output of container {} is lost: {error}", plan.id),
             }
         }
-        let output = |(stream, file)| Output { file: Some(file), lines: Lines::new(stream) };
+        let output = |(stream, file)| Output { stream, file: Some(file), lines: Lines::new(stream) };
         let outputs = ends.outputs.into_iter().map(output).collect();
-        let container = Container { plan, seen, cgroup, order, first, outputs, log, _input: ends.input };
+        let followers = Followers::default();
+        let container = Container { plan, seen, cgroup, order, first, outputs, log, followers, input: ends.input };
         if let Err(error) = container.record(shim) {
             container.kill(); // reaped, and forgotten, in a later turn
             return Err(broken("cannot record the container", &error));
@@ -139,7 +144,10 @@ impl Container {
         let mut text = Vec::new();
         for _ in 0..chunks {
             match read_some(output.file.as_ref()) {
-                Read::Bytes(bytes) => output.lines.push(&bytes, &now, &mut text),
+                Read::Bytes(bytes) => {
+                    output.lines.push(&bytes, &now, &mut text);
+                    self.followers.write(output.stream, &bytes);
+                }
                 Read::Later => break,
                 Read::End => {
                     output.lines.finish(&now, &mut text);
@@ -151,6 +159,28 @@ impl Container {
         self.log.write(&text);
     }
 
+    /// Sends its standard input, or its terminal, over `socket`, where it has one, and lets `output` and `error` have what it
+    /// writes from now on.
+    pub fn attach(&mut self, socket: &OwnedFd, output: OwnedFd, error: OwnedFd) -> io::Result<()> {
+        if self.has_ended() {
+            return Err(io::Error::other("the container has ended"));
+        }
+        let terminal = self.outputs.first().filter(|_| self.plan.tty).and_then(|output| output.file.as_ref());
+        if let Some(input) = self.input.as_ref().or(terminal) {
+            passing::send_one(socket.as_fd(), input.as_fd())?;
+        }
+        self.followers.add(Stream::Stdout, output)?;
+        if !self.plan.tty {
+            self.followers.add(Stream::Stderr, error)?;
+        }
+        Ok(())
+    }
+
+    /// Who reads its standard input reads its end, once others who hold it have let go of it too.
+    pub fn end_input(&mut self) {
+        self.input = None;
+    }
+
     /// Its first process was reaped: takes what is left of the output, records the end, removes the group.
     pub fn ended(&mut self, code: i32, signal: i32, shim: &ShimConfig) -> Exit {
         for n in 0..self.outputs.len() {
@@ -158,6 +188,7 @@ impl Container {
             self.copy(n, usize::MAX);
             self.outputs[n].file = None;
         }
+        self.followers.end();
         let oom_killed = self.cgroup.as_ref().is_some_and(Cgroup::oom_killed);
         let exit = Exit { code, signal, oom_killed, finished_at_ms: now_ms() };
         self.seen.exit = Some(exit.clone());
@@ -207,7 +238,7 @@ struct Ends {
 fn make_stdio(plan: &ContainerPlan) -> io::Result<(Stdio, Ends)> {
     let nothing = || File::options().read(true).write(true).open("/dev/null").map(OwnedFd::from);
     if plan.tty {
-        let (receiver, sender) = terminal::channel()?;
+        let (receiver, sender) = passing::channel()?;
         let stdio = Stdio { input: nothing()?, output: nothing()?, error: nothing()?, terminal: Some(sender) };
         return Ok((stdio, Ends { outputs: Vec::new(), input: None, terminal: Some(receiver) }));
     }
@@ -230,7 +261,8 @@ pub fn output_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok((write, read))
 }
 
-fn unblock(file: &OwnedFd) -> io::Result<()> {
+/// Reading and writing never waits.
+pub fn unblock(file: &OwnedFd) -> io::Result<()> {
     fcntl(file.as_raw_fd(), FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
     Ok(())
 }

@@ -10,7 +10,9 @@ pub mod cgroup;
 mod commands;
 mod connection;
 mod container;
+mod followers;
 mod log;
+pub mod passing;
 mod process;
 mod rights;
 pub mod rootfs;
@@ -131,6 +133,7 @@ enum Heard {
     Child,
     Agent(u64),
     Output(String, usize),
+    Follower(String, u64),
     Command(Pid),
 }
 
@@ -196,6 +199,8 @@ impl Shim {
         waits.extend(self.agents.waits().map(|(id, file, flags)| (file, flags, Heard::Agent(id))));
         for (id, container) in &self.containers {
             waits.extend(container.outputs().map(|(n, file)| (file, PollFlags::POLLIN, Heard::Output(id.clone(), n))));
+            let followers = container.followers.waits();
+            waits.extend(followers.map(|(n, file, flags)| (file, flags, Heard::Follower(id.clone(), n))));
         }
         waits.extend(self.commands.waits().map(|(pid, file)| (file, PollFlags::POLLIN, Heard::Command(pid))));
         let timeout = self.commands.next_deadline().map_or(PollTimeout::NONE, |deadline| {
@@ -215,8 +220,8 @@ impl Shim {
             Heard::Knock => self.agents.accept(&self.listener),
             Heard::Child => self.reap(),
             Heard::Agent(id) => {
-                for request in self.agents.turn(id) {
-                    self.answer(id, request);
+                for (request, files) in self.agents.turn(id) {
+                    self.answer(id, request, files);
                 }
             }
             Heard::Output(id, n) => {
@@ -224,11 +229,16 @@ impl Shim {
                     container.copy_output(n);
                 }
             }
+            Heard::Follower(id, n) => {
+                if let Some(container) = self.containers.get_mut(&id) {
+                    container.followers.turn(n);
+                }
+            }
             Heard::Command(pid) => self.commands.read(pid),
         }
     }
 
-    fn answer(&mut self, agent: u64, request: Request) {
+    fn answer(&mut self, agent: u64, request: Request, files: Vec<OwnedFd>) {
         let answer = match request.ask {
             Ask::State => Ok(self.state()),
             Ask::Start(plan) => self.start(*plan),
@@ -239,6 +249,14 @@ impl Shim {
                     Err(failure) => Err(failure),
                 }
             }
+            Ask::Interact { container, argv, .. } => {
+                match self.interact(&container, argv, files, (agent, request.number)) {
+                    Ok(()) => return, // answered when it ends
+                    Err(failure) => Err(failure),
+                }
+            }
+            Ask::Attach { container } => self.attach(&container, files),
+            Ask::EndInput { container } => self.end_input(&container),
             Ask::Remove { container } => self.remove(&container),
             Ask::Stop => {
                 self.stopping = Some((agent, request.number));
@@ -282,6 +300,26 @@ impl Shim {
     fn execute(&mut self, id: &str, argv: Vec<String>, timeout_ms: u64, asker: (u64, u64)) -> Result<(), Failure> {
         let container = self.containers.get(id).ok_or_else(|| Failure::NotFound(format!("container {id}")))?;
         self.commands.start(container, argv, timeout_ms, &self.own_pids, asker)
+    }
+
+    fn interact(&mut self, id: &str, argv: Vec<String>, files: Vec<OwnedFd>, asker: (u64, u64)) -> Result<(), Failure> {
+        let container = self.containers.get(id).ok_or_else(|| Failure::NotFound(format!("container {id}")))?;
+        self.commands.start_interactive(container, argv, files, &self.own_pids, asker)
+    }
+
+    fn attach(&mut self, id: &str, files: Vec<OwnedFd>) -> Result<Answer, Failure> {
+        let container = self.containers.get_mut(id).ok_or_else(|| Failure::NotFound(format!("container {id}")))?;
+        let Ok([socket, output, error]) = <[OwnedFd; 3]>::try_from(files) else {
+            return Err(Failure::Start("three files were to come along".into()));
+        };
+        let attached = container.attach(&socket, output, error);
+        attached.map(|()| Answer::Done).map_err(|e| Failure::Start(format!("cannot attach to container {id}: {e}")))
+    }
+
+    fn end_input(&mut self, id: &str) -> Result<Answer, Failure> {
+        let container = self.containers.get_mut(id).ok_or_else(|| Failure::NotFound(format!("container {id}")))?;
+        container.end_input();
+        Ok(Answer::Done)
     }
 
     fn remove(&mut self, id: &str) -> Result<Answer, Failure> {

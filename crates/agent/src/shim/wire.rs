@@ -4,6 +4,7 @@
 //! connected when a container ends. Nothing here touches a socket: bytes in, messages out, so that the shim (blocking,
 //! one thread) and the agent (tokio) share it.
 
+use super::passing::FILES_MAX;
 use crate::runtime::{ContainerSeen, Exit, Limits, Mount};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -118,6 +119,27 @@ pub enum Ask {
         /// It is killed after this time.
         timeout_ms: u64,
     },
+    /// Run a command in a container for a person; answered when it has ended. Along come its standard input, output and
+    /// error, or, with a terminal, where that is to be sent.
+    Interact {
+        /// The container's id.
+        container: String,
+        /// Command line.
+        argv: Vec<String>,
+        /// Give it a terminal.
+        terminal: bool,
+    },
+    /// Follow what a container writes. Along come where its input (or terminal) is to be sent, if it has one, and where
+    /// its output and its errors are to be written.
+    Attach {
+        /// The container's id.
+        container: String,
+    },
+    /// Let a container read the end of its standard input.
+    EndInput {
+        /// The container's id.
+        container: String,
+    },
     /// Forget a container that has ended.
     Remove {
         /// The container's id.
@@ -125,6 +147,17 @@ pub enum Ask {
     },
     /// Kill what runs, answer, end.
     Stop,
+}
+
+impl Ask {
+    /// How many open files come along.
+    pub fn files(&self) -> usize {
+        match self {
+            Ask::Interact { terminal: true, .. } => 1,
+            Ask::Interact { terminal: false, .. } | Ask::Attach { .. } => FILES_MAX,
+            _ => 0,
+        }
+    }
 }
 
 /// Why something could not be done.
@@ -152,11 +185,11 @@ pub enum Answer {
     },
     /// To [`Ask::Start`].
     Started(ContainerSeen),
-    /// To [`Ask::Exec`].
+    /// To [`Ask::Exec`] and [`Ask::Interact`].
     Executed {
         /// Exit code; 128 + signal when killed.
         code: i32,
-        /// Standard output and error together.
+        /// Standard output and error together; what a person's command wrote is not kept.
         output: String,
     },
     /// Done as asked.

@@ -7,6 +7,7 @@ use crate::{
 use agent::runtime::{ContainerSpec, Limits, Mount, PullPolicy, RuntimeError, SandboxSpec, Security};
 use expect_test::expect;
 use std::{fs, os::unix::fs::PermissionsExt, path::Path, time::Duration, time::Instant};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 
 /// Names and tests, in step.
 macro_rules! tests {
@@ -30,6 +31,10 @@ tests! {
     the_image_says_which_signal_stops
     a_deaf_container_is_killed
     commands_run_inside
+    people_run_commands
+    people_have_terminals
+    people_attach
+    ports_are_reached
     missing_programs
     bad_configurations
     terminals_and_input
@@ -324,6 +329,158 @@ async fn commands_run_inside(room: Room) {
     assert!(start.elapsed() < Duration::from_secs(5), "no command holds the container");
     let gone = room.native.exec(&pod.uid, &seen.id, &["true".into()], SOON).await.unwrap_err();
     assert!(matches!(gone, RuntimeError::NotFound(_)), "{gone}");
+    room.native.stop_sandbox(&pod.uid).await.unwrap();
+}
+
+/// What comes until the end; a terminal that hangs up says so with an error.
+async fn all_of(stream: &mut (impl AsyncRead + Unpin)) -> String {
+    let mut text = Vec::new();
+    let read = tokio::time::timeout(SOON, stream.read_to_end(&mut text)).await.expect("an end in time");
+    drop(read);
+    String::from_utf8(text).unwrap()
+}
+
+/// What comes until `text` has come.
+async fn read_until(stream: &mut (impl AsyncRead + Unpin), text: &str) -> String {
+    let mut seen = String::new();
+    while !seen.contains(text) {
+        let mut chunk = [0; 1024];
+        let length = tokio::time::timeout(SOON, stream.read(&mut chunk)).await.expect("more in time").unwrap();
+        assert!(length > 0, "no {text:?} in {seen:?}");
+        seen.push_str(std::str::from_utf8(&chunk[..length]).unwrap());
+    }
+    seen
+}
+
+fn shell_words(line: &str) -> Vec<String> {
+    ["sh", "-c", line].map(String::from).to_vec()
+}
+
+async fn people_run_commands(mut room: Room) {
+    let (pod, _) = room.start_pod("web").await;
+    let mut spec = room.shell(&pod, "echo up; sleep 1000");
+    spec.env = vec![("MINE".into(), "yes".into())];
+    spec.working_dir = Some("/work".into());
+    spec.security.run_as_user = Some(101);
+    let seen = room.native.start_container(&spec).await.unwrap();
+    let line = "echo $MINE $(pwd) $(id -u); cat; echo err >&2; exit 3";
+    let mut session = room.native.interact(&pod.uid, &seen.id, shell_words(line), false).await.unwrap();
+    session.input.take().unwrap().write_all(b"typed").await.unwrap();
+    assert_eq!(all_of(&mut session.output).await, "yes /work 101\ntyped");
+    assert_eq!(all_of(&mut session.error.unwrap()).await, "err\n");
+    assert_eq!(session.ended.unwrap().await.unwrap().unwrap(), 3);
+
+    let mut session = room.native.interact(&pod.uid, &seen.id, vec!["nothere".into()], false).await.unwrap();
+    assert_eq!(all_of(&mut session.output).await, "");
+    let why = session.ended.unwrap().await.unwrap().unwrap_err().to_string();
+    assert!(why.contains("exec: \"nothere\": executable file not found in $PATH"), "{why}");
+
+    // Much of both, at once.
+    let session = room.native.interact(&pod.uid, &seen.id, shell_words("cat; cat /dev/null"), false).await.unwrap();
+    let (mut input, mut output) = (session.input.unwrap(), session.output);
+    let much = vec![b'x'; 3 << 20];
+    let (written, read) =
+        tokio::join!(async { input.write_all(&much).await.map(|()| drop(input)) }, all_of(&mut output));
+    written.unwrap();
+    assert_eq!(read.len(), much.len());
+
+    // The end of whom it is for ends a process that waits for input.
+    let line = "read line; exit 4";
+    let session = room.native.interact(&pod.uid, &seen.id, shell_words(line), false).await.unwrap();
+    let ended = session.ended;
+    drop((session.input, session.output, session.error));
+    assert_eq!(ended.unwrap().await.unwrap().unwrap(), 4);
+    room.native.stop_sandbox(&pod.uid).await.unwrap();
+    let exit = room.exit_of(&seen).await;
+    assert_eq!(exit.code, 137);
+}
+
+async fn people_have_terminals(room: Room) {
+    let (pod, _) = room.start_pod("web").await;
+    let seen = room.native.start_container(&room.shell(&pod, "sleep 1000")).await.unwrap();
+    let mut session = room.native.interact(&pod.uid, &seen.id, vec!["sh".into()], true).await.unwrap();
+    session.terminal.as_ref().unwrap().resize(123, 45).unwrap();
+    let mut input = session.input.take().unwrap();
+    input.write_all(b"stty size; echo $TERM; tty; exit 5\n").await.unwrap();
+    let text = all_of(&mut session.output).await;
+    assert!(text.contains("45 123\r\nxterm\r\n/dev/pts/"), "{text}");
+    assert_eq!(session.ended.unwrap().await.unwrap().unwrap(), 5);
+
+    // Who leaves hangs up.
+    let line = "trap 'echo hung >/tmp/hung; exit 0' HUP; echo ready; while :; do sleep 0.01; done";
+    let mut session = room.native.interact(&pod.uid, &seen.id, shell_words(line), true).await.unwrap();
+    read_until(&mut session.output, "ready").await;
+    let ended = session.ended.take();
+    drop(session);
+    assert!(ended.unwrap().await.unwrap().is_ok());
+
+    // One that is gone before anybody looks.
+    for _ in 0..10 {
+        let mut session = room.native.interact(&pod.uid, &seen.id, shell_words("echo short"), true).await.unwrap();
+        assert_eq!(all_of(&mut session.output).await, "short\r\n");
+    }
+    let missing = room.native.interact(&pod.uid, &seen.id, vec!["nothere".into()], true).await;
+    let why = match missing {
+        Err(error) => error.to_string(),
+        Ok(session) => session.ended.unwrap().await.unwrap().unwrap_err().to_string(),
+    };
+    assert!(why.contains("executable file not found in $PATH"), "{why}");
+    room.native.stop_sandbox(&pod.uid).await.unwrap();
+}
+
+async fn people_attach(mut room: Room) {
+    let (pod, _) = room.start_pod("web").await;
+    let mut spec = room.shell(&pod, "while read line; do echo out $line; echo err $line >&2; done; echo end");
+    spec.stdin = true;
+    let seen = room.native.start_container(&spec).await.unwrap();
+    let mut one = room.native.attach(&pod.uid, &seen.id, false).await.unwrap();
+    let mut two = room.native.attach(&pod.uid, &seen.id, false).await.unwrap();
+    two.input = None;
+    one.input.as_mut().unwrap().write_all(b"1\n").await.unwrap();
+    for session in [&mut one, &mut two] {
+        read_until(&mut session.output, "out 1\n").await;
+        read_until(session.error.as_mut().unwrap(), "err 1\n").await;
+    }
+    drop(two);
+    one.input.as_mut().unwrap().write_all(b"2\n").await.unwrap();
+    one.input = None;
+    room.native.end_input(&pod.uid, &seen.id).await.unwrap();
+    assert_eq!(all_of(&mut one.output).await, "out 2\nend\n");
+    assert_eq!(room.exit_of(&seen).await.code, 0);
+    assert!(room.native.attach(&pod.uid, &seen.id, false).await.is_err(), "it has ended");
+    let mut log: Vec<String> = log_of(&spec).lines().map(String::from).collect();
+    log.sort();
+    assert_eq!(log, ["stderr F err 1", "stderr F err 2", "stdout F end", "stdout F out 1", "stdout F out 2"]);
+
+    let mut spec = room.shell(&pod, "stty -echo; echo go; read line; stty size; echo got $line");
+    (spec.stdin, spec.tty, spec.name) = (true, true, "terminal".into());
+    spec.log_path = room.folder.join("terminal.log");
+    let seen = room.native.start_container(&spec).await.unwrap();
+    until_logged(&spec, "go").await;
+    let mut session = room.native.attach(&pod.uid, &seen.id, true).await.unwrap();
+    session.terminal.as_ref().unwrap().resize(90, 30).unwrap();
+    session.input.as_mut().unwrap().write_all(b"it\n").await.unwrap();
+    assert_eq!(all_of(&mut session.output).await, "30 90\r\ngot it\r\n");
+    room.native.stop_sandbox(&pod.uid).await.unwrap();
+}
+
+async fn ports_are_reached(room: Room) {
+    let (pod, _) = room.start_pod("web").await;
+    room.native.start_container(&room.shell(&pod, "nc -ll -p 8080 -e cat")).await.unwrap();
+    let connected = async {
+        loop {
+            match room.native.connect(&pod.uid, 8080).await {
+                Ok(connected) => return connected,
+                Err(_) => tokio::time::sleep(Duration::from_millis(2)).await,
+            }
+        }
+    };
+    let mut connection = tokio::time::timeout(SOON, connected).await.expect("it listens in time");
+    connection.write_all(b"echo").await.unwrap();
+    connection.shutdown().await.unwrap();
+    assert_eq!(all_of(&mut connection).await, "echo");
+    let why = room.native.connect(&pod.uid, 9).await.unwrap_err().to_string();
+    assert!(why.starts_with("failed to connect to localhost:9 inside the pod: IPv4: dial 127.0.0.1:9: "), "{why}");
     room.native.stop_sandbox(&pod.uid).await.unwrap();
 }
 

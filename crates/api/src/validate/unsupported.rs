@@ -106,8 +106,6 @@ fn container(errors: &mut Errors, path: &Path<'_>, container: &Container) {
         ("resources.claims", claims, "dynamic resource allocation"),
         ("restartPolicyRules", is_given(&container.restart_policy_rules), "restart rules of containers"),
         ("resizePolicy", is_given(&container.resize_policy), "resizing of running containers"),
-        ("stdin", container.stdin == Some(true), "interactive containers"),
-        ("tty", container.tty == Some(true), "interactive containers"),
     ];
     for (field, _, why) in given.iter().filter(|(_, given, _)| *given) {
         refuse(errors, &path.child(field), why);

@@ -8,7 +8,7 @@ use super::PodState;
 use crate::{
     runtime::{ContainerSeen, Exit, Exited, RuntimeError},
     shim::{
-        now_ms,
+        now_ms, passing,
         wire::{Answer, Ask, Failure, Message, Request, ShimConfig, encode, take_frame},
         write_record,
     },
@@ -16,7 +16,7 @@ use crate::{
 use std::{
     collections::HashMap,
     fs::File,
-    os::fd::AsRawFd,
+    os::fd::{AsFd, AsRawFd, OwnedFd},
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -25,7 +25,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncReadExt, AsyncWriteExt, Interest},
     net::{
         UnixStream,
         unix::{OwnedReadHalf, OwnedWriteHalf},
@@ -106,11 +106,16 @@ impl Shim {
 
     /// Asks and waits for the answer.
     pub async fn ask(&self, ask: Ask) -> Result<Answer, RuntimeError> {
+        self.ask_with(ask, Vec::new()).await
+    }
+
+    /// Asks, with open files that come along, and waits for the answer. The files are closed here once they are sent.
+    pub async fn ask_with(&self, ask: Ask, files: Vec<OwnedFd>) -> Result<Answer, RuntimeError> {
         let gone = || RuntimeError::Sandbox("the pod's shim is gone".into());
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let (answered, answer) = oneshot::channel();
         lock(&self.waiting).as_mut().ok_or_else(gone)?.insert(number, answered);
-        send(&self.writer, Request { number, ask }).await.map_err(|_| gone())?;
+        send(&self.writer, Request { number, ask }, files).await.map_err(|_| gone())?;
         match answer.await.map_err(|_| gone())? {
             Answer::Failed(failure) => Err(failure.into()),
             answer => Ok(answer),
@@ -136,8 +141,12 @@ async fn open_socket(run_dir: &Path, pod_uid: &str) -> std::io::Result<UnixStrea
     UnixStream::connect(format!("/proc/self/fd/{}/{}", folder.as_raw_fd(), ShimConfig::socket_name(pod_uid))).await
 }
 
-async fn send(writer: &Writer, request: Request) -> std::io::Result<()> {
-    writer.lock().await.write_all(&encode(&request)).await
+async fn send(writer: &Writer, request: Request, files: Vec<OwnedFd>) -> std::io::Result<()> {
+    let (frame, mut writer) = (encode(&request), writer.lock().await);
+    let files: Vec<_> = files.iter().map(AsFd::as_fd).collect();
+    let socket: &UnixStream = (*writer).as_ref();
+    let sent = socket.async_io(Interest::WRITABLE, || passing::send(socket.as_fd(), &frame, &files)).await?;
+    writer.write_all(&frame[sent..]).await
 }
 
 impl From<Failure> for RuntimeError {
@@ -199,7 +208,7 @@ impl Line {
     async fn reconnect(&self) -> std::io::Result<OwnedReadHalf> {
         let (read, write) = open_socket(&self.run_dir, &self.pod_uid).await?.into_split();
         *self.writer.lock().await = write;
-        send(&self.writer, Request { number: OWN, ask: Ask::State }).await?;
+        send(&self.writer, Request { number: OWN, ask: Ask::State }, Vec::new()).await?;
         Ok(read)
     }
 

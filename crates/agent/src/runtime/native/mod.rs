@@ -10,6 +10,7 @@ mod files;
 mod node;
 mod open;
 mod plan;
+pub mod sessions;
 mod users;
 
 use crate::{
