@@ -6,6 +6,7 @@ mod image;
 mod join;
 mod node;
 mod serve;
+mod streams;
 
 use clap::{CommandFactory, Parser};
 

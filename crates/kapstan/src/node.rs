@@ -1,4 +1,4 @@
-//! A node in this process: the agent, its containers, its proxy and its logs, put together.
+//! A node in this process: the agent, its containers, its proxy, its logs and the streams into its pods, put together.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -19,6 +19,8 @@ use server::{LogRequest, NodeRequest, Server};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+
+use crate::streams;
 
 /// Addresses of all pods, of the pods of the node on the server's machine, and of all services.
 const POD_NETWORK: &str = "10.244.0.0/16";
@@ -59,7 +61,7 @@ impl Node {
             native.cgroup = Path::new("/").join(name);
         }
         let (native, exits) = Native::open(native).await.map_err(|error| error.to_string())?;
-        let images = native.images().clone();
+        let (images, containers) = (native.images().clone(), native.clone());
         let shutdown = CancellationToken::new();
         let (applied, acknowledged) = watch::channel(0);
         let proxy = tokio::spawn(proxy(client.clone(), open_proxy(&options.name)?, applied, shutdown.clone()));
@@ -78,8 +80,8 @@ impl Node {
         let agent = tokio::spawn(agent);
         let (mailbox, questions) = mpsc::channel(QUESTIONS);
         server.nodes.register(&options.name, mailbox);
-        let logs = tokio::spawn(answer(options.data_dir.clone(), questions));
-        Ok(Node { images, shutdown, tasks: vec![proxy, agent, logs] })
+        let answers = tokio::spawn(answer(options.data_dir.clone(), containers, questions));
+        Ok(Node { images, shutdown, tasks: vec![proxy, agent, answers] })
     }
 
     /// The node's images.
@@ -139,14 +141,17 @@ fn own_address(listening: IpAddr) -> IpAddr {
     if listening.is_unspecified() { IpAddr::from([127, 0, 0, 1]) } else { listening }
 }
 
-/// Answers what only the node knows.
-async fn answer(data_dir: PathBuf, mut questions: mpsc::Receiver<NodeRequest>) {
+/// Answers what only the node knows. Who asked may have gone away.
+async fn answer(data_dir: PathBuf, containers: Native, mut questions: mpsc::Receiver<NodeRequest>) {
     while let Some(question) = questions.recv().await {
-        let data_dir = data_dir.clone();
+        let (data_dir, containers) = (data_dir.clone(), containers.clone());
         tokio::spawn(async move {
-            let NodeRequest::Logs(request, reply) = question;
-            // Who asked may have gone away.
-            drop(reply.send(logs(&data_dir, request).await));
+            match question {
+                NodeRequest::Logs(request, reply) => drop(reply.send(logs(&data_dir, request).await)),
+                NodeRequest::Exec(request, reply) => drop(reply.send(streams::exec(&containers, request).await)),
+                NodeRequest::Attach(request, reply) => drop(reply.send(streams::attach(&containers, request).await)),
+                NodeRequest::Connect(request, reply) => drop(reply.send(streams::connect(&containers, request).await)),
+            }
         });
     }
 }

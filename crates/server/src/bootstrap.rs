@@ -53,7 +53,8 @@ fn roles() -> Vec<(Kind, &'static str, Value)> {
         { "apiGroups": workloads, "resources": [
             "configmaps", "secrets", "events", "pods", "services", "serviceaccounts", "deployments", "deployments/scale",
             "replicasets", "replicasets/scale", "replicationcontrollers", "replicationcontrollers/scale", "daemonsets",
-            "statefulsets", "statefulsets/scale", "jobs", "cronjobs", "horizontalpodautoscalers", "endpoints", "leases"
+            "statefulsets", "statefulsets/scale", "jobs", "cronjobs", "horizontalpodautoscalers", "endpoints", "leases",
+            "pods/attach", "pods/exec", "pods/portforward"
         ], "verbs": ["*"] }
     ]);
     let node = json!([

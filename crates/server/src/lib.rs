@@ -36,7 +36,7 @@ use tokio::sync::watch;
 
 pub use authorize::User;
 pub use http::table::Table;
-pub use nodes::{LogRequest, NodeRequest, Nodes};
+pub use nodes::{AttachRequest, ConnectRequest, ExecRequest, LogRequest, NodeRequest, Nodes, Session};
 pub use pki::write_private;
 
 use crate::door::Ids;
@@ -102,7 +102,7 @@ pub struct Server {
     pub join_token: String,
     /// The API without a socket, with the system's rights: what the binary's own agent uses.
     pub router: axum::Router,
-    /// Where agents register to serve logs.
+    /// Where agents register to serve logs and streams into pods.
     pub nodes: Arc<Nodes>,
     stop: watch::Sender<bool>,
     threads: Vec<JoinHandle<()>>,
@@ -229,6 +229,7 @@ fn start_writer(store: Store, recovered: Recovered, stopping: watch::Receiver<bo
         published,
         writer,
         nodes: Arc::new(Nodes::default()),
+        streams: Arc::new(tokio::sync::Semaphore::new(limits::STREAMS)),
         pages: Arc::new(pages::Pages::default()),
         why,
         measured,

@@ -115,6 +115,9 @@ fn subresource(info: &KindInfo, name: &str) -> (Value, &'static str, &'static st
     match name {
         "scale" => (json!(["get", "patch", "update"]), "autoscaling", "v1", "Scale"),
         "log" => (json!(["get"]), "", "v1", "Pod"),
+        "exec" => (json!(["create", "get"]), "", "v1", "PodExecOptions"),
+        "attach" => (json!(["create", "get"]), "", "v1", "PodAttachOptions"),
+        "portforward" => (json!(["create", "get"]), "", "v1", "PodPortForwardOptions"),
         "binding" => (json!(["create"]), "", "v1", "Binding"),
         "finalize" => (json!(["update"]), "", "v1", "Namespace"),
         _ => (json!(["get", "patch", "update"]), info.group, info.version, info.kind),

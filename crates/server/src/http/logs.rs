@@ -74,8 +74,8 @@ fn request(pod: &Pod, target: &Target, query: &Query) -> Result<LogRequest, Refu
     })
 }
 
-/// The container that is meant (upstream: `registry/core/pod/strategy.go: LogLocation`).
-fn container(pod: &Pod, asked: &str) -> Result<String, Refusal> {
+/// The container that is meant (upstream: `registry/core/pod/strategy.go: validateContainer`).
+pub fn container(pod: &Pod, asked: &str) -> Result<String, Refusal> {
     let name = pod.metadata.name.as_deref().unwrap_or("");
     let spec = pod.spec.clone().unwrap_or_default();
     let main: Vec<&str> = spec.containers.iter().map(|container| container.name.as_str()).collect();

@@ -12,6 +12,7 @@ mod read;
 mod reply;
 mod route;
 mod select;
+mod streams;
 pub mod table;
 mod versions;
 mod watch;
@@ -47,8 +48,10 @@ pub struct Gate {
     pub published: Arc<Published>,
     /// The writer's mailbox.
     pub writer: SyncSender<Request>,
-    /// Nodes that serve logs.
+    /// Nodes that serve logs and streams into pods.
     pub nodes: Arc<Nodes>,
+    /// How many streams into pods may still be opened.
+    pub streams: Arc<tokio::sync::Semaphore>,
     /// Snapshots of lists that go on.
     pub pages: Arc<Pages>,
     /// Reasons of decisions.
@@ -116,6 +119,12 @@ async fn resource(gate: &Gate, user: &User, target: &Target, request: HttpReques
     authorize(&gate.snapshot(), user, &asked)?;
     match (verb, target.subresource.as_str()) {
         ("get", "log") => logs::stream(gate, target, &query).await,
+        (_, streams::EXEC | streams::ATTACH | streams::PORT_FORWARD) => {
+            // Looking is not doing: who may only `get` must not get in by way of a WebSocket, which is a GET (upstream:
+            // `registry/core/pod/rest/subresources.go: ensureAuthorizedForVerb`).
+            authorize(&gate.snapshot(), user, &Attributes { verb: "create", ..asked })?;
+            streams::open(gate, target, &query, request).await
+        }
         ("get", "") | ("get", "status") => read::get(gate, target, &query, request.headers()),
         ("get", "scale") => read::scale(gate, target),
         ("list", "") => read::list(gate, target.kind, &selection, &query, request.headers()),
@@ -133,7 +142,15 @@ fn verb(method: &Method, target: &Target, query: &Query) -> Result<&'static str,
         Method::GET if collection && query.flag("watch") => Ok("watch"),
         Method::GET if collection => Ok("list"),
         Method::GET => Ok("get"),
-        Method::POST if collection || target.subresource == "binding" => Ok("create"),
+        Method::POST if collection => Ok("create"),
+        Method::POST
+            if matches!(
+                target.subresource.as_str(),
+                "binding" | streams::EXEC | streams::ATTACH | streams::PORT_FORWARD
+            ) =>
+        {
+            Ok("create")
+        }
         Method::PUT if !collection => Ok("update"),
         Method::PATCH if !collection => Ok("patch"),
         Method::DELETE if collection => Ok("deletecollection"),

@@ -1,12 +1,10 @@
 //! Query parameters, parsed once.
 
-use std::collections::HashMap;
-
 use api::Refusal;
 
 /// The parameters of a request.
 #[derive(Debug, Default)]
-pub struct Query(HashMap<String, String>);
+pub struct Query(Vec<(String, String)>);
 
 impl Query {
     /// Parses the part behind `?`.
@@ -17,9 +15,14 @@ impl Query {
         )
     }
 
-    /// The value of `name`, empty if it is not given.
+    /// The value of `name`, empty if it is not given; the last of several.
     pub fn text(&self, name: &str) -> &str {
-        self.0.get(name).map_or("", String::as_str)
+        self.0.iter().rfind(|(given, _)| given == name).map_or("", |(_, value)| value)
+    }
+
+    /// Every value of `name`, in the order in which they are given.
+    pub fn all(&self, name: &str) -> Vec<String> {
+        self.0.iter().filter(|(given, _)| given == name).map(|(_, value)| value.clone()).collect()
     }
 
     /// True for `true` and `1`.
@@ -89,5 +92,8 @@ mod tests {
         assert_eq!(query.text("bad"), "%zz");
         assert_eq!(query.text("watch"), "");
         assert!(query.number("bad").is_err());
+        let query = Query::parse(Some("command=sh&command=-c&command=a%26b"));
+        assert_eq!(query.all("command"), ["sh", "-c", "a&b"]);
+        assert_eq!(query.text("command"), "a&b");
     }
 }
