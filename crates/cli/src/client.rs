@@ -7,11 +7,15 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use futures::{AsyncBufReadExt, StreamExt, TryStreamExt};
-use http::{Method, Request, Response};
+use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::BodyExt;
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
 use kube::client::Body;
 use kube::config::KubeConfigOptions;
 use serde_json::Value;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::{self, protocol::Role};
 
 use crate::discovery::{Discovery, Resource};
 use crate::errors::{Error, Result};
@@ -43,6 +47,9 @@ struct Shared {
     warnings: RefCell<Vec<String>>,
     discovery: RefCell<Option<Rc<Discovery>>>,
 }
+
+/// A connection on which messages go both ways.
+pub type WebSocket = WebSocketStream<TokioIo<Upgraded>>;
 
 /// Query parameters.
 pub type Query<'a> = [(&'a str, String)];
@@ -148,6 +155,35 @@ impl Client {
             return Ok(answer);
         }
         Err(refusal(answer, &method).await)
+    }
+
+    /// Opens a WebSocket that speaks one of `protocols`, the best first; which one it speaks comes back with it.
+    pub async fn websocket(&self, path: &str, query: &Query<'_>, protocols: &[&str]) -> Result<(WebSocket, String)> {
+        let uri = address(path, query);
+        if self.shared.verbosity >= 6 {
+            eprintln!("GET {uri} as a WebSocket");
+        }
+        let request = Request::get(uri)
+            .header(header::CONNECTION, "Upgrade")
+            .header(header::UPGRADE, "websocket")
+            .header(header::SEC_WEBSOCKET_VERSION, "13")
+            .header(header::SEC_WEBSOCKET_KEY, tungstenite::handshake::client::generate_key())
+            .header(header::SEC_WEBSOCKET_PROTOCOL, protocols.join(", "))
+            .body(Body::empty())
+            .map_err(|error| Error::told(error.to_string()))?;
+        let answer = self.shared.transport.send(request).await.map_err(|error| self.unreachable(&error))?;
+        if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+            return Err(not_upgraded(answer).await);
+        }
+        let chosen = answer.headers().get(header::SEC_WEBSOCKET_PROTOCOL).and_then(|value| value.to_str().ok());
+        let chosen = chosen.unwrap_or_default().to_owned();
+        if !protocols.contains(&chosen.as_str()) {
+            return Err(Error::told(format!("unable to upgrade connection: the server chose the protocol {chosen:?}")));
+        }
+        let upgraded = hyper::upgrade::on(answer).await;
+        let upgraded = upgraded.map_err(|error| Error::told(format!("unable to upgrade connection: {error}")))?;
+        let socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Client, None).await;
+        Ok((socket, chosen))
     }
 
     fn keep_warnings(&self, answer: &Response<Body>) {
@@ -268,6 +304,15 @@ pub async fn read(answer: Response<Body>) -> Result<Vec<u8>> {
     let collected = answer.into_body().collect().await;
     let bytes = collected.map_err(|error| Error::told(format!("the answer broke off: {error}")))?;
     Ok(bytes.to_bytes().to_vec())
+}
+
+/// The server did not open a stream: its `Status`, or what the node said.
+async fn not_upgraded(answer: Response<Body>) -> Error {
+    let bytes = read(answer).await.unwrap_or_default();
+    match serde_json::from_slice::<Value>(&bytes) {
+        Ok(status) if status.text("kind") == "Status" => Error::refused(status),
+        _ => Error::told(format!("unable to upgrade connection: {}", String::from_utf8_lossy(&bytes).trim())),
+    }
 }
 
 async fn refusal(answer: Response<Body>, method: &Method) -> Error {

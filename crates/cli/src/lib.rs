@@ -16,6 +16,7 @@
 //!   `objects::Labels` into your options and call `objects::find`.
 //! * `manifests.rs` reads files; `change.rs` sends changes (dry run, field manager) and `--record`s them; `print/` prints: flatten `print::Output` (`-o`)
 //!   and call `print::done(session, &output, &object, "scaled")` for `deployment.apps/web scaled`.
+//! * `remote.rs`: streams into a container, over a WebSocket; `terminal.rs`: the user's own terminal while one runs.
 //! * Errors (errors.rs): `Error::told("…")` prints `error: …`; the server's `Status` prints as kubectl prints it; add `.hinted("…")`.
 //!
 //! It never starts a pager, never asks where kubectl does not, and never swallows a flag: what is not supported is refused.
@@ -35,7 +36,9 @@ pub mod kubeconfig;
 pub mod manifests;
 pub mod objects;
 pub mod print;
+pub mod remote;
 pub mod session;
+pub mod terminal;
 pub mod time;
 pub mod verbs;
 

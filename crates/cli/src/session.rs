@@ -12,7 +12,7 @@ use crate::kubeconfig;
 /// What a command reads and writes. Tests give buffers.
 pub struct Io {
     /// Standard input.
-    pub stdin: Box<dyn Read>,
+    pub stdin: Box<dyn Read + Send>,
     /// Standard output.
     pub stdout: Box<dyn Write>,
     /// Standard error.

@@ -10,7 +10,7 @@ use crate::session::Session;
 use crate::time::parse_duration;
 
 /// The annotation that names the container to choose.
-const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
+pub(super) const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
 
 /// Print what containers wrote.
 #[derive(clap::Args)]

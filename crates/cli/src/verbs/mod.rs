@@ -7,18 +7,21 @@ pub mod annotate;
 pub mod api_resources;
 pub mod api_versions;
 pub mod apply;
+pub mod attach;
 pub mod auth;
 pub mod autoscale;
 pub mod cluster_info;
 pub mod completion;
 pub mod config;
 pub mod cordon;
+pub mod cp;
 pub mod create;
 pub mod delete;
 pub mod describe;
 pub mod diff;
 pub mod drain;
 pub mod edit;
+pub mod exec;
 pub mod explain;
 pub mod expose;
 pub mod get;
@@ -26,13 +29,13 @@ pub mod label;
 pub mod logs;
 mod node;
 pub mod patch;
+pub mod port_forward;
 pub mod replace;
 pub mod rolling_update;
 pub mod rollout;
 pub mod run;
 pub mod scale;
 pub mod set;
-pub mod streams;
 pub mod taint;
 pub mod top;
 pub mod uncordon;
@@ -59,28 +62,28 @@ verbs! {
     ApiResources => api_resources,
     ApiVersions => api_versions,
     Apply => apply,
-    Attach => streams,
+    Attach => attach,
     Auth => auth,
     Autoscale => autoscale,
     ClusterInfo => cluster_info,
     Completion => completion,
     Config => config,
     Cordon => cordon,
-    Cp => streams,
+    Cp => cp,
     Create => create,
     Delete => delete,
     Describe => describe,
     Diff => diff,
     Drain => drain,
     Edit => edit,
-    Exec => streams,
+    Exec => exec,
     Explain => explain,
     Expose => expose,
     Get => get,
     Label => label,
     Logs => logs,
     Patch => patch,
-    PortForward => streams,
+    PortForward => port_forward,
     Replace => replace,
     RollingUpdate => rolling_update,
     Rollout => rollout,
