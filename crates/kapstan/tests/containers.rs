@@ -22,7 +22,7 @@ const REQUESTS: u64 = 10_000;
 const ANSWER: Duration = Duration::from_secs(5);
 
 /// True inside the namespaces. Outside, the test is run inside them and false comes back when it has passed there.
-fn staged(test: &str) -> bool {
+pub fn staged(test: &str) -> bool {
     if std::env::var_os(STAGE).is_some() {
         return true;
     }
@@ -41,12 +41,14 @@ fn staged(test: &str) -> bool {
 }
 
 /// What the tests need of the machine; none of it missing.
-struct Tools {
-    kubectl: Kubectl,
-    images: PathBuf,
+pub struct Tools {
+    /// The machine's kubectl.
+    pub kubectl: Kubectl,
+    /// The archive of nginx and busybox images.
+    pub images: PathBuf,
 }
 
-fn tools() -> Option<Tools> {
+pub fn tools() -> Option<Tools> {
     let Some(kubectl) = Kubectl::current() else {
         skipped("no current kubectl");
         return None;

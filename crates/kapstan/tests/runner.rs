@@ -21,6 +21,7 @@ mod reads;
 mod rolling_update;
 mod rollouts;
 mod start;
+mod streams;
 mod transcript;
 mod workloads;
 mod writes;
