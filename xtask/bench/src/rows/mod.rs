@@ -2,16 +2,19 @@
 
 mod apply;
 mod crash;
+mod decide;
 mod fan_out;
 mod idle;
 mod list;
 mod roll;
 mod start;
+mod workloads;
 
 use std::path::PathBuf;
 
 use crate::figures::Figure;
 use crate::process::Nodes;
+use workloads::Workload;
 
 /// How to measure.
 pub struct Settings {
@@ -38,10 +41,14 @@ pub enum Row {
     Idle,
     /// `kill -9` in the middle of a rolling update.
     Crash,
+    /// Other workloads, and many at once.
+    Work(Workload, Nodes),
+    /// One decision at several sizes.
+    Decide,
 }
 
 /// All rows by name.
-pub const ALL: [(&str, Row); 13] = [
+pub const ALL: [(&str, Row); 18] = [
     ("roll-1000-inside", Row::Roll(1_000, Nodes::Inside(100))),
     ("roll-1000-outside", Row::Roll(1_000, Nodes::Outside(100))),
     ("roll-5000-inside", Row::Roll(5_000, Nodes::Inside(100))),
@@ -55,6 +62,11 @@ pub const ALL: [(&str, Row); 13] = [
     ("list", Row::List),
     ("idle", Row::Idle),
     ("crash", Row::Crash),
+    ("deployments", Row::Work(Workload::Deployments(200, 50), Nodes::Inside(150))),
+    ("daemon-set", Row::Work(Workload::DaemonSet, Nodes::Inside(1_000))),
+    ("stateful-set", Row::Work(Workload::StatefulSet(500), Nodes::Inside(100))),
+    ("jobs", Row::Work(Workload::Jobs(5_000), Nodes::Inside(100))),
+    ("decide", Row::Decide),
 ];
 
 impl Row {
@@ -73,6 +85,8 @@ impl Row {
             Row::List => format!("list of {} pods", list::PODS),
             Row::Idle => "idle, 10 nodes simulated in the server".into(),
             Row::Crash => "kill -9 of the server in the middle of a rolling update of 1000 replicas".into(),
+            Row::Work(workload, nodes) => format!("{}, {}", workload.title(), place(nodes)),
+            Row::Decide => "one decision, without the server".into(),
         }
     }
 
@@ -86,6 +100,8 @@ impl Row {
             Row::List => list::measure(settings).await,
             Row::Idle => idle::measure(settings).await,
             Row::Crash => crash::measure(settings).await,
+            Row::Work(workload, nodes) => workloads::measure(settings, workload, nodes).await,
+            Row::Decide => Ok(decide::measure(settings)),
         }
     }
 }
