@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use agent::pod_on_node::Outcome;
 use agent::probes::{Kind as ProbeKind, Probed};
@@ -30,6 +31,7 @@ use crate::invariants::{Breach, Witness, told_ready};
 use crate::letters::{Ask, Letter, Sender};
 use crate::node::{Around, Effect, Node, NodeEvent, Reply, Report};
 use crate::people::{self, NAMESPACE, People, Undo, pick};
+use crate::refusing::Refusing;
 use crate::trace::Trace;
 use crate::without_hash;
 
@@ -105,6 +107,10 @@ enum Event {
     PowerOn(usize),
     /// A node can be reached again.
     Reconnect(usize),
+    /// The watch of a node is made again after it was cut.
+    Watch(usize),
+    /// New pods are let in again.
+    Admit,
     /// The proxy of a node follows.
     Proxy(usize),
     /// People act.
@@ -145,6 +151,8 @@ pub struct Cluster {
     proxies: Vec<BTreeSet<String>>,
     people: People,
     server_skew: i64,
+    /// New pods are refused.
+    refuses: Arc<AtomicBool>,
     healed_at: Option<i64>,
     last_write: i64,
     starts: u64,
@@ -192,7 +200,9 @@ impl Cluster {
         cluster
     }
 
-    fn with(settings: Settings, mut random: StdRng, faults: Faults, nodes: u8) -> Cluster {
+    fn with(mut settings: Settings, mut random: StdRng, faults: Faults, nodes: u8) -> Cluster {
+        let (minds, refuses) = Refusing::new(settings.minds);
+        settings.minds = minds;
         let seed = settings.seed;
         let mut nodes: Vec<Node> = (1..=nodes).map(Node::new).collect();
         // An agent's clock may be wrong, but it never steps: it counts from its start.
@@ -223,6 +233,7 @@ impl Cluster {
             proxies: Vec::new(),
             people,
             server_skew: 0,
+            refuses,
             healed_at: None,
             last_write: 0,
             starts: 0,
@@ -328,6 +339,11 @@ impl Cluster {
                 self.nodes[index].reachable = true;
                 self.schedule(0, Event::Node(index, NodeEvent::Look));
             }
+            Event::Watch(index) => {
+                self.nodes[index].deaf = false;
+                self.schedule(0, Event::Node(index, NodeEvent::Look));
+            }
+            Event::Admit => self.refuses.store(false, Ordering::Relaxed),
             Event::Proxy(index) => self.proxies[index] = told_ready(&self.durable),
             Event::People => self.people_act(),
             Event::Fault => self.break_something(),
@@ -694,7 +710,7 @@ impl Cluster {
         let wait = self.random.random_range(1..=10);
         self.schedule(wait, Event::Fault);
         let index = self.random.random_range(0..self.nodes.len());
-        match self.random.random_range(0..8) {
+        match self.random.random_range(0..10) {
             0 if self.faults.nodes => self.lose_power(index),
             1 if self.faults.nodes => {
                 let name = self.nodes[index].name.clone();
@@ -715,6 +731,19 @@ impl Cluster {
                 self.trace.tell(self.seconds, "clock", || format!("the server's is {skew}s off"));
             }
             4 | 5 if self.faults.flapping => self.disturb_container(index),
+            8 if self.faults.late_watch => {
+                let name = self.nodes[index].name.clone();
+                self.trace.tell(self.seconds, "watch", || format!("of {name} is cut"));
+                self.nodes[index].deaf = true;
+                let wait = self.random.random_range(3..=30);
+                self.schedule(wait, Event::Watch(index));
+            }
+            9 if self.faults.refusals => {
+                self.trace.tell(self.seconds, "door", || "new pods are refused".into());
+                self.refuses.store(true, Ordering::Relaxed);
+                let wait = self.random.random_range(3..=40);
+                self.schedule(wait, Event::Admit);
+            }
             6 if self.faults.cordons => self.close_or_open(),
             7 if self.faults.cordons && self.left.is_empty() && self.random.random_ratio(1, 3) => self.leave(index),
             _ => {}
@@ -768,8 +797,10 @@ impl Cluster {
         self.faults = Faults::default();
         self.healed_at = Some(self.seconds);
         self.server_skew = 0;
+        self.refuses.store(false, Ordering::Relaxed);
         for index in 0..self.nodes.len() {
             self.nodes[index].reachable = true;
+            self.nodes[index].deaf = false;
             self.nodes[index].up = !self.left.contains(&index);
             self.schedule(0, Event::Node(index, NodeEvent::Look));
             self.schedule(0, Event::Proxy(index));

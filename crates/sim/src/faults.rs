@@ -11,7 +11,7 @@ pub struct Faults {
     pub crash: u32,
     /// F1, F4: turns are on their way to the disk when it crashes; some of them get there, unanswered.
     pub slow_disk: bool,
-    /// F2: watches are late.
+    /// F2: watches are late, or are cut.
     pub late_watch: bool,
     /// F4: requests are late, are lost, or arrive twice.
     pub bad_network: u32,
@@ -37,6 +37,8 @@ pub struct Faults {
     pub collisions: bool,
     /// F14: a second writer works from outdated objects.
     pub second_writer: bool,
+    /// F11: new pods are refused for a while.
+    pub refusals: bool,
     /// F17: proxies lag.
     pub late_proxies: bool,
 }
@@ -62,6 +64,7 @@ impl Faults {
             collisions: on(30),
             second_writer: on(30),
             late_proxies: on(25),
+            refusals: on(30),
         }
     }
 
@@ -84,6 +87,7 @@ impl Faults {
             ("collisions", self.collisions),
             ("second-writer", self.second_writer),
             ("late-proxies", self.late_proxies),
+            ("refusals", self.refusals),
         ];
         all.iter().filter(|(_, on)| *on).map(|(name, _)| *name).collect::<Vec<_>>().join(" ")
     }

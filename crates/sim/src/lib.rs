@@ -7,6 +7,7 @@
 //! - [`cluster`]: events, time, the store, crashes; [`node`]: agents; [`people`]: what is asked for; [`faults`]: what breaks.
 //! - [`behind`]: decisions on what was some seconds ago.
 //! - [`exhaustive`]: every interleaving of small rollouts.
+//! - [`refusing`]: pods that are not let in.
 //! - [`scenario`]: commands and what they print.
 //! - [`zoo`]: known bugs put back, to see that the invariants bite.
 //! - [`invariants`]: what must hold after every change; [`healing`]: what must be so once faults have stopped.
@@ -21,6 +22,7 @@ pub mod invariants;
 pub mod letters;
 pub mod node;
 pub mod people;
+pub mod refusing;
 pub mod scenario;
 pub mod trace;
 pub mod zoo;

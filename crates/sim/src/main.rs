@@ -61,9 +61,11 @@ fn main() -> ExitCode {
 fn everything() -> ExitCode {
     let mut states = 0;
     for small in exhaustive::all() {
+        let begun = Instant::now();
         let searched = exhaustive::search(small);
         states += searched.states;
-        println!("{small:?}: {} states, {} steps", searched.states, searched.steps);
+        let seconds = begun.elapsed().as_secs();
+        println!("{small:?}: {} states, {} steps, {seconds}s", searched.states, searched.steps);
         if let Some((breach, path)) = searched.breach {
             println!("FAILED {breach}\n  after {}", path.join("\n        "));
             return ExitCode::FAILURE;

@@ -149,6 +149,8 @@ pub struct Node {
     pub up: bool,
     /// False while no packet gets through.
     pub reachable: bool,
+    /// True while its watch is cut: it is told nothing, but can write.
+    pub deaf: bool,
     /// Seconds its clock is off.
     pub skew: i64,
     number: u8,
@@ -167,6 +169,7 @@ impl Node {
             name: format!("n{number}"),
             up: true,
             reachable: true,
+            deaf: false,
             skew: 0,
             number,
             life: 0,
@@ -270,7 +273,7 @@ impl Node {
             .filter(|(_, here)| here.woken_at.is_some_and(|at| at <= now) || here.not_before > Timestamp::MIN)
             .map(|(uid, _)| uid.clone())
             .collect();
-        if self.reachable && self.seen != around.world.revision() {
+        if self.reachable && !self.deaf && self.seen != around.world.revision() {
             self.seen = around.world.revision();
             self.follow(around, now, &mut stirred, effects);
         }
