@@ -201,7 +201,7 @@ impl Cluster {
     }
 
     fn with(mut settings: Settings, mut random: StdRng, faults: Faults, nodes: u8) -> Cluster {
-        let (minds, refuses) = Refusing::new(settings.minds);
+        let (minds, refuses) = Refusing::wrap(settings.minds);
         settings.minds = minds;
         let seed = settings.seed;
         let mut nodes: Vec<Node> = (1..=nodes).map(Node::new).collect();

@@ -18,7 +18,7 @@ pub struct Refusing {
 
 impl Refusing {
     /// Wraps decisions; gives the switch, which is off.
-    pub fn new(minds: Arc<dyn Minds>) -> (Arc<dyn Minds>, Arc<AtomicBool>) {
+    pub fn wrap(minds: Arc<dyn Minds>) -> (Arc<dyn Minds>, Arc<AtomicBool>) {
         let on = Arc::new(AtomicBool::new(false));
         (Arc::new(Refusing { minds, on: on.clone() }), on)
     }
