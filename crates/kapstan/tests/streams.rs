@@ -207,6 +207,11 @@ fn attached(cluster: &Cluster, client: &Kubectl) {
     assert_eq!(shown, ["got 1", "got 2", "end", "=0"], "{text}");
     let log = said(&cluster.shell(client, &format!("kubectl logs {name}; kubectl delete pod {name} --now >/dev/null")));
     assert!(log.starts_with("got 1\ngot 2\nend\n"), "{log}");
+    let made = format!("made-{name}");
+    let run = format!("kubectl run {made} --rm -i --image=busybox --image-pull-policy=Never --restart=Never");
+    let text = said(&cluster.shell(client, &format!("echo a | {run} -- sh -c 'read line; echo got $line; exit 4'")));
+    assert!(text.contains("got a\n") && text.contains(" terminated (Error)\n") && text.ends_with("=4"), "{text}");
+    assert!(text.contains(&format!("pod \"{made}\" deleted")), "{text}");
 }
 
 /// What has no processes, and who may not, is told so.

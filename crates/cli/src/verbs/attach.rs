@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::errors::Result;
+use crate::errors::{Error, Result};
 use crate::json::Json;
 use crate::objects;
 use crate::remote::{self, Ask};
@@ -26,29 +26,40 @@ pub struct Options {
     /// Print only what the container prints.
     #[arg(long, short)]
     quiet: bool,
-    /// How long to wait until one pod runs.
-    #[arg(long, default_value = "1m0s", value_name = "DURATION")]
+    /// How long to wait until there is a pod.
+    #[arg(long, default_value = exec::POD_RUNNING_TIMEOUT, value_name = "DURATION")]
     pod_running_timeout: String,
 }
 
 /// Attaches.
 pub async fn run(session: &mut Session, options: Options) -> Result<()> {
-    let [word] = options.words.as_slice() else {
-        let what = if options.words.is_empty() {
-            "at least 1 argument is required for attach"
-        } else {
-            "expected POD, TYPE/NAME, or TYPE NAME, (at most 2 arguments) saw more"
-        };
-        return Err(session.usage("attach", what));
+    let word = match options.words.as_slice() {
+        [] => return Err(Error::told("at least 1 argument is required for attach")),
+        [word] => word.clone(),
+        [kind, name] => format!("{kind}/{name}"),
+        more => {
+            let (count, more) = (more.len(), more.join(" "));
+            let what = "expected POD, TYPE/NAME, or TYPE NAME, (at most 2 arguments)";
+            return Err(Error::told(format!("{what} saw {count}: [{more}]")));
+        }
     };
-    let pod = exec::pod(session, Some(word), objects::Files::default()).await?;
+    let patience = exec::patience(session, "attach", &options.pod_running_timeout)?;
+    let (_, pod) = exec::pod(session, Some(&word), objects::Files::default(), patience).await?;
     exec::running(&pod, "attach")?;
-    let container = exec::container(session, &pod, options.container.as_deref(), options.quiet)?;
+    let container = exec::container(session, &pod, options.container.as_deref(), options.quiet)
+        .map_err(|error| Error::told(format!("cannot attach to the container: {}", error.inner_message())))?;
     to(session, &pod, &container, options.stdin, options.tty, options.quiet).await
 }
 
 /// Attaches to a container of a pod.
-async fn to(session: &mut Session, pod: &Value, container: &Value, stdin: bool, tty: bool, quiet: bool) -> Result<()> {
+pub(super) async fn to(
+    session: &mut Session,
+    pod: &Value,
+    container: &Value,
+    stdin: bool,
+    tty: bool,
+    quiet: bool,
+) -> Result<()> {
     let name = container.text("name");
     let has_terminal = container["tty"] == true;
     if tty && !has_terminal && !quiet {
@@ -56,8 +67,10 @@ async fn to(session: &mut Session, pod: &Value, container: &Value, stdin: bool, 
     }
     // A container with a terminal speaks to one, whether that was asked for or not.
     let tty = exec::with_terminal(session, has_terminal, stdin, quiet || !tty)?;
-    if tty && !quiet {
-        session.warn("All commands and output from this session will be recorded in container logs, including credentials and sensitive information passed through the command prompt.")?;
+    if !quiet {
+        if tty {
+            session.warn("All commands and output from this session will be recorded in container logs, including credentials and sensitive information passed through the command prompt.")?;
+        }
         session.warn("If you don't see a command prompt, try pressing enter.")?;
     }
     let ask = Ask { path: exec::path(pod, "attach"), container: name.to_owned(), command: Vec::new(), stdin, tty };

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{self, Read, Write};
 use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use tokio::sync::mpsc::{self, Receiver, Sender};
@@ -16,6 +17,8 @@ use crate::verbs::exec;
 
 /// Pieces of an archive on their way.
 const WAITING: usize = 16;
+/// How long what makes pods may take to make one.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Bytes of an archive that are sent at once.
 const CHUNK: usize = 32 << 10;
 
@@ -65,7 +68,7 @@ impl Spec {
 /// Copies.
 pub async fn run(session: &mut Session, options: Options) -> Result<()> {
     let [source, destination] = options.words.as_slice() else {
-        return Err(session.usage("cp", "source and destination are required"));
+        return Err(Error::told("source and destination are required"));
     };
     if options.retries != 0 {
         return Err(Error::told("--retries is not supported: a copy that broke off is begun anew"));
@@ -105,10 +108,14 @@ impl Place {
         if let Some(namespace) = namespace {
             session.global.namespace = Some(namespace.clone());
         }
-        let pod = exec::pod(session, Some(&pod.to_owned()), objects::Files::default()).await?;
+        let word = pod.to_owned();
+        let (_, pod) = exec::pod(session, Some(&word), objects::Files::default(), PATIENCE).await?;
         exec::running(&pod, "exec into")?;
-        let container = exec::container(session, &pod, options.container.as_deref(), false)?;
-        Ok(Place { path: exec::path(&pod, "exec"), container: container.text("name").to_owned() })
+        let container = match &options.container {
+            Some(named) => named.clone(),
+            None => exec::container(session, &pod, None, false)?.text("name").to_owned(),
+        };
+        Ok(Place { path: exec::path(&pod, "exec"), container })
     }
 
     /// Runs a command with input; its output goes to `output`, its errors to the user.

@@ -1,14 +1,21 @@
 //! `exec`. Mirrors kubectl `pkg/cmd/exec/exec.go`.
 
+use std::time::Duration;
+
 use serde_json::Value;
+use tokio::time::Instant;
 
 use crate::errors::{Error, Result};
 use crate::json::Json;
-use crate::objects;
+use crate::objects::{self, Found};
 use crate::remote::{self, Ask};
 use crate::session::Session;
 use crate::terminal;
+use crate::time::parse_duration;
 use crate::verbs::logs::{DEFAULT_CONTAINER, pods_of};
+
+/// How long what makes pods may take to make one, unless the user says.
+pub(super) const POD_RUNNING_TIMEOUT: &str = "1m0s";
 
 /// Run a command in a container.
 #[derive(clap::Args)]
@@ -30,8 +37,8 @@ pub struct Options {
     /// The pod of this file.
     #[arg(long, short, value_name = "FILE")]
     filename: Vec<String>,
-    /// How long to wait until one pod runs.
-    #[arg(long, default_value = "1m0s", value_name = "DURATION")]
+    /// How long to wait until there is a pod.
+    #[arg(long, default_value = POD_RUNNING_TIMEOUT, value_name = "DURATION")]
     pod_running_timeout: String,
     /// The command and its arguments, after --.
     #[arg(last = true)]
@@ -43,22 +50,27 @@ pub async fn run(session: &mut Session, options: Options) -> Result<()> {
     let in_file = !options.filename.is_empty();
     if options.command.is_empty() {
         return Err(match options.words.len() {
-            0 if !in_file => session.usage("exec", "pod, type/name or --filename must be specified"),
-            0 | 1 => session.usage("exec", "you must specify at least one command for the container"),
+            0 if !in_file => Error::told("pod, type/name or --filename must be specified"),
+            0 | 1 => Error::told("you must specify at least one command for the container"),
             _ => session
                 .usage("exec", "exec [POD] [COMMAND] is not supported anymore. Use exec [POD] -- [COMMAND] instead"),
         });
     }
     if options.words.len() != usize::from(!in_file) {
-        return Err(session.usage("exec", "pod, type/name or --filename must be specified"));
+        return Err(Error::told("pod, type/name or --filename must be specified"));
     }
     let files = objects::Files { filename: options.filename.clone(), ..objects::Files::default() };
-    let pod = pod(session, options.words.first(), files).await?;
+    let patience = patience(session, "exec", &options.pod_running_timeout)?;
+    let (_, pod) = pod(session, options.words.first(), files, patience).await?;
     running(&pod, "exec into")?;
-    let container = container(session, &pod, options.container.as_deref(), options.quiet)?;
+    let container = match options.container {
+        // The server knows whether there is one.
+        Some(named) if !named.is_empty() => named,
+        _ => container(session, &pod, None, options.quiet)?.text("name").to_owned(),
+    };
     let ask = Ask {
         path: path(&pod, "exec"),
-        container: container.text("name").to_owned(),
+        container,
         command: options.command,
         stdin: options.stdin,
         tty: with_terminal(session, options.tty, options.stdin, options.quiet)?,
@@ -66,14 +78,40 @@ pub async fn run(session: &mut Session, options: Options) -> Result<()> {
     remote::interact(session, &ask).await
 }
 
-/// The pod that a word means: itself, or the first of what makes pods.
-pub(super) async fn pod(session: &mut Session, word: Option<&String>, files: objects::Files) -> Result<Value> {
+/// `--pod-running-timeout`.
+pub(super) fn patience(session: &Session, verb: &str, text: &str) -> Result<Duration> {
+    let patience = parse_duration(text).filter(|patience| !patience.is_zero());
+    patience.ok_or_else(|| session.usage(verb, "--pod-running-timeout must be higher than zero"))
+}
+
+/// What a word means, and its pod: itself, or the first of what makes pods, which may take a while to make one.
+pub(super) async fn pod(
+    session: &mut Session,
+    word: Option<&String>,
+    files: objects::Files,
+    patience: Duration,
+) -> Result<(Found, Value)> {
+    /// Between two looks.
+    const PAUSE: Duration = Duration::from_millis(200);
     let words = word.map(|word| if word.contains('/') { word.clone() } else { format!("pods/{word}") });
     let ask = objects::Ask { words: words.into_iter().collect(), files, live: true, ..objects::Ask::default() };
     let found = objects::find_all(session, &ask).await?;
     let [item] = found.as_slice() else { return Err(Error::told("one pod is to be named")) };
-    let pods = pods_of(session, item).await?;
-    pods.into_iter().next().ok_or_else(|| Error::told(format!("{} has no pods", item.printed())))
+    let until = Instant::now() + patience;
+    loop {
+        match pods_of(session, item, "attach to").await {
+            Ok(pods) if !pods.is_empty() => return Ok((item.clone(), pods[0].clone())),
+            // Without pods it says that the time is over, which it is not yet.
+            Err(error) if error.reason().is_empty() && error.inner_message().starts_with("timed out") => {
+                if until <= Instant::now() {
+                    return Err(error);
+                }
+            }
+            Err(error) => return Err(error),
+            Ok(_) => return Err(Error::told(format!("{} has no pods", item.printed()))),
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
 }
 
 /// Path of a subresource of a pod.

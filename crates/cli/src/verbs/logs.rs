@@ -201,7 +201,7 @@ async fn sources(session: &mut Session, options: &Options) -> Result<Vec<Source>
     };
     let mut sources = Vec::new();
     for item in found {
-        let pods = pods_of(session, &item).await?;
+        let pods = pods_of(session, &item, "get the logs from").await?;
         let chosen = if options.all_pods { pods.len() } else { 1 };
         if pods.len() > 1 && !options.all_pods {
             session.warn(format!("Found {} pods, using pod/{}", pods.len(), pods[0].text("metadata.name")))?;
@@ -213,8 +213,8 @@ async fn sources(session: &mut Session, options: &Options) -> Result<Vec<Source>
     Ok(sources)
 }
 
-/// The pods of an object, those first that have something to say.
-pub(super) async fn pods_of(session: &mut Session, item: &Found) -> Result<Vec<Value>> {
+/// The pods of an object, those first that have something to say; `doing` is what they are wanted for.
+pub(super) async fn pods_of(session: &mut Session, item: &Found, doing: &str) -> Result<Vec<Value>> {
     let spec = item.object.at("spec");
     let selector = match item.resource.kind.as_str() {
         "Pod" => return Ok(vec![item.object.clone()]),
@@ -227,9 +227,9 @@ pub(super) async fn pods_of(session: &mut Session, item: &Found) -> Result<Vec<V
                 .to_string()
         }
         kind => {
-            return Err(Error::told(format!(
-                "cannot get the logs from *{kind}: expected a pod or something that makes pods"
-            )));
+            let kind = format!("*{}.{kind}", item.resource.version);
+            let error = Error::told(format!("cannot {doing} {kind}: selector for {kind} not implemented"));
+            return Err(error.hinted("name a pod, or something that makes pods"));
         }
     };
     let namespace = item.namespace.clone().unwrap_or_default();

@@ -17,10 +17,9 @@ use tokio_tungstenite::tungstenite::Message;
 use crate::client::Client;
 use crate::errors::{Error, Result};
 use crate::json::Json;
-use crate::objects::{self, Ask, Found};
+use crate::objects::{Files, Found};
 use crate::session::Session;
 use crate::verbs::exec;
-use crate::verbs::logs::pods_of;
 
 /// One channel for data and one for errors.
 const PROTOCOL: &str = "v4.channel.k8s.io";
@@ -39,8 +38,8 @@ pub struct Options {
     /// Addresses to listen on: IP addresses or localhost.
     #[arg(long, default_value = "localhost", value_delimiter = ',', value_name = "ADDRESS")]
     address: Vec<String>,
-    /// How long to wait until one pod runs.
-    #[arg(long, default_value = "1m0s", value_name = "DURATION")]
+    /// How long to wait until there is a pod.
+    #[arg(long, default_value = exec::POD_RUNNING_TIMEOUT, value_name = "DURATION")]
     pod_running_timeout: String,
 }
 
@@ -56,12 +55,9 @@ pub async fn run(session: &mut Session, options: Options) -> Result<()> {
     let Some((word, ports)) = options.words.split_first().filter(|(_, ports)| !ports.is_empty()) else {
         return Err(session.usage("port-forward", "TYPE/NAME and list of ports are required for port-forward"));
     };
-    let word = if word.contains('/') { word.clone() } else { format!("pods/{word}") };
-    let found = objects::find_all(session, &Ask { words: vec![word], live: true, ..Ask::default() }).await?;
-    let [item] = found.as_slice() else { return Err(Error::told("one pod is to be named")) };
-    let pods = pods_of(session, item).await?;
-    let pod = pods.first().ok_or_else(|| Error::told(format!("{} has no pods", item.printed())))?;
-    let pairs = ports.iter().map(|text| pair(text, item, pod)).collect::<Result<Vec<Pair>>>()?;
+    let patience = exec::patience(session, "port-forward", &options.pod_running_timeout)?;
+    let (item, pod) = exec::pod(session, Some(word), Files::default(), patience).await?;
+    let pairs = ports.iter().map(|text| pair(text, &item, &pod)).collect::<Result<Vec<Pair>>>()?;
     let phase = pod.text("status.phase");
     if phase != "Running" {
         return Err(Error::told(format!("unable to forward port because pod is not running. Current status={phase}")));
@@ -75,7 +71,7 @@ pub async fn run(session: &mut Session, options: Options) -> Result<()> {
         let pairs: Vec<String> = pairs.iter().map(|pair| format!("{{{} {}}}", pair.local, pair.remote)).collect();
         return Err(Error::told(format!("unable to listen on any of the requested ports: [{}]", pairs.join(" "))));
     }
-    forward(session, &exec::path(pod, "portforward"), listeners).await
+    forward(session, &exec::path(&pod, "portforward"), listeners).await
 }
 
 /// Addresses to listen on. `localhost` is both kinds, of which one is enough.

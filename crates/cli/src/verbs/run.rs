@@ -4,9 +4,12 @@ use serde_json::{Value, json};
 
 use crate::change::{DryRun, Record};
 use crate::errors::{Error, Result};
+use crate::json::Json;
+use crate::objects::{self, Ask, Found};
 use crate::print;
 use crate::session::Session;
 use crate::verbs::create::{self, Making};
+use crate::verbs::{attach, exec, wait};
 
 /// Run an image in a pod.
 #[derive(clap::Args)]
@@ -47,18 +50,24 @@ pub struct Options {
     /// JSON that is merged into the pod.
     #[arg(long)]
     overrides: Option<String>,
-    /// Keep standard input open; needs attach.
+    /// Keep the container's standard input open, and attach to it.
     #[arg(long, short = 'i')]
     stdin: bool,
-    /// Give a terminal; needs attach.
+    /// Give the container a terminal.
     #[arg(long, short = 't')]
     tty: bool,
-    /// Delete the pod after it was attached to; needs attach.
+    /// Delete the pod after it was attached to.
     #[arg(long)]
     rm: bool,
-    /// Attach to the container; refused, see `logs -f`.
+    /// Wait until the pod runs and attach to it; -i and -t imply it.
     #[arg(long)]
     attach: bool,
+    /// Standard input stays open after the first who attached has left.
+    #[arg(long)]
+    leave_stdin_open: bool,
+    /// How long to wait until the pod runs.
+    #[arg(long, default_value = exec::POD_RUNNING_TIMEOUT, value_name = "DURATION")]
+    pod_running_timeout: String,
     /// Give the container its own privileges.
     #[arg(long)]
     privileged: bool,
@@ -75,17 +84,22 @@ pub async fn run(session: &mut Session, options: Options) -> Result<()> {
     options.record.warn(session)?;
     let image =
         options.image.as_deref().filter(|image| !image.is_empty()).ok_or_else(|| Error::told("--image is required"))?;
-    if options.stdin || options.tty || options.rm || options.attach {
-        let error = Error::told("-i, -t, --rm and --attach are not supported: this server has no attach");
-        return Err(error.hinted(format!(
-            "run it and follow it: `{0} run {1} --image={image}`, `{0} logs -f {1}`",
-            session.program, options.name
-        )));
+    let attaches = options.attach || options.stdin || options.tty;
+    if options.tty && !options.stdin {
+        return Err(session.usage("run", "-i/--stdin is required for containers with -t/--tty=true"));
+    }
+    if options.rm && !attaches {
+        return Err(session.usage("run", "--rm should only be used for attached containers"));
     }
     if options.expose && options.port.is_none() {
         return Err(Error::told("--port must be set when exposing a service"));
     }
     let dry_run = options.making.dry_run.strategy(session)?;
+    if attaches && dry_run != DryRun::No {
+        return Err(Error::told(
+            "--dry-run can't be used with attached containers options (--attach, --stdin, or --tty)",
+        ));
+    }
     let mut pod = pod(&options, image)?;
     options.record.annotate(session, &mut pod);
     if let Some(text) = &options.overrides {
@@ -107,10 +121,91 @@ pub async fn run(session: &mut Session, options: Options) -> Result<()> {
         print::done(session, &making.output, &made, &format!("created{}", dry_run.suffix()))?;
     }
     let made = create::post(session, &making, dry_run, &pod).await?;
+    if attaches {
+        let attached = join(session, &options, &made).await;
+        if options.rm {
+            delete(session, &made).await?;
+        }
+        return attached;
+    }
     if options.quiet && making.output.output.is_none() && dry_run == DryRun::No {
         return Ok(());
     }
     print::done(session, &making.output, &made, &format!("created{}", dry_run.suffix()))
+}
+
+/// Attaches once the pod runs; the pod's exit code becomes ours.
+async fn join(session: &mut Session, options: &Options, made: &Value) -> Result<()> {
+    let item = live(session, made).await?;
+    let runs_or_ended = |pod: &Value| pod.text("status.phase") == "Running" && is_ready(pod) || has_ended(pod);
+    let limit = exec::patience(session, "run", &options.pod_running_timeout)?;
+    let client = session.client()?;
+    let running = tokio::time::timeout(limit, wait::until(&client, &item, runs_or_ended)).await;
+    running.map_err(|_| Error::told("timed out waiting for the condition"))??;
+    let pod = live(session, made).await?.object;
+    let attached = match has_ended(&pod) {
+        true => log(session, &pod).await,
+        false => {
+            let container = pod.list("spec.containers").first().cloned().unwrap_or_default();
+            let attached = attach::to(session, &pod, &container, options.stdin, options.tty, options.quiet).await;
+            // It may just have ended: then its log has everything.
+            match attached {
+                Err(_) if has_ended(&live(session, made).await?.object) => log(session, &pod).await,
+                attached => attached,
+            }
+        }
+    };
+    attached?;
+    if options.restart == "Always" {
+        return Ok(());
+    }
+    wait::until(&client, &item, has_ended).await?;
+    exit_of(&live(session, made).await?.object)
+}
+
+async fn live(session: &mut Session, pod: &Value) -> Result<Found> {
+    let words = vec![format!("pods/{}", pod.text("metadata.name"))];
+    let found = objects::find_all(session, &Ask { words, live: true, ..Ask::default() }).await?;
+    found.into_iter().next().ok_or_else(|| Error::told("the pod is gone"))
+}
+
+fn is_ready(pod: &Value) -> bool {
+    pod.list("status.conditions").iter().any(|one| one.text("type") == "Ready" && one.text("status") == "True")
+}
+
+fn has_ended(pod: &Value) -> bool {
+    matches!(pod.text("status.phase"), "Succeeded" | "Failed")
+}
+
+async fn log(session: &mut Session, pod: &Value) -> Result<()> {
+    let (namespace, name) = (pod.text("metadata.namespace"), pod.text("metadata.name"));
+    let text = session.client()?.text(&format!("/api/v1/namespaces/{namespace}/pods/{name}/log"), &[]).await?;
+    session.print(text)
+}
+
+fn exit_of(pod: &Value) -> Result<()> {
+    if pod.text("status.phase") == "Succeeded" {
+        return Ok(());
+    }
+    let (namespace, name) = (pod.text("metadata.namespace"), pod.text("metadata.name"));
+    let first = pod.list("status.containerStatuses").first();
+    let ended = first.map(|status| status.at("state.terminated")).filter(|ended| !ended.is_null());
+    let Some(ended) = ended else {
+        return Err(Error::bare(format!("pod {namespace}/{name} failed with unknown exit code")));
+    };
+    let told = format!("pod {namespace}/{name} terminated ({})\n{}", ended.text("reason"), ended.text("message"));
+    let code = u8::try_from(ended.number("exitCode")).ok().filter(|code| *code != 0).unwrap_or(1);
+    Err(Error::bare(told.trim_end().to_owned()).exiting(code))
+}
+
+async fn delete(session: &mut Session, pod: &Value) -> Result<()> {
+    let (namespace, name) = (pod.text("metadata.namespace"), pod.text("metadata.name"));
+    let deleted = session.client()?.delete(&format!("/api/v1/namespaces/{namespace}/pods/{name}"), &json!({})).await;
+    match deleted {
+        Err(error) if error.is_not_found() => Ok(()),
+        Err(error) => Err(error),
+        Ok(_) => session.say(format!("pod {name:?} deleted")),
+    }
 }
 
 fn pod(options: &Options, image: &str) -> Result<Value> {
@@ -133,6 +228,15 @@ fn pod(options: &Options, image: &str) -> Result<Value> {
     }
     if let Some(port) = options.port {
         container["ports"] = json!([{"containerPort": port}]);
+    }
+    if options.stdin {
+        container["stdin"] = true.into();
+        if !options.leave_stdin_open {
+            container["stdinOnce"] = true.into();
+        }
+    }
+    if options.tty {
+        container["tty"] = true.into();
     }
     if options.privileged {
         container["securityContext"] = json!({"privileged": true});

@@ -68,8 +68,11 @@ async fn told(with_containers: bool, folder: &Path) -> Result<ExitCode, String> 
     let client = Client::new(server.router.clone(), NAMESPACE);
     let node = if with_containers {
         let cgroups = folder.file_name().map(|name| name.to_string_lossy().into_owned());
-        let node =
-            Node::start(&node::Options { data_dir: folder.to_owned(), name: "demo".into(), cgroups, mirrors: Vec::new() }, &server).await?;
+        let node = Node::start(
+            &node::Options { data_dir: folder.to_owned(), name: "demo".into(), cgroups, mirrors: Vec::new() },
+            &server,
+        )
+        .await?;
         images::build(node.images(), &["v1", "v2", "v3"])?;
         Some(node)
     } else {
