@@ -16,6 +16,7 @@ pub mod plan;
 pub mod pod_resources;
 pub mod prepare;
 pub mod quantity;
+pub mod quota;
 pub mod schedule;
 pub mod schema;
 pub mod selector;

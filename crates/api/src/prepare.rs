@@ -43,6 +43,7 @@ pub fn create(body: &mut Body) {
             defaults::batch::job(job);
         }
         Body::CronJob(cron_job) => cron_job.status = Some(Default::default()),
+        Body::ResourceQuota(quota) => quota.status = Some(Default::default()),
         Body::HorizontalPodAutoscaler(autoscaler) => autoscaler.status = Some(Default::default()),
         // A node reports about itself when it joins.
         Body::Node(_) => {}
@@ -50,6 +51,7 @@ pub fn create(body: &mut Body) {
         | Body::ConfigMap(_)
         | Body::Secret(_)
         | Body::ServiceAccount(_)
+        | Body::LimitRange(_)
         | Body::Event(_)
         | Body::ControllerRevision(_)
         | Body::EndpointSlice(_)
@@ -80,6 +82,7 @@ pub fn update(new: &mut Body, old: &Body) {
         (Body::StatefulSet(new), Body::StatefulSet(old)) => new.status.clone_from(&old.status),
         (Body::Job(new), Body::Job(old)) => new.status.clone_from(&old.status),
         (Body::CronJob(new), Body::CronJob(old)) => new.status.clone_from(&old.status),
+        (Body::ResourceQuota(new), Body::ResourceQuota(old)) => new.status.clone_from(&old.status),
         (Body::HorizontalPodAutoscaler(new), Body::HorizontalPodAutoscaler(old)) => new.status.clone_from(&old.status),
         _ => {}
     }
@@ -107,6 +110,7 @@ pub fn update_status(new: &mut Body, old: &Body) {
         (Body::StatefulSet(new), Body::StatefulSet(old)) => new.spec.clone_from(&old.spec),
         (Body::Job(new), Body::Job(old)) => new.spec.clone_from(&old.spec),
         (Body::CronJob(new), Body::CronJob(old)) => new.spec.clone_from(&old.spec),
+        (Body::ResourceQuota(new), Body::ResourceQuota(old)) => new.spec.clone_from(&old.spec),
         (Body::HorizontalPodAutoscaler(new), Body::HorizontalPodAutoscaler(old)) => new.spec.clone_from(&old.spec),
         _ => {}
     }

@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::Pod;
 
 use crate::node_load::NodeLoad;
 use crate::object::{Change, Key, Kind, Object, Typed, controller_of};
+use crate::quota::Account;
 
 /// `namespace/name`.
 type Path = Arc<str>;
@@ -27,6 +28,8 @@ pub struct Snapshot {
     keeping_away: OrdMap<Path, Arc<Object>>,
     /// What the pods of each node ask for.
     load: OrdMap<Arc<str>, Arc<NodeLoad>>,
+    /// What the objects of each namespace that has a quota take.
+    accounts: OrdMap<Arc<str>, Arc<Account>>,
 }
 
 /// An object under one of its owners. A map an owner, and what is asked most often told beside the object: a walk over
@@ -47,6 +50,7 @@ impl Default for Snapshot {
             on_node: OrdMap::new(),
             keeping_away: OrdMap::new(),
             load: OrdMap::new(),
+            accounts: OrdMap::new(),
         }
     }
 }
@@ -167,6 +171,11 @@ impl Snapshot {
         self.load.get(node).map(|load| &**load)
     }
 
+    /// What the objects of a namespace take; `None` where no quota bounds them.
+    pub fn account(&self, namespace: &str) -> Option<&Account> {
+        self.accounts.get(namespace).map(|account| &**account)
+    }
+
     /// Puts an object in place of what had its key, and gives the change.
     pub fn put(&mut self, object: Arc<Object>) -> Change {
         self.advance(object.revision);
@@ -176,6 +185,7 @@ impl Snapshot {
             self.unindex(&path, before, Some(&object));
         }
         self.index(&path, &object);
+        self.book(before.as_deref(), Some(&object));
         Change { revision: object.revision, before, after: Some(object) }
     }
 
@@ -185,7 +195,28 @@ impl Snapshot {
         let before = self.kinds[key.kind as usize].remove(&path)?;
         self.advance(revision);
         self.unindex(&path, &before, None);
+        self.book(Some(&before), None);
         Some(Change { revision, before: Some(before), after: None })
+    }
+
+    /// Keeps the account of the namespace: opened with its first quota, by a walk, and closed with its last.
+    fn book(&mut self, before: Option<&Object>, after: Option<&Object>) {
+        let Some(object) = after.or(before) else { return };
+        let namespace: Arc<str> = object.namespace().into();
+        if let Some(account) = self.accounts.get_mut(&namespace) {
+            let account = Arc::make_mut(account);
+            before.into_iter().for_each(|object| account.subtract(&object.body));
+            after.into_iter().for_each(|object| account.add(&object.body));
+            if account.has_no_quota() {
+                self.accounts.remove(&namespace);
+            }
+        } else if object.kind() == Kind::ResourceQuota && after.is_some() {
+            let mut account = Account::default();
+            let kinds = Kind::ALL.iter().filter(|kind| kind.namespaced());
+            let all = kinds.flat_map(|kind| self.objects(*kind, Some(&namespace)));
+            all.for_each(|object| account.add(&object.body));
+            self.accounts.insert(namespace, Arc::new(account));
+        }
     }
 
     fn index(&mut self, path: &Path, object: &Arc<Object>) {

@@ -19,6 +19,7 @@ mod pod_garbage_collector;
 mod pods;
 mod refusals;
 mod replica_set;
+mod resource_quota;
 mod specs;
 mod stateful_set;
 mod template;
@@ -55,6 +56,8 @@ pub enum Controller {
     PodGarbageCollector,
     /// An object with owners, or one that is being deleted with its dependents. The key is the object's.
     GarbageCollector,
+    /// What is used of a ResourceQuota. The key is the ResourceQuota's.
+    ResourceQuota,
     /// A namespace that is being deleted. The key is the Namespace's.
     Namespace,
 }
@@ -72,6 +75,7 @@ pub fn reconcile(who: Controller, key: &Key, world: &Snapshot, context: &Context
         Controller::Endpoints => endpoints::reconcile(key, world),
         Controller::PodGarbageCollector => pod_garbage_collector::reconcile(key, world, context),
         Controller::GarbageCollector => garbage_collector::reconcile(key, world),
+        Controller::ResourceQuota => resource_quota::reconcile(key, world),
         Controller::Namespace => namespace::reconcile(key, world, context),
     }
 }

@@ -12,7 +12,7 @@ use api::{Change, Key, Kind, Object, Snapshot};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{Namespace, Pod, ReplicationController, Service};
+use k8s_openapi::api::core::v1::{Namespace, Pod, ReplicationController, ResourceQuota, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
 use crate::{Controller, daemon_set, endpoints, garbage_collector, job, pods};
@@ -37,6 +37,7 @@ pub fn wakes(change: &Change, world: &Snapshot, wake: &mut dyn FnMut(Controller,
         Kind::Namespace => wake(Controller::Namespace, change.object().key()),
         _ => {}
     }
+    quotas_changed(change, world, wake);
     garbage_collector::wakes(change, world, &mut |key| wake(Controller::GarbageCollector, key));
     namespace_emptied(change, world, wake);
 }
@@ -56,6 +57,7 @@ pub fn wake_all(world: &Snapshot, wake: &mut dyn FnMut(Controller, Key)) {
     all(Kind::Job, Controller::Job);
     all(Kind::Service, Controller::Endpoints);
     all(Kind::Namespace, Controller::Namespace);
+    all(Kind::ResourceQuota, Controller::ResourceQuota);
     let nodes_gone = world.objects(Kind::Pod, None).filter(|object| {
         object.get::<Pod>().is_some_and(|pod| match pods::node(pod) {
             "" => pods::is_deleted(pod),
@@ -311,6 +313,30 @@ fn autoscaler_changed(change: &Change, wake: &mut Wake) {
     };
     if change.after.is_some() && spec(&change.before) != spec(&change.after) {
         wake(Controller::HorizontalPodAutoscaler, change.object().key());
+    }
+}
+
+/// What is used of the namespace's quotas, where it has any; and who was refused for one that has changed.
+fn quotas_changed(change: &Change, world: &Snapshot, wake: &mut Wake) {
+    let namespace = change.object().namespace();
+    if change.kind() == Kind::ResourceQuota {
+        let spec = |side: &Option<std::sync::Arc<Object>>| {
+            side.as_ref().and_then(|object| object.get::<ResourceQuota>()).map(|quota| quota.spec.clone())
+        };
+        if spec(&change.before) != spec(&change.after) {
+            wake(Controller::ResourceQuota, change.object().key());
+            for kind in [Kind::ReplicaSet, Kind::ReplicationController] {
+                world.objects(kind, Some(namespace)).for_each(|set| wake(Controller::ReplicaSet, set.key()));
+            }
+        }
+    }
+    if world.account(namespace).is_none() {
+        return;
+    }
+    let taken = |side: &Option<std::sync::Arc<Object>>| side.as_ref().map(|object| api::quota::charge(&object.body));
+    if taken(&change.before) != taken(&change.after) {
+        let quotas = world.objects(Kind::ResourceQuota, Some(namespace));
+        quotas.for_each(|quota| wake(Controller::ResourceQuota, quota.key()));
     }
 }
 

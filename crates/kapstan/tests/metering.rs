@@ -1,5 +1,7 @@
 //! What is used, told and acted on: `top`, autoscaling, quota.
 
+use std::fs;
+
 use crate::cluster::{Cluster, Kubectl, Setup};
 use crate::transcript;
 
@@ -26,4 +28,12 @@ fn top_by_our_own_verb() {
 fn autoscaling() {
     let Some(kubectl) = Kubectl::current() else { return };
     transcript::play("autoscaling.txt", &cluster(), &kubectl);
+}
+
+#[test]
+fn quota() {
+    let Some(kubectl) = Kubectl::current() else { return };
+    let cluster = cluster();
+    fs::copy(transcript::folder().join("limits.yaml"), cluster.folder().join("limits.yaml")).unwrap();
+    transcript::play("quota.txt", &cluster, &kubectl);
 }

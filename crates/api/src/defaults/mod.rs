@@ -24,6 +24,7 @@ pub fn apply(body: &mut Body) {
         Body::Pod(pod) => pod::pod(pod),
         Body::Service(service) => core::service(service),
         Body::Endpoints(endpoints) => core::endpoints(endpoints),
+        Body::LimitRange(range) => core::limit_range(range),
         Body::Secret(secret) => core::secret(secret),
         Body::Deployment(deployment) => apps::deployment(deployment),
         Body::ReplicaSet(replica_set) => apps::replica_set(replica_set),
@@ -38,6 +39,7 @@ pub fn apply(body: &mut Body) {
         Body::RoleBinding(binding) => rbac::role_binding(binding),
         Body::ConfigMap(_)
         | Body::ServiceAccount(_)
+        | Body::ResourceQuota(_)
         | Body::Event(_)
         | Body::ControllerRevision(_)
         | Body::Lease(_)

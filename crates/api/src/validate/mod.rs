@@ -17,6 +17,7 @@ pub mod field;
 pub mod meta;
 pub mod pod;
 pub mod policy;
+mod quota;
 pub mod rbac;
 pub mod service;
 pub mod unsupported;
@@ -49,6 +50,8 @@ pub fn create(body: &Body) -> Errors {
         Body::Endpoints(new) => core::endpoints(new, None),
         Body::ConfigMap(new) => core::config_map(new, None),
         Body::Secret(new) => core::secret(new, None),
+        Body::ResourceQuota(new) => quota::resource_quota(new, None),
+        Body::LimitRange(new) => quota::limit_range(new, None),
         Body::Event(new) => core::event(new, None),
         Body::Deployment(new) => apps::create_deployment(new),
         Body::ReplicaSet(new) => apps::create_replica_set(new),
@@ -79,6 +82,8 @@ pub fn update(new: &Body, old: &Body) -> Errors {
         (Body::Endpoints(new), Body::Endpoints(old)) => core::endpoints(new, Some(old)),
         (Body::ConfigMap(new), Body::ConfigMap(old)) => core::config_map(new, Some(old)),
         (Body::Secret(new), Body::Secret(old)) => core::secret(new, Some(old)),
+        (Body::ResourceQuota(new), Body::ResourceQuota(old)) => quota::resource_quota(new, Some(old)),
+        (Body::LimitRange(new), Body::LimitRange(old)) => quota::limit_range(new, Some(old)),
         (Body::Event(new), Body::Event(old)) => core::event(new, Some(old)),
         (Body::Deployment(new), Body::Deployment(old)) => apps::update_deployment(new, old),
         (Body::ReplicaSet(new), Body::ReplicaSet(old)) => apps::update_replica_set(new, old),

@@ -8,7 +8,7 @@ use std::net::Ipv4Addr;
 use api::{Body, Cause, Kind, Refusal, Snapshot};
 use k8s_openapi::api::core::v1::{Pod, Service, ServiceSpec, Toleration};
 
-use super::Call;
+use super::{Call, limit_range, quota};
 
 /// Service addresses: 10.96.0.0/16.
 pub const SERVICE_NETWORK: [u8; 2] = [10, 96];
@@ -19,7 +19,11 @@ const NOT_READY_TOLERATION_SECONDS: i64 = 300;
 
 pub(super) fn on_create(call: &Call, draft: &mut Body) -> Result<(), Refusal> {
     match draft {
-        Body::Pod(pod) => admit_pod(pod),
+        Body::Pod(pod) => {
+            admit_pod(pod);
+            limit_range::fill_in(call.world, pod);
+            limit_range::check(call.world, pod)?;
+        }
         Body::Service(service) => admit_service(call.world, service, None)?,
         _ => {}
     }
@@ -27,8 +31,11 @@ pub(super) fn on_create(call: &Call, draft: &mut Body) -> Result<(), Refusal> {
 }
 
 pub(super) fn on_update(call: &Call, current: &Body, new: &mut Body) -> Result<(), Refusal> {
-    if let (Body::Service(old), Body::Service(service)) = (current, new) {
+    if let (Body::Service(old), Body::Service(service)) = (current, &mut *new) {
         admit_service(call.world, service, Some(old))?;
+    }
+    if matches!(new, Body::Service(_)) {
+        quota::check(call.world, Some(current), new)?;
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 use api::{Body, Kind, Refusal, limits};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::{Call, admission};
+use super::{Call, admission, quota};
 
 pub(super) fn create(call: &mut Call, namespace: &str, mut draft: Body) -> Result<Body, Refusal> {
     let kind = draft.kind();
@@ -21,6 +21,7 @@ pub(super) fn create(call: &mut Call, namespace: &str, mut draft: Body) -> Resul
     admission::on_create(call, &mut draft)?;
     // Preparation reads what defaults and admission have made of the object.
     api::prepare::create(&mut draft);
+    quota::check(call.world, None, &draft)?;
     api::validate::create(&draft).refuse(&draft)?;
     Ok(draft)
 }

@@ -7,7 +7,9 @@
 mod admission;
 mod create;
 mod delete;
+mod limit_range;
 mod patch;
+mod quota;
 mod scale;
 mod update;
 

@@ -6,7 +6,7 @@
 mod containers;
 mod environment;
 mod probes;
-mod resources;
+pub(super) mod resources;
 mod scheduling;
 mod security;
 mod volumes;

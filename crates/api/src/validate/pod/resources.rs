@@ -137,7 +137,7 @@ fn pod_level_name(errors: &mut Errors, path: &Path<'_>, name: &str) {
 }
 
 /// Resources that only a quota counts.
-fn is_quota_resource(name: &str) -> bool {
+pub fn is_quota_resource(name: &str) -> bool {
     const PLAIN: [&str; 16] = [
         "storage",
         "requests.cpu",

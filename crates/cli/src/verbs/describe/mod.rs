@@ -1,5 +1,6 @@
 //! `describe`: an object and what belongs to it, for reading. Mirrors kubectl `pkg/describe/describe.go`.
 
+mod bounds;
 mod cluster;
 mod generic;
 mod network;
@@ -111,6 +112,8 @@ async fn text(client: &Client, item: &Found, with_events: bool) -> Result<String
         ("batch", "CronJob") => workloads::cron_job(&mut page, object),
         ("autoscaling", "HorizontalPodAutoscaler") => workloads::autoscaler(&mut page, object),
         ("policy", "PodDisruptionBudget") => workloads::budget(&mut page, object),
+        ("", "ResourceQuota") => bounds::quota(&mut page, object),
+        ("", "LimitRange") => bounds::limit_range(&mut page, object),
         ("", "Service") => network::service(client, &mut page, object).await?,
         ("", "Endpoints") => network::endpoints(&mut page, object),
         ("", "Node") => cluster::node(client, &mut page, object).await?,

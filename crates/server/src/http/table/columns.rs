@@ -7,9 +7,10 @@ use api::{Body, Kind, Object};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
-use k8s_openapi::api::core::v1::{Container, Endpoints, Event, Node, ReplicationController, Service};
+use k8s_openapi::api::core::v1::{Container, Endpoints, Event, Node, ReplicationController, ResourceQuota, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::rbac::v1::{RoleRef, Subject};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, Time};
 use serde_json::{Value, json};
 
@@ -84,6 +85,8 @@ pub fn of(kind: Kind) -> Vec<Column> {
         Kind::Endpoints => vec![NAME, column("Endpoints"), AGE],
         Kind::ConfigMap => vec![NAME, number("Data"), AGE],
         Kind::Secret => vec![NAME, column("Type"), number("Data"), AGE],
+        Kind::ResourceQuota => vec![NAME, column("Request"), column("Limit"), AGE],
+        Kind::LimitRange => vec![NAME, column("Created At")],
         Kind::ServiceAccount => vec![NAME, number("Secrets"), AGE],
         Kind::Event => vec![
             column("Last Seen"),
@@ -180,6 +183,8 @@ pub fn cells(object: &Object, now: Timestamp) -> Vec<Value> {
                 age,
             ]
         }
+        Body::ResourceQuota(quota) => resource_quota(quota, name, age),
+        Body::LimitRange(_) => vec![name, json!(meta.creation_timestamp)],
         Body::ServiceAccount(account) => vec![name, json!(account.secrets.as_ref().map_or(0, Vec::len)), age],
         Body::Event(event) => self::event(event, name, now),
         Body::Deployment(deployment) => self::deployment(deployment, name, age),
@@ -211,6 +216,21 @@ pub fn cells(object: &Object, now: Timestamp) -> Vec<Value> {
         Body::ClusterRoleBinding(binding) => role_binding(&binding.role_ref, binding.subjects.as_deref(), name, age),
         Body::RoleBinding(binding) => role_binding(&binding.role_ref, binding.subjects.as_deref(), name, age),
     }
+}
+
+/// Requests and limits apart: `pods: 2/3, requests.cpu: 1/2`.
+fn resource_quota(quota: &ResourceQuota, name: Value, age: Value) -> Vec<Value> {
+    let status = quota.status.clone().unwrap_or_default();
+    let used = status.used.unwrap_or_default();
+    let hard = status.hard.unwrap_or_default();
+    let shown = |limits: bool| {
+        let of = |(name, hard): (&String, &Quantity)| {
+            format!("{name}: {}/{}", used.get(name).map_or("0", |quantity| &quantity.0), hard.0)
+        };
+        let some = hard.iter().filter(|(name, _)| name.starts_with("limits") == limits);
+        some.map(of).collect::<Vec<String>>().join(", ")
+    };
+    vec![name, json!(shown(false)), json!(shown(true)), age]
 }
 
 fn node(node: &Node, name: Value, age: Value) -> Vec<Value> {

@@ -1,0 +1,347 @@
+//! What the objects of a namespace take of its quotas, kept up to date with every write.
+//!
+//! A namespace has an [`Account`] as long as it has a ResourceQuota; it adds up what each object takes, pods by what
+//! the scopes of quotas ask about them. So the door knows what is used at the very revision it decides on, and what is
+//! used is never computed by walking a namespace. Mirrors `pkg/quota/v1/evaluator/core` (pods.go, services.go) and
+//! `apiserver/pkg/quota/v1/generic` (what is counted, and which scopes match). Judges nothing: that is the door's.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{
+    Pod, PodAffinityTerm, PodSpec, ResourceQuota, ResourceQuotaSpec, ScopedResourceSelectorRequirement, Service,
+};
+
+use crate::kinds::{Body, Kind};
+use crate::pod_resources::{self, Amounts, QosClass};
+use crate::quantity::Amount;
+
+/// What the scopes of quotas ask about a pod.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Class {
+    terminating: bool,
+    best_effort: bool,
+    cross_namespace: bool,
+    priority_class: String,
+}
+
+/// What one object takes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Charge {
+    /// `None` for what is no pod: scoped quotas do not count it.
+    pub class: Option<Class>,
+    /// By the names that quotas use.
+    pub amounts: Amounts,
+}
+
+/// What all objects of a namespace take.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Account {
+    pods: BTreeMap<Class, Amounts>,
+    others: Amounts,
+}
+
+impl Account {
+    /// Adds an object.
+    pub fn add(&mut self, body: &Body) {
+        self.book(body, |entry, amount| *entry += amount);
+    }
+
+    /// Takes away what [`Account::add`] added.
+    pub fn subtract(&mut self, body: &Body) {
+        self.book(body, |entry, amount| *entry -= amount);
+    }
+
+    fn book(&mut self, body: &Body, change: fn(&mut Amount, Amount)) {
+        let Charge { class, amounts } = charge(body);
+        let sums = match &class {
+            Some(class) => self.pods.entry(class.clone()).or_default(),
+            None => &mut self.others,
+        };
+        for (name, amount) in amounts {
+            let entry = sums.entry(name.clone()).or_default();
+            change(entry, amount);
+            if entry.is_zero() {
+                sums.remove(&name);
+            }
+        }
+        if let Some(class) = class.filter(|class| self.pods.get(class).is_some_and(Amounts::is_empty)) {
+            self.pods.remove(&class);
+        }
+    }
+
+    /// True once the last quota is gone.
+    pub fn has_no_quota(&self) -> bool {
+        !self.others.contains_key("resourcequotas")
+    }
+
+    /// What of a quota is used, for each name that it bounds.
+    pub fn used(&self, quota: &ResourceQuota) -> Amounts {
+        let Some(spec) = quota.spec.as_ref() else { return Amounts::new() };
+        let pods = self.pods.iter().filter(|(class, _)| applies(spec, Some(class))).map(|(_, sums)| sums);
+        let others = applies(spec, None).then_some(&self.others);
+        let sums: Vec<&Amounts> = pods.chain(others).collect();
+        let of = |name: &String| sums.iter().filter_map(|sums| sums.get(name)).copied().sum::<Amount>();
+        spec.hard.iter().flatten().map(|(name, _)| (name.clone(), of(name))).collect()
+    }
+}
+
+/// What an object takes.
+pub fn charge(body: &Body) -> Charge {
+    let one = Amount::whole(1);
+    let mut amounts = Amounts::from([(format!("count/{}", body.kind().info().resource()), one)]);
+    match body {
+        Body::Pod(pod) => {
+            let spec = pod.spec.clone().unwrap_or_default();
+            if !has_ended(pod) {
+                add_pod(&mut amounts, &spec);
+            }
+            return Charge { class: Some(class_of(&spec)), amounts };
+        }
+        Body::Service(service) => add_service(&mut amounts, service),
+        _ => {}
+    }
+    if body.kind().info().group.is_empty() && LISTED.contains(&body.kind()) {
+        amounts.insert(body.kind().info().plural.to_owned(), one);
+    }
+    Charge { class: None, amounts }
+}
+
+/// Kinds that quotas may also call by their plain name.
+const LISTED: [Kind; 5] =
+    [Kind::Service, Kind::ReplicationController, Kind::ResourceQuota, Kind::Secret, Kind::ConfigMap];
+
+fn has_ended(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    matches!(phase, Some("Succeeded" | "Failed"))
+}
+
+fn add_pod(amounts: &mut Amounts, spec: &PodSpec) {
+    amounts.insert("pods".into(), Amount::whole(1));
+    add_resources(amounts, pod_resources::requested(spec), pod_resources::limited(spec));
+}
+
+/// Requests and limits by the names that quotas use (upstream: podComputeUsageHelper).
+fn add_resources(amounts: &mut Amounts, requested: Amounts, limited: Amounts) {
+    for (name, amount) in requested {
+        let plain = is_computed(&name) || name.starts_with("hugepages-");
+        if plain || name.contains('/') {
+            amounts.insert(format!("requests.{name}"), amount);
+        }
+        if plain {
+            amounts.insert(name, amount);
+        }
+    }
+    for (name, amount) in limited.into_iter().filter(|(name, _)| is_computed(name)) {
+        amounts.insert(format!("limits.{name}"), amount);
+    }
+}
+
+fn is_computed(name: &str) -> bool {
+    matches!(name, "cpu" | "memory" | "ephemeral-storage")
+}
+
+fn add_service(amounts: &mut Amounts, service: &Service) {
+    let Some(spec) = service.spec.as_ref() else { return };
+    let ports = || spec.ports.iter().flatten();
+    let taken = match spec.type_.as_deref() {
+        Some("NodePort") => ports().count(),
+        Some("LoadBalancer") => {
+            amounts.insert("services.loadbalancers".into(), Amount::whole(1));
+            ports().filter(|port| port.node_port.is_some_and(|port| port != 0)).count()
+        }
+        _ => 0,
+    };
+    if taken > 0 {
+        amounts.insert("services.nodeports".into(), Amount::whole(i64::try_from(taken).unwrap_or(i64::MAX)));
+    }
+}
+
+fn class_of(spec: &PodSpec) -> Class {
+    Class {
+        terminating: spec.active_deadline_seconds.is_some_and(|seconds| seconds >= 0),
+        best_effort: pod_resources::qos_class(spec) == QosClass::BestEffort,
+        cross_namespace: reaches_out(spec),
+        priority_class: spec.priority_class_name.clone().unwrap_or_default(),
+    }
+}
+
+/// True if some (anti-)affinity to pods looks into other namespaces.
+fn reaches_out(spec: &PodSpec) -> bool {
+    let affinity = spec.affinity.clone().unwrap_or_default();
+    let (with, against) = (affinity.pod_affinity.unwrap_or_default(), affinity.pod_anti_affinity.unwrap_or_default());
+    let required = [
+        with.required_during_scheduling_ignored_during_execution,
+        against.required_during_scheduling_ignored_during_execution,
+    ];
+    let preferred = [
+        with.preferred_during_scheduling_ignored_during_execution,
+        against.preferred_during_scheduling_ignored_during_execution,
+    ];
+    let preferred = preferred.into_iter().flatten().flatten().map(|term| term.pod_affinity_term);
+    let elsewhere = |term: &PodAffinityTerm| {
+        term.namespaces.as_ref().is_some_and(|names| !names.is_empty()) || term.namespace_selector.is_some()
+    };
+    required.into_iter().flatten().flatten().chain(preferred).any(|term| elsewhere(&term))
+}
+
+/// Whether a quota counts objects of this class.
+pub fn applies(spec: &ResourceQuotaSpec, class: Option<&Class>) -> bool {
+    let scopes = spec.scopes.iter().flatten();
+    let selected = spec.scope_selector.iter().flat_map(|selector| selector.match_expressions.iter().flatten());
+    let holds = |scope: &str| class.is_some_and(|class| in_scope(class, scope, "Exists", &[]));
+    let fits = |one: &ScopedResourceSelectorRequirement| {
+        let values = one.values.as_deref().unwrap_or_default();
+        class.is_some_and(|class| in_scope(class, &one.scope_name, &one.operator, values))
+    };
+    scopes.into_iter().all(|scope| holds(scope)) && selected.into_iter().all(fits)
+}
+
+fn in_scope(class: &Class, scope: &str, operator: &str, values: &[String]) -> bool {
+    match scope {
+        "Terminating" => class.terminating,
+        "NotTerminating" => !class.terminating,
+        "BestEffort" => class.best_effort,
+        "NotBestEffort" => !class.best_effort,
+        "CrossNamespacePodAffinity" => class.cross_namespace,
+        "PriorityClass" => {
+            let named = !class.priority_class.is_empty();
+            match operator {
+                "In" => named && values.contains(&class.priority_class),
+                "NotIn" => !named || !values.contains(&class.priority_class),
+                "DoesNotExist" => !named,
+                _ => named,
+            }
+        }
+        _ => false,
+    }
+}
+
+/// What each container of a pod must say because a quota bounds it: names of resources with the containers that do
+/// not say (upstream: `podEvaluator.Constraints`).
+pub fn unsaid(quota: &ResourceQuotaSpec, spec: &PodSpec) -> BTreeMap<String, Vec<String>> {
+    const ENFORCED: [&str; 6] = ["cpu", "memory", "requests.cpu", "requests.memory", "limits.cpu", "limits.memory"];
+    let mut missing: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let whole = spec.resources.clone().unwrap_or_default();
+    let list = |list: &Option<BTreeMap<String, k8s_openapi::apimachinery::pkg::api::resource::Quantity>>| -> Amounts {
+        list.iter().flatten().map(|(name, quantity)| (name.clone(), Amount::of(quantity))).collect()
+    };
+    for container in spec.containers.iter().chain(spec.init_containers.iter().flatten()) {
+        let resources = container.resources.clone().unwrap_or_default();
+        let mut said = Amounts::new();
+        add_resources(&mut said, list(&whole.requests), list(&whole.limits));
+        add_resources(&mut said, list(&resources.requests), list(&resources.limits));
+        for name in quota.hard.iter().flatten().map(|(name, _)| name) {
+            if ENFORCED.contains(&name.as_str()) && !said.contains_key(name) {
+                missing.entry(name.clone()).or_default().push(container.name.clone());
+            }
+        }
+    }
+    missing.values_mut().for_each(|names| names.sort());
+    missing
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use expect_test::expect;
+    use serde_json::{Value, json};
+
+    fn pod(spec: Value, phase: &str) -> Body {
+        Kind::Pod.decode(json!({ "metadata": { "name": "p" }, "spec": spec, "status": { "phase": phase } })).unwrap()
+    }
+
+    fn web(extra: Value) -> Value {
+        let resources = json!({ "requests": { "cpu": "100m", "memory": "64Mi", "a.b/gpu": "1" }, "limits": { "cpu": "1", "a.b/gpu": "1" } });
+        let mut spec = json!({ "containers": [{ "name": "c", "resources": resources }] });
+        for (name, value) in extra.as_object().unwrap() {
+            spec[name] = value.clone();
+        }
+        spec
+    }
+
+    fn used(account: &Account, spec: Value) -> String {
+        let quota = json!({ "metadata": { "name": "q" }, "spec": spec });
+        let Body::ResourceQuota(quota) = Kind::ResourceQuota.decode(quota).unwrap() else { unreachable!() };
+        account.used(&quota).iter().map(|(name, amount)| format!("{name}={amount}")).collect::<Vec<_>>().join(" ")
+            + "\n"
+    }
+
+    #[test]
+    fn what_is_counted_for_whom() {
+        let mut account = Account::default();
+        let ended = pod(web(json!({})), "Succeeded");
+        for body in [
+            pod(web(json!({})), "Running"),
+            pod(web(json!({ "activeDeadlineSeconds": 5, "priorityClassName": "high" })), "Running"),
+            pod(json!({ "containers": [{ "name": "c" }] }), "Pending"),
+        ] {
+            account.add(&body);
+        }
+        account.add(&ended);
+        let service = json!({ "metadata": { "name": "s" }, "spec": { "type": "NodePort", "ports": [{ "port": 1 }, { "port": 2 }] } });
+        account.add(&Kind::Service.decode(service).unwrap());
+        account.add(
+            &Kind::Deployment
+                .decode(json!({ "metadata": { "name": "d" }, "spec": { "selector": {}, "template": {} } }))
+                .unwrap(),
+        );
+        let hard = json!({ "pods": "9", "count/pods": "9", "requests.cpu": "9", "cpu": "1", "limits.cpu": "1", "memory": "1Gi", "requests.a.b/gpu": "1" });
+        let mut table = used(&account, json!({ "hard": hard }));
+        for scope in ["Terminating", "NotTerminating", "BestEffort", "NotBestEffort"] {
+            table += &format!(
+                "{scope}: {}",
+                used(&account, json!({ "hard": { "pods": "1", "services": "1" }, "scopes": [scope] }))
+            );
+        }
+        for (operator, values) in
+            [("In", json!(["high"])), ("NotIn", json!(["high"])), ("Exists", json!([])), ("DoesNotExist", json!([]))]
+        {
+            let one = json!({ "scopeName": "PriorityClass", "operator": operator, "values": values });
+            let spec = json!({ "hard": { "pods": "1" }, "scopeSelector": { "matchExpressions": [one] } });
+            table += &format!("{operator}: {}", used(&account, spec));
+        }
+        table += &used(
+            &account,
+            json!({ "hard": { "services": "1", "services.nodeports": "1", "count/deployments.apps": "1", "configmaps": "1" } }),
+        );
+        expect![[r#"
+            count/pods=4 cpu=200m limits.cpu=2 memory=128Mi pods=3 requests.a.b/gpu=2 requests.cpu=200m
+            Terminating: pods=1 services=0
+            NotTerminating: pods=2 services=0
+            BestEffort: pods=1 services=0
+            NotBestEffort: pods=2 services=0
+            In: pods=1
+            NotIn: pods=2
+            Exists: pods=1
+            DoesNotExist: pods=2
+            configmaps=0 count/deployments.apps=1 services=1 services.nodeports=2
+        "#]]
+        .assert_eq(&table);
+        account.subtract(&ended);
+        assert_eq!(used(&account, json!({ "hard": { "count/pods": "9" } })), "count/pods=3\n");
+    }
+
+    #[test]
+    fn all_is_given_back() {
+        let mut account = Account::default();
+        let bodies = [pod(web(json!({})), "Running"), pod(json!({ "containers": [{ "name": "c" }] }), "Running")];
+        bodies.iter().for_each(|body| account.add(body));
+        bodies.iter().for_each(|body| account.subtract(body));
+        assert_eq!(account, Account::default());
+    }
+
+    #[test]
+    fn what_has_to_be_said() {
+        let spec: PodSpec = serde_json::from_value(json!({
+            "containers": [{ "name": "b" }, { "name": "a", "resources": { "requests": { "cpu": "1" }, "limits": { "memory": "1Gi" } } }],
+        })).unwrap();
+        let quota: ResourceQuotaSpec = serde_json::from_value(
+            json!({ "hard": { "cpu": "1", "limits.memory": "1Gi", "pods": "1", "limits.cpu": "2" } }),
+        )
+        .unwrap();
+        assert_eq!(
+            format!("{:?}", unsaid(&quota, &spec)),
+            r#"{"cpu": ["b"], "limits.cpu": ["a", "b"], "limits.memory": ["b"]}"#
+        );
+    }
+}
