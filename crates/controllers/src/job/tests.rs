@@ -392,7 +392,8 @@ fn a_namespace_that_goes_lets_go_of_every_pod() {
     expect![[r#"
         status Job pi failed-indexes  uncounted-failed u0
         update Pod pi-0 job-completion-index=0 job-index-failure-count=0 of pi
-    "#]].assert_eq(&show(&world.plan(Controller::Job, Kind::Job, "pi")));
+    "#]]
+    .assert_eq(&show(&world.plan(Controller::Job, Kind::Job, "pi")));
 }
 
 /// Upstream: TestSyncJobWithJobBackoffLimitPerIndex, TestSyncJobWithJobSuccessPolicy, TestFirstPendingIndexes.
