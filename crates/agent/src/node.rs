@@ -143,8 +143,15 @@ async fn heartbeat(client: Client, registration: Registration) {
     let mut refresh = tokio::time::interval(REFRESH);
     refresh.tick().await;
     let mut beat = tokio::time::interval(HEARTBEAT);
+    let own = watcher::Config::default().fields(&format!("metadata.name={name}"));
+    let mut given_up = registration::given_up(&client, own);
     loop {
         tokio::select! {
+            Some(_) = given_up.next() => {
+                if let Err(error) = registration::revive(&client, name, clock.now()).await {
+                    tracing::warn!("node {name} was given up and could not say that it lives: {error}");
+                }
+            }
             _ = beat.tick() => {
                 if let Err(error) = registration::renew(&client, name, &uid, LEASE_SECONDS).await {
                     tracing::warn!("the Lease of node {name} could not be renewed: {error}");

@@ -5,6 +5,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr, path::Path, time::Duration};
 
+use futures::{StreamExt, stream::BoxStream};
 use jiff::Timestamp;
 use k8s_openapi::{
     api::{
@@ -19,6 +20,7 @@ use k8s_openapi::{
 use kube::{
     Api, Client,
     api::{Patch, PatchParams, PostParams},
+    runtime::{WatchStreamExt, watcher},
 };
 use serde_json::json;
 
@@ -227,6 +229,23 @@ pub async fn refresh(
     let nodes: Api<Node> = Api::all(client.clone());
     let before = nodes.get(&registration.name).await?;
     report(client, &registration.name, status(registration, machine, now), before.status.as_ref()).await
+}
+
+/// Nodes of which the API says that they are not ready, as often as it says so.
+pub fn given_up(client: &Client, nodes: watcher::Config) -> BoxStream<'static, String> {
+    let told = watcher(Api::<Node>::all(client.clone()), nodes).default_backoff().applied_objects();
+    let lost = told.filter_map(|node| async move {
+        let node = node.inspect_err(|error| tracing::debug!("watching nodes: {error}")).ok()?;
+        (!api::node_fit::is_ready(&node)).then_some(node.metadata.name).flatten()
+    });
+    lost.boxed()
+}
+
+/// Says that a node lives which was given up (its Lease had run out).
+pub async fn revive(client: &Client, node: &str, now: Timestamp) -> kube::Result<()> {
+    let nodes: Api<Node> = Api::all(client.clone());
+    let patch = json!({"status": {"conditions": conditions(now)}});
+    nodes.patch_status(node, &PatchParams::default(), &Patch::Strategic(&patch)).await.map(drop)
 }
 
 /// Renews a node's Lease, or makes it.

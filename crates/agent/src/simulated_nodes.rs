@@ -170,9 +170,23 @@ async fn register(client: &Client, nodes: &[SimulatedNode]) -> Vec<(Arc<str>, St
 
 async fn heartbeat(client: Client, nodes: Vec<(Arc<str>, String)>) {
     let mut beat = tokio::time::interval(HEARTBEAT);
+    let clock = Clock::start();
+    let ours: HashSet<&str> = nodes.iter().map(|(name, _)| &**name).collect();
+    let mut given_up = registration::given_up(&client, watcher::Config::default().labels("type=simulated"));
     loop {
-        beat.tick().await;
+        let lost = tokio::select! {
+            _ = beat.tick() => None,
+            Some(name) = given_up.next() => Some(name),
+        };
         let client = &client;
+        if let Some(name) = lost {
+            if ours.contains(name.as_str())
+                && let Err(error) = registration::revive(client, &name, clock.now()).await
+            {
+                tracing::warn!("node {name} was given up and could not say that it lives: {error}");
+            }
+            continue;
+        }
         let renewals = nodes.iter().map(|(name, uid)| async move {
             if let Err(error) = registration::renew(client, name, uid, LEASE_SECONDS).await {
                 tracing::warn!("the Lease of node {name} could not be renewed: {error}");

@@ -4,6 +4,7 @@
 
 pub mod autoscaling_v1;
 pub mod defaults;
+pub mod heard;
 pub mod int_or_string;
 pub mod kinds;
 pub mod limits;
@@ -26,6 +27,7 @@ pub mod template_hash;
 pub mod usage;
 pub mod validate;
 
+pub use heard::Heard;
 pub use kinds::{Body, Kind, Typed};
 pub use object::{Change, Key, Object};
 pub use plan::{Context, EventNote, EventType, Plan, Propagation, Write};

@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 
+use crate::heard::Heard;
 use crate::object::{Body, Key};
 use crate::status::Refusal;
 use crate::usage::Usage;
@@ -42,6 +43,8 @@ pub struct Context<'a> {
     pub refused: Option<&'a Refusal>,
     /// What nodes and pods use.
     pub usage: &'a Usage,
+    /// When the nodes were last heard of.
+    pub heard: &'a Heard,
 }
 
 /// In the message of a [`Write::Event`]: the name of the object last created by the same plan.

@@ -14,6 +14,7 @@ mod history;
 mod horizontal_pod_autoscaler;
 mod job;
 mod namespace;
+mod node_lifecycle;
 mod obstacle;
 mod pod_garbage_collector;
 mod pods;
@@ -22,6 +23,7 @@ mod replica_set;
 mod resource_quota;
 mod specs;
 mod stateful_set;
+mod taint_eviction;
 mod template;
 mod wakes;
 
@@ -52,6 +54,11 @@ pub enum Controller {
     Job,
     /// Endpoints and EndpointSlices of a Service. The key is the Service's.
     Endpoints,
+    /// Whether a node is lost, and its taints. The key is the node's; without a name it stands for all nodes, of which
+    /// some may have their pods evicted.
+    NodeLifecycle,
+    /// Pods that do not put up with a taint of their node. The key is the node's.
+    TaintEviction,
     /// A pod whose node is gone. The key is the pod's.
     PodGarbageCollector,
     /// An object with owners, or one that is being deleted with its dependents. The key is the object's.
@@ -73,6 +80,8 @@ pub fn reconcile(who: Controller, key: &Key, world: &Snapshot, context: &Context
         Controller::CronJob => cron_job::reconcile(key, world, context),
         Controller::Job => job::reconcile(key, world, context),
         Controller::Endpoints => endpoints::reconcile(key, world),
+        Controller::NodeLifecycle => node_lifecycle::reconcile(key, world, context),
+        Controller::TaintEviction => taint_eviction::reconcile(key, world, context),
         Controller::PodGarbageCollector => pod_garbage_collector::reconcile(key, world, context),
         Controller::GarbageCollector => garbage_collector::reconcile(key, world),
         Controller::ResourceQuota => resource_quota::reconcile(key, world),

@@ -6,15 +6,12 @@
 
 use api::{Context, Key, Plan, Snapshot, Typed, Write};
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Node, Pod, PodCondition};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::api::core::v1::{Node, Pod};
 
 use crate::pods;
 
 /// Seconds a pod may name a node that has not joined yet (upstream: quarantineTime).
 const YOUNG_SECONDS: i64 = 40;
-/// The condition of a pod that ends for what happens around it.
-const DISRUPTION_TARGET: &str = "DisruptionTarget";
 
 /// Decides about one pod.
 pub fn reconcile(key: &Key, world: &Snapshot, context: &Context) -> Plan {
@@ -56,19 +53,7 @@ fn end_unscheduled(pod: &Pod) -> Plan {
 
 /// The pod, which failed because its node is gone.
 fn failed(pod: &Pod, now: Timestamp) -> Pod {
-    let mut pod = pod.clone();
-    let status = pod.status.get_or_insert_default();
-    status.phase = Some("Failed".to_owned());
-    let conditions = status.conditions.get_or_insert_default();
-    conditions.retain(|condition| condition.type_ != DISRUPTION_TARGET);
-    conditions.push(PodCondition {
-        type_: DISRUPTION_TARGET.to_owned(),
-        status: "True".to_owned(),
-        reason: Some("DeletionByPodGC".to_owned()),
-        message: Some("PodGC: node no longer exists".to_owned()),
-        last_transition_time: Some(Time(now)),
-        observed_generation: pod.metadata.generation,
-        ..Default::default()
-    });
+    let mut pod = pods::disrupted(pod, "DeletionByPodGC", "PodGC: node no longer exists", now);
+    pod.status.get_or_insert_default().phase = Some("Failed".to_owned());
     pod
 }

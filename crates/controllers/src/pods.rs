@@ -7,6 +7,10 @@ use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Pod, PodCondition};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+/// The condition of a pod that ends for what happens around it.
+const DISRUPTION_TARGET: &str = "DisruptionTarget";
 
 /// `status.phase`, empty if it has none.
 pub fn phase(pod: &Pod) -> &str {
@@ -75,4 +79,22 @@ pub fn available_at(pod: &Pod, min_ready_seconds: i32) -> Option<Timestamp> {
 /// True if the pod is available at `now`.
 pub fn is_available(pod: &Pod, min_ready_seconds: i32, now: Timestamp) -> bool {
     available_at(pod, min_ready_seconds).is_some_and(|time| time <= now)
+}
+
+/// The pod, which ends for what happens around it.
+pub fn disrupted(pod: &Pod, reason: &str, message: &str, now: Timestamp) -> Pod {
+    let mut pod = pod.clone();
+    let observed_generation = pod.metadata.generation;
+    let conditions = pod.status.get_or_insert_default().conditions.get_or_insert_default();
+    conditions.retain(|condition| condition.type_ != DISRUPTION_TARGET);
+    conditions.push(PodCondition {
+        type_: DISRUPTION_TARGET.to_owned(),
+        status: "True".to_owned(),
+        reason: Some(reason.to_owned()),
+        message: Some(message.to_owned()),
+        last_transition_time: Some(Time(now)),
+        observed_generation,
+        ..Default::default()
+    });
+    pod
 }

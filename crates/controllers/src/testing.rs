@@ -16,7 +16,7 @@ use std::fmt::Write as _;
 use api::plan::CREATED;
 use api::template_hash::POD_TEMPLATE_HASH_LABEL;
 use api::{
-    Body, Change, Context, EventNote, Key, Kind, Object, Plan, Propagation, Refusal, Snapshot, Typed, Usage, Write,
+    Body, Change, Context, EventNote, Heard, Key, Kind, Object, Plan, Propagation, Refusal, Snapshot, Typed, Usage, Write,
 };
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus, ReplicaSet};
@@ -49,6 +49,8 @@ pub struct World {
     pub check: Check,
     /// Picks the next decision among so many.
     pub pick: Box<dyn FnMut(usize) -> usize>,
+    /// When nodes were last heard of; no time is told to it but by tests.
+    pub heard: Heard,
     queue: VecDeque<(Controller, Key)>,
     refusals: BTreeMap<(Controller, Key), Refusal>,
     alarms: BTreeMap<(Controller, Key), Timestamp>,
@@ -66,6 +68,7 @@ impl World {
             door: |_, _| None,
             check: |_, _, _, _| {},
             pick: Box::new(|_| 0),
+            heard: Heard::default(),
             queue: VecDeque::new(),
             refusals: BTreeMap::new(),
             alarms: BTreeMap::new(),
@@ -189,7 +192,8 @@ impl World {
     pub fn plan(&self, who: Controller, kind: Kind, name: &str) -> Plan {
         let key = Key::new(kind, if kind.namespaced() { "default" } else { "" }, name);
         let refused = self.refusals.get(&(who, key.clone()));
-        reconcile(who, &key, &self.snapshot, &Context { now: self.now, refused, usage: &self.usage })
+        let context = Context { now: self.now, refused, usage: &self.usage, heard: &self.heard };
+        reconcile(who, &key, &self.snapshot, &context)
     }
 
     /// Notes that the last plan of a decision was refused.
@@ -237,7 +241,8 @@ impl World {
 
     fn decide(&mut self, decision: (Controller, Key)) -> usize {
         let refused = self.refusals.get(&decision).cloned();
-        let context = Context { now: self.now, refused: refused.as_ref(), usage: &self.usage };
+        let context =
+            Context { now: self.now, refused: refused.as_ref(), usage: &self.usage, heard: &self.heard };
         let plan = reconcile(decision.0, &decision.1, &self.snapshot, &context);
         self.alarms.remove(&decision);
         if let Some(time) = plan.wake_at {
@@ -306,6 +311,7 @@ impl World {
     }
 
     fn changed(&mut self, change: &Change) {
+        self.heard.note(change);
         let mut woken = Vec::new();
         wakes(change, &self.snapshot, &mut |who, key| woken.push((who, key)));
         woken.into_iter().for_each(|decision| self.wake(decision));

@@ -12,10 +12,10 @@ use api::{Change, Key, Kind, Object, Snapshot};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{Namespace, Pod, ReplicationController, ResourceQuota, Service};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod, ReplicationController, ResourceQuota, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
-use crate::{Controller, daemon_set, endpoints, garbage_collector, job, pods};
+use crate::{Controller, daemon_set, endpoints, garbage_collector, job, node_lifecycle, pods, taint_eviction};
 
 /// What is called for every decision to be woken.
 type Wake<'a> = dyn FnMut(Controller, Key) + 'a;
@@ -58,6 +58,9 @@ pub fn wake_all(world: &Snapshot, wake: &mut dyn FnMut(Controller, Key)) {
     all(Kind::Service, Controller::Endpoints);
     all(Kind::Namespace, Controller::Namespace);
     all(Kind::ResourceQuota, Controller::ResourceQuota);
+    all(Kind::Node, Controller::NodeLifecycle);
+    all(Kind::Node, Controller::TaintEviction);
+    wake(Controller::NodeLifecycle, node_lifecycle::all_nodes());
     let nodes_gone = world.objects(Kind::Pod, None).filter(|object| {
         object.get::<Pod>().is_some_and(|pod| match pods::node(pod) {
             "" => pods::is_deleted(pod),
@@ -120,9 +123,26 @@ fn pod_changed(change: &Change, world: &Snapshot, wake: &mut Wake) {
     if deleted_unbound && change.before.as_ref().is_some_and(|before| before.meta().deletion_timestamp.is_none()) {
         wake(Controller::PodGarbageCollector, pod.key());
     }
-    if moved && !bound.is_empty() && world.object(Kind::Node, "", &bound).is_none() {
-        wake(Controller::PodGarbageCollector, pod.key());
+    if bound.is_empty() {
+        return;
     }
+    let Some(on) = world.get::<Node>("", &bound) else {
+        return if moved {
+            wake(Controller::PodGarbageCollector, pod.key())
+        };
+    };
+    let key = || Key::new(Kind::Node, "", bound.as_str());
+    if taint_eviction::evicts(on) && (moved || tolerations_changed(change)) {
+        wake(Controller::TaintEviction, key());
+    }
+    if node_lifecycle::is_lost(on) && pod.get::<Pod>().is_some_and(pods::is_ready) {
+        wake(Controller::NodeLifecycle, key());
+    }
+}
+
+fn tolerations_changed(change: &Change) -> bool {
+    let of = |object: &Object| object.get::<Pod>()?.spec.as_ref()?.tolerations.clone();
+    change.before.as_deref().and_then(of) != change.after.as_deref().and_then(of)
 }
 
 /// Who keeps the pods of an owner of this kind.
@@ -367,6 +387,14 @@ fn endpoints_changed(change: &Change, wake: &mut Wake) {
 fn node_changed(change: &Change, world: &Snapshot, wake: &mut Wake) {
     if daemon_set::node_digest(change.before.as_deref()) != daemon_set::node_digest(change.after.as_deref()) {
         world.objects(Kind::DaemonSet, None).for_each(|set| wake(Controller::DaemonSet, set.key()));
+    }
+    let (before, after) = (change.before.as_deref(), change.after.as_deref());
+    if node_lifecycle::digest(before) != node_lifecycle::digest(after) {
+        wake(Controller::NodeLifecycle, change.object().key());
+        wake(Controller::NodeLifecycle, node_lifecycle::all_nodes());
+    }
+    if taint_eviction::digest(before) != taint_eviction::digest(after) {
+        wake(Controller::TaintEviction, change.object().key());
     }
     if change.after.is_some() {
         return;

@@ -31,3 +31,9 @@ fn replication_controller() {
     let Some(kubectl) = Kubectl::current() else { return };
     transcript::play("replication-controller.txt", &cluster("nginx-rc.yaml"), &kubectl);
 }
+
+#[test]
+fn nodes() {
+    let Some(kubectl) = Kubectl::current() else { return };
+    transcript::play("nodes.txt", &Setup::simulated(2).profile(PROFILE).start(), &kubectl);
+}

@@ -2,7 +2,7 @@ use expect_test::expect;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use api::{Context, Kind, Object, Snapshot, Write};
+use api::{Context, Heard, Kind, Object, Snapshot, Write};
 
 use super::*;
 
@@ -285,7 +285,9 @@ fn whose_pods_are_placed() {
 fn decide_at(world: &Snapshot, kind: Kind, name: &str) -> Plan {
     let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
     let namespace = if kind == Kind::Node { "" } else { "default" };
-    decide(&Key::new(kind, namespace, name), world, &Context { now, refused: None, usage: &api::Usage::default() })
+    let (usage, heard) = (api::Usage::default(), Heard::default());
+    let context = Context { now, refused: None, usage: &usage, heard: &heard };
+    decide(&Key::new(kind, namespace, name), world, &context)
 }
 
 fn show(plan: &Plan) -> String {

@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use api::plan::CREATED;
 use api::{
-    Body, Change, Context, EventNote, EventType, Key, Kind, Object, Plan, Propagation, Refusal, Snapshot, Usage, Write,
+    Body, Change, Context, EventNote, EventType, Heard, Key, Kind, Object, Plan, Propagation, Refusal, Snapshot, Usage,
+    Write,
 };
 use api::{limits, status};
 use controllers::Controller;
@@ -101,6 +102,7 @@ pub struct Writer {
     alarms: BTreeSet<(Timestamp, Decision)>,
     alarm_of: HashMap<Decision, Timestamp>,
     setbacks: HashMap<Decision, Setback>,
+    heard: Heard,
     why: Arc<Whys>,
     minds: Arc<dyn Minds>,
 }
@@ -121,6 +123,7 @@ impl Writer {
             alarms: BTreeSet::new(),
             alarm_of: HashMap::new(),
             setbacks: HashMap::new(),
+            heard: Heard::default(),
             why,
             minds,
             world,
@@ -136,6 +139,7 @@ impl Writer {
     /// Takes one turn at `now`: `next` hands over the waiting requests, one a call.
     pub fn take_turn(&mut self, next: &mut dyn FnMut() -> Option<Request>, now: Timestamp) -> Turn {
         let mut turn = Turn::default();
+        self.heard.tick(now);
         self.serve(&mut turn, next, now);
         turn.asked = turn.changes.len();
         self.ring_alarms(now);
@@ -279,6 +283,7 @@ impl Writer {
     }
 
     fn changed(&mut self, turn: &mut Turn, change: Change) {
+        self.heard.note(&change);
         let mut woken = Vec::new();
         self.minds.wakes(&change, &self.world, &mut |who, key| woken.push(Decision::Control(who, key)));
         scheduler::wakes(&change, &self.world, &mut |key| woken.push(Decision::Schedule(key)));
@@ -327,7 +332,7 @@ impl Writer {
         let plan = {
             let refused = self.setbacks.get(&decision).map(|setback| &setback.refusal);
             let (world, minds) = (&self.world, &self.minds);
-            let context = Context { now, refused, usage: &self.usage };
+            let context = Context { now, refused, usage: &self.usage, heard: &self.heard };
             catch_unwind(AssertUnwindSafe(|| match &decision {
                 Decision::Control(who, key) => minds.control(*who, key, world, &context),
                 Decision::Schedule(key) => minds.schedule(key, world, &context),

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use agent::pod_on_node::Outcome;
 use agent::probes::{Kind as ProbeKind, Probed};
+use api::heard::NODE_LEASES;
 use api::patch::PatchType;
 use api::{Kind, Object, Refusal, Snapshot};
 use bytes::Bytes;
@@ -41,6 +42,8 @@ const QUIET_AFTER: i64 = 1_500;
 const END_AFTER: i64 = 2_200;
 /// Seconds in which the cluster is set up: what is lost then is asked for again.
 const SET_UP: i64 = 12;
+/// Seconds between two signs of life of a node.
+const BEAT: i64 = 20;
 /// Events of one run; more is a loop.
 const EVENTS: usize = 60_000;
 /// Changes of one turn; more is a loop.
@@ -113,6 +116,8 @@ enum Event {
     Admit,
     /// The proxy of a node follows.
     Proxy(usize),
+    /// The nodes show that they live.
+    Beat,
     /// People act.
     People,
     /// Something breaks.
@@ -255,7 +260,7 @@ impl Cluster {
 
     fn make_nodes(&mut self) {
         self.schedule(0, Event::Restart);
-        let mut letters = vec![namespace(NAMESPACE)];
+        let mut letters = vec![namespace(NAMESPACE), namespace(NODE_LEASES)];
         letters.extend(self.nodes.iter().map(|node| people::node(&node.name)));
         for letter in letters {
             self.schedule(1, Event::Arrive(letter));
@@ -273,6 +278,7 @@ impl Cluster {
         // Where something happens every minute, a few minutes have to go by.
         let longest = if self.people.have_schedule() { 300 } else { 150 };
         let chaos = self.random.random_range(40..=longest);
+        self.schedule(SET_UP, Event::Beat);
         self.schedule(5, Event::People);
         self.schedule(8, Event::Fault);
         self.schedule(chaos, Event::Heal);
@@ -345,6 +351,7 @@ impl Cluster {
             }
             Event::Admit => self.refuses.store(false, Ordering::Relaxed),
             Event::Proxy(index) => self.proxies[index] = told_ready(&self.durable),
+            Event::Beat => self.beat(),
             Event::People => self.people_act(),
             Event::Fault => self.break_something(),
             Event::Heal => self.heal(),
@@ -561,7 +568,7 @@ impl Cluster {
     fn bounce_unanswered(&mut self, letter: Letter) {
         if let Sender::Agent(index, uid, life, report) = letter.sender {
             self.schedule(1, Event::Node(index, NodeEvent::Answer(uid, life, report, Reply::Again)));
-        } else if self.seconds < SET_UP || self.healed_at.is_some() {
+        } else if !matches!(letter.sender, Sender::Beat) && (self.seconds < SET_UP || self.healed_at.is_some()) {
             self.schedule(1, Event::Arrive(letter));
         }
     }
@@ -648,6 +655,23 @@ impl Cluster {
             return Ok(());
         }
         Err(Breach::new("I3 one process", format!("pod {name} runs on {} at once", running.join(" and "))))
+    }
+
+    /// Nodes that have power and a network renew their Leases, and those that were given up say that they live.
+    fn beat(&mut self) {
+        self.schedule(BEAT, Event::Beat);
+        if self.writer.is_none() {
+            return;
+        }
+        let now = self.now();
+        for node in self.nodes.iter().filter(|node| node.up && node.reachable) {
+            let Some(object) = self.durable.get::<NodeObject>("", &node.name) else { continue };
+            self.inbox.push(people::renewal(&node.name, &self.durable, now));
+            self.inbox.extend((!api::node_fit::is_ready(object)).then(|| people::revival(&node.name, now)));
+        }
+        if !self.inbox.is_empty() {
+            self.want_serve(self.seconds);
+        }
     }
 
     fn send(&mut self, index: usize, object: &Object, life: u32, report: Report) {

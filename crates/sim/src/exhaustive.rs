@@ -16,6 +16,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::json;
 use server::door::{DeleteOptions, Ids, Part};
 use server::minds::{Minds, Real};
@@ -248,11 +249,15 @@ fn ask(state: &mut State, ask: Ask) -> Result<(), Breach> {
 
 /// Turns until nothing is left to decide, pods of lost nodes included, which are taken out a little later.
 fn settle(state: &mut State, ask: Option<Ask>) -> Result<(), Breach> {
-    let mut request = ask.map(|ask| Request { action: ask.action(), dry_run: false, reply: oneshot::channel().0 });
+    let request = |ask: Ask| Request { action: ask.action(), dry_run: false, reply: oneshot::channel().0 };
+    let mut requests: Vec<Request> = ask.map(request).into_iter().collect();
     let later = now() + jiff::SignedDuration::from_secs(60);
     for turn in 0..TURNS {
         let time = if turn == 0 { now() } else { later };
-        let done = state.writer.take_turn(&mut || request.take(), time);
+        if turn == 1 {
+            requests.extend(beats(state, later).into_iter().map(request));
+        }
+        let done = state.writer.take_turn(&mut || requests.pop(), time);
         let rests = !state.writer.has_decisions();
         state.witness.see(&done, time, rests)?;
         if rests && done.changes.is_empty() && turn > 0 {
@@ -260,6 +265,14 @@ fn settle(state: &mut State, ask: Option<Ask>) -> Result<(), Breach> {
         }
     }
     Err(Breach::new("I28 bounded work", "turn after turn, and no rest"))
+}
+
+/// The nodes that are there live on: none of them is given up in the meantime.
+fn beats(state: &State, time: Timestamp) -> Vec<Ask> {
+    let beat = Time(time + jiff::SignedDuration::from_secs(state.path.len() as i64));
+    let patch = json!({ "status": { "conditions": [{ "type": "Ready", "lastHeartbeatTime": beat }] } }).to_string();
+    let nodes = state.writer.world().objects(Kind::Node, None);
+    nodes.map(|node| Ask::Patch(node.key(), Part::Status, PatchType::Strategic, Bytes::from(patch.clone()))).collect()
 }
 
 /// When no pod can get on any more, the Deployment has what it asks for.

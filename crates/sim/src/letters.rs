@@ -17,6 +17,8 @@ pub enum Sender {
     Agent(usize, String, u32, Report),
     /// A person; nobody waits for the answer.
     Person,
+    /// A node that shows that it lives; the next time is soon.
+    Beat,
 }
 
 /// A request.

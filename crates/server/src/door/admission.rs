@@ -6,7 +6,9 @@ use std::collections::HashSet;
 use std::net::Ipv4Addr;
 
 use api::{Body, Cause, Kind, Refusal, Snapshot};
-use k8s_openapi::api::core::v1::{Pod, Service, ServiceSpec, Toleration};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Node, Pod, Service, ServiceSpec, Taint, Toleration};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::{Call, limit_range, quota};
 
@@ -25,19 +27,34 @@ pub(super) fn on_create(call: &Call, draft: &mut Body) -> Result<(), Refusal> {
             limit_range::check(call.world, pod)?;
         }
         Body::Service(service) => admit_service(call.world, service, None)?,
+        Body::Node(node) => date_taints(node, None, call.now),
         _ => {}
     }
     Ok(())
 }
 
 pub(super) fn on_update(call: &Call, current: &Body, new: &mut Body) -> Result<(), Refusal> {
-    if let (Body::Service(old), Body::Service(service)) = (current, &mut *new) {
-        admit_service(call.world, service, Some(old))?;
+    match (current, &mut *new) {
+        (Body::Service(old), Body::Service(service)) => admit_service(call.world, service, Some(old))?,
+        (Body::Node(old), Body::Node(node)) => date_taints(node, Some(old), call.now),
+        _ => {}
     }
     if matches!(new, Body::Service(_)) {
         quota::check(call.world, Some(current), new)?;
     }
     Ok(())
+}
+
+/// Notes when a taint was added that evicts: from then on a pod's toleration seconds count. Upstream's taint manager
+/// keeps that in memory; here it outlives a restart.
+fn date_taints(node: &mut Node, old: Option<&Node>, now: Timestamp) {
+    let known = old.and_then(|old| old.spec.as_ref()?.taints.as_deref()).unwrap_or_default();
+    let taints = node.spec.iter_mut().flat_map(|spec| spec.taints.iter_mut().flatten());
+    for taint in taints.filter(|taint| taint.effect == "NoExecute" && taint.time_added.is_none()) {
+        let same = |it: &&Taint| it.key == taint.key && it.effect == taint.effect && it.value == taint.value;
+        let since = known.iter().find(same).and_then(|known| known.time_added.clone());
+        taint.time_added = Some(since.unwrap_or(Time(now)));
+    }
 }
 
 fn admit_pod(pod: &mut Pod) {

@@ -2,12 +2,15 @@
 
 mod workloads;
 
+use api::heard::NODE_LEASES;
 use api::patch::PatchType;
 use api::template_hash::template_hash;
 use api::{Body, Key, Kind, Propagation, Snapshot, Typed};
 use bytes::Bytes;
+use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{Node, Pod, PodTemplateSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
 use rand::Rng;
 use rand::rngs::StdRng;
 use serde_json::{Value, json};
@@ -15,7 +18,7 @@ use server::door::{DeleteOptions, Part};
 
 use crate::facts;
 use crate::faults::Faults;
-use crate::letters::{Ask, Letter};
+use crate::letters::{Ask, Letter, Sender};
 use workloads::Workloads;
 
 /// Where people work.
@@ -286,6 +289,27 @@ pub fn node(name: &str) -> Letter {
         },
     });
     create("", Kind::Node, body, "registers")
+}
+
+/// A node's Lease, made or renewed.
+pub fn renewal(node: &str, world: &Snapshot, now: Timestamp) -> Letter {
+    let spec = json!({ "holderIdentity": node, "renewTime": MicroTime(now) });
+    let mut letter = match world.object(Kind::Lease, NODE_LEASES, node) {
+        Some(lease) => patch_letter(lease.key(), json!({ "spec": spec }), String::new()),
+        None => create(NODE_LEASES, Kind::Lease, json!({ "metadata": { "name": node }, "spec": spec }), "makes"),
+    };
+    letter.sender = Sender::Beat;
+    letter
+}
+
+/// A node that was given up says that it lives.
+pub fn revival(node: &str, now: Timestamp) -> Letter {
+    let time = Time(now);
+    let ready = json!({ "type": "Ready", "status": "True", "lastHeartbeatTime": time, "lastTransitionTime": time });
+    let document = json!({ "status": { "conditions": [ready] } }).to_string();
+    let key = Key::new(Kind::Node, "", node);
+    let ask = Ask::Patch(key, Part::Status, PatchType::Strategic, Bytes::from(document));
+    Letter { sender: Sender::Beat, ..Letter::of_person(ask, String::new()) }
 }
 
 fn service(namespace: &str, app: &str) -> Letter {
