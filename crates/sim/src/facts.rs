@@ -10,7 +10,7 @@ use api::{Body, Kind, Object, Snapshot, Typed};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::batch::v1::{Job, JobCondition};
-use k8s_openapi::api::core::v1::{Namespace, Pod, PodTemplateSpec};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
@@ -60,6 +60,14 @@ pub fn is_available(pod: &Pod, min_ready_seconds: i32, now: Timestamp) -> bool {
         && ready_since(pod).is_some_and(|since| {
             min_ready_seconds <= 0 || since + SignedDuration::from_secs(min_ready_seconds.into()) <= now
         })
+}
+
+/// True if nobody knows how the pod's node is.
+pub fn is_on_lost_node(pod: &Pod, world: &Snapshot) -> bool {
+    let node = world.get::<Node>("", node(pod));
+    let mut conditions =
+        node.iter().flat_map(|node| node.status.iter().flat_map(|status| status.conditions.iter().flatten()));
+    conditions.any(|condition| condition.type_ == "Ready" && condition.status == "Unknown")
 }
 
 /// The node a pod is bound to, empty if none.

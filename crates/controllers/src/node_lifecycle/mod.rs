@@ -44,18 +44,23 @@ pub fn reconcile(key: &Key, world: &Snapshot, context: &Context) -> Plan {
         if lost_at > context.now {
             plan.wake_by(lost_at);
         } else if let Some(lost) = lost(node, context.now) {
-            // The write brings this decision back for the taints.
+            // The write brings this decision back for the taints. Pods are marked this once: an agent that lives after
+            // all and says that its pods are ready is not contradicted.
             plan.writes.push(Write::Status(lost.into_body()));
-            plan.writes.extend(is_ready(node).then(|| Write::Event(not_ready_event(node))));
+            if is_ready(node) {
+                plan.writes.push(Write::Event(not_ready_event(node)));
+                plan.writes.extend(marks(world.pods_on(&key.name).filter(|pod| pods::is_ready(pod)), context.now));
+            }
             return plan;
         }
     }
     plan.writes.extend(taints::as_conditions_say(node, context.now).map(|node| Write::Update(node.into_body())));
-    plan.writes.extend(world.pods_on(&key.name).filter(|pod| is_told_wrongly(pod, node)).flat_map(|pod| {
-        let told = Write::Status(not_ready(pod, context.now).into_body());
-        [told, Write::Event(pod_event(pod))]
-    }));
+    plan.writes.extend(marks(world.pods_on(&key.name).filter(|pod| is_outdated(pod, node)), context.now));
     plan
+}
+
+fn marks<'a>(pods: impl Iterator<Item = &'a Pod>, now: Timestamp) -> impl Iterator<Item = Write> {
+    pods.flat_map(move |pod| [Write::Status(not_ready(pod, now).into_body()), Write::Event(pod_event(pod))])
 }
 
 /// All of a node that this decision looks at, heartbeats apart.
@@ -66,11 +71,6 @@ pub fn digest(object: Option<&Object>) -> Option<impl PartialEq + '_> {
     let spec = node.spec.as_ref();
     let spec = spec.map(|spec| (spec.taints.as_ref(), spec.unschedulable));
     Some((conditions, spec, node.metadata.labels.as_ref()))
-}
-
-/// True if nobody knows how the node is.
-pub fn is_lost(node: &Node) -> bool {
-    condition(node, "Ready").is_some_and(|ready| ready.status == "Unknown")
 }
 
 /// The condition of this type.
@@ -108,16 +108,10 @@ fn lost(node: &Node, now: Timestamp) -> Option<Node> {
     (lost != *node).then_some(lost)
 }
 
-/// A pod of a lost node is not ready, whatever it said. Where the agent lives and only says that its node is not ready,
-/// that holds for what it said before.
-fn is_told_wrongly(pod: &Pod, node: &Node) -> bool {
-    let Some(ready) = condition(node, "Ready").filter(|_| pods::is_ready(pod)) else { return false };
-    let since = ready.last_transition_time.as_ref().map(|time| time.0);
-    match ready.status.as_str() {
-        "Unknown" => true,
-        "False" => pods::ready_since(pod) <= since,
-        _ => false,
-    }
+/// True if a pod said that it is ready before its agent said that the node is not.
+fn is_outdated(pod: &Pod, node: &Node) -> bool {
+    let unwell = condition(node, "Ready").filter(|ready| ready.status == "False" && pods::is_ready(pod));
+    unwell.is_some_and(|ready| pods::ready_since(pod) <= ready.last_transition_time.as_ref().map(|time| time.0))
 }
 
 fn not_ready(pod: &Pod, now: Timestamp) -> Pod {

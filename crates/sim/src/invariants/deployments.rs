@@ -58,12 +58,25 @@ pub fn surge_is_kept(moment: &Moment) -> Verdict {
     if facts::recreates(deployment) {
         return Ok(());
     }
-    let there: i32 = facts::sets(deployment, moment.after).iter().map(|set| facts::active(set, moment.after)).sum();
+    let sets = facts::sets(deployment, moment.after);
+    let there: i32 = sets.iter().map(|set| facts::active(set, moment.after)).sum();
+    let adopted = sets.iter().flat_map(|set| facts::pods(set, moment.after)).filter(|pod| was_adopted(pod, moment));
+    let there = there - adopted.count() as i32;
     let most = facts::most(deployment).max(earlier(deployment, moment).map_or(0, facts::most));
     // Where less is allowed than before, sets that were larger still make up for lost pods.
     let sized: i32 = facts::sets(deployment, moment.start).iter().map(|set| facts::size(set)).sum();
     let most = most.max(sized);
     if there <= most { Ok(()) } else { Err(format!("is pod number {there} where {most} may be")) }
+}
+
+/// True for a pod that somebody else made and a set has taken on in this turn: it was not made beyond anything.
+fn was_adopted(pod: &Pod, moment: &Moment) -> bool {
+    let key =
+        api::Key::new(api::Kind::Pod, pod.metadata.namespace.clone().unwrap_or_default(), facts::name(&pod.metadata));
+    match moment.start.at(&key).filter(|before| before.uid() == facts::uid(&pod.metadata)) {
+        Some(before) => facts::set_of(before.meta(), moment.start).is_none(),
+        None => moment.asked.contains(&key),
+    }
 }
 
 /// I2: under Recreate no pod is made while one of another template may still run.
@@ -285,16 +298,22 @@ pub fn done_is_true(moment: &Moment) -> Verdict {
         let (new, old): (Vec<&ReplicaSet>, Vec<&ReplicaSet>) =
             sets.into_iter().partition(|set| facts::same_template(&facts::template(set), &facts::wanted(after)));
         let available: i32 = new.iter().map(|set| facts::available(set, world, moment.now)).sum();
-        (available, old.iter().map(|set| facts::active(set, world)).sum::<i32>())
+        // In the turn that gives a node up its pods may have been ready a moment ago.
+        let lost = new.iter().flat_map(|set| facts::pods(set, world)).filter(|pod| facts::is_on_lost_node(pod, world));
+        let lost = lost.filter(|pod| facts::is_active(pod) && facts::ready_since(pod).is_none()).count() as i32;
+        // A claim of what is available now and a moment ago.
+        ((available, available + lost), old.iter().map(|set| facts::active(set, world)).sum::<i32>())
     };
-    let (available, others) = seen(moment.before);
+    let fits = |(range, others): ((i32, i32), i32)| (range.0..=range.1).contains(&wanted) && others == 0;
+    let now = seen(moment.before);
     // It may have been so at the beginning of this turn, for what is wanted now.
     let known = earlier(after, moment).is_some_and(|old| {
         facts::replicas(old) == wanted && facts::same_template(&facts::wanted(old), &facts::wanted(after))
     });
-    if (available, others) == (wanted, 0) || (known && seen(moment.start) == (wanted, 0)) {
+    if fits(now) || (known && fits(seen(moment.start))) {
         return Ok(());
     }
+    let ((available, _), others) = now;
     Err(format!("says it is done, with {available} new pods of {wanted} available and {others} old ones"))
 }
 
