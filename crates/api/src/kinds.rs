@@ -5,7 +5,7 @@
 
 use k8s_openapi::api::{
     apps::v1 as apps, autoscaling::v2 as autoscaling, batch::v1 as batch, coordination::v1 as coordination,
-    core::v1 as core, discovery::v1 as discovery, rbac::v1 as rbac,
+    core::v1 as core, discovery::v1 as discovery, policy::v1 as policy, rbac::v1 as rbac,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
@@ -140,7 +140,7 @@ macro_rules! kinds {
 kinds! {
     Namespace: core::Namespace, "" "v1" "namespaces" "namespace" ["ns"] Cluster sub ["status", "finalize"] cat [];
     Node: core::Node, "" "v1" "nodes" "node" ["no"] Cluster sub ["status"] cat [];
-    Pod: core::Pod, "" "v1" "pods" "pod" ["po"] Namespaced sub ["status", "log", "binding", "exec", "attach", "portforward"] cat ["all"];
+    Pod: core::Pod, "" "v1" "pods" "pod" ["po"] Namespaced sub ["status", "log", "binding", "eviction", "exec", "attach", "portforward"] cat ["all"];
     Service: core::Service, "" "v1" "services" "service" ["svc"] Namespaced sub ["status"] cat ["all"];
     Endpoints: core::Endpoints, "" "v1" "endpoints" "endpoints" ["ep"] Namespaced sub [] cat [];
     ConfigMap: core::ConfigMap, "" "v1" "configmaps" "configmap" ["cm"] Namespaced sub [] cat [];
@@ -159,6 +159,7 @@ kinds! {
     CronJob: batch::CronJob, "batch" "v1" "cronjobs" "cronjob" ["cj"] Namespaced sub ["status"] cat ["all"];
     HorizontalPodAutoscaler: autoscaling::HorizontalPodAutoscaler, "autoscaling" "v2" "horizontalpodautoscalers" "horizontalpodautoscaler" ["hpa"] Namespaced sub ["status"] cat ["all"];
     EndpointSlice: discovery::EndpointSlice, "discovery.k8s.io" "v1" "endpointslices" "endpointslice" [] Namespaced sub [] cat [];
+    PodDisruptionBudget: policy::PodDisruptionBudget, "policy" "v1" "poddisruptionbudgets" "poddisruptionbudget" ["pdb"] Namespaced sub ["status"] cat [];
     Lease: coordination::Lease, "coordination.k8s.io" "v1" "leases" "lease" [] Namespaced sub [] cat [];
     ClusterRole: rbac::ClusterRole, "rbac.authorization.k8s.io" "v1" "clusterroles" "clusterrole" [] Cluster sub [] cat [];
     ClusterRoleBinding: rbac::ClusterRoleBinding, "rbac.authorization.k8s.io" "v1" "clusterrolebindings" "clusterrolebinding" [] Cluster sub [] cat [];

@@ -45,6 +45,7 @@ pub fn create(body: &mut Body) {
         Body::CronJob(cron_job) => cron_job.status = Some(Default::default()),
         Body::ResourceQuota(quota) => quota.status = Some(Default::default()),
         Body::HorizontalPodAutoscaler(autoscaler) => autoscaler.status = Some(Default::default()),
+        Body::PodDisruptionBudget(budget) => budget.status = Some(Default::default()),
         // A node reports about itself when it joins.
         Body::Node(_) => {}
         Body::Endpoints(_)
@@ -84,6 +85,7 @@ pub fn update(new: &mut Body, old: &Body) {
         (Body::CronJob(new), Body::CronJob(old)) => new.status.clone_from(&old.status),
         (Body::ResourceQuota(new), Body::ResourceQuota(old)) => new.status.clone_from(&old.status),
         (Body::HorizontalPodAutoscaler(new), Body::HorizontalPodAutoscaler(old)) => new.status.clone_from(&old.status),
+        (Body::PodDisruptionBudget(new), Body::PodDisruptionBudget(old)) => new.status.clone_from(&old.status),
         _ => {}
     }
     if has_generation(old) && wants_more(new, old) {
@@ -112,6 +114,7 @@ pub fn update_status(new: &mut Body, old: &Body) {
         (Body::CronJob(new), Body::CronJob(old)) => new.spec.clone_from(&old.spec),
         (Body::ResourceQuota(new), Body::ResourceQuota(old)) => new.spec.clone_from(&old.spec),
         (Body::HorizontalPodAutoscaler(new), Body::HorizontalPodAutoscaler(old)) => new.spec.clone_from(&old.spec),
+        (Body::PodDisruptionBudget(new), Body::PodDisruptionBudget(old)) => new.spec.clone_from(&old.spec),
         _ => {}
     }
 }
@@ -145,6 +148,7 @@ fn has_generation(body: &Body) -> bool {
             | Body::StatefulSet(_)
             | Body::Job(_)
             | Body::CronJob(_)
+            | Body::PodDisruptionBudget(_)
             | Body::EndpointSlice(_)
     )
 }
@@ -163,6 +167,7 @@ fn wants_more(new: &Body, old: &Body) -> bool {
         (Body::StatefulSet(new), Body::StatefulSet(old)) => new.spec != old.spec,
         (Body::Job(new), Body::Job(old)) => new.spec != old.spec,
         (Body::CronJob(new), Body::CronJob(old)) => new.spec != old.spec,
+        (Body::PodDisruptionBudget(new), Body::PodDisruptionBudget(old)) => new.spec != old.spec,
         (Body::EndpointSlice(new), Body::EndpointSlice(old)) => {
             (&new.address_type, &new.endpoints, &new.ports, &new.metadata.labels)
                 != (&old.address_type, &old.endpoints, &old.ports, &old.metadata.labels)

@@ -213,6 +213,11 @@ impl Cause {
     }
 }
 
+/// The `Status` of what was made but is no object, such as a binding.
+pub fn created() -> Value {
+    json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201 })
+}
+
 /// The `Status` of a deletion that is done.
 pub fn deleted(key: &Key, uid: &str) -> Value {
     let info = key.kind.info();

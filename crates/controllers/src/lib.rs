@@ -7,6 +7,7 @@ mod claim;
 mod cron_job;
 mod daemon_set;
 mod deployment;
+mod disruption;
 mod endpoints;
 mod failed;
 mod garbage_collector;
@@ -54,6 +55,8 @@ pub enum Controller {
     Job,
     /// Endpoints and EndpointSlices of a Service. The key is the Service's.
     Endpoints,
+    /// How many pods may be evicted. The key is the PodDisruptionBudget's.
+    Disruption,
     /// Whether a node is lost, and its taints. The key is the node's; without a name it stands for all nodes, of which
     /// some may have their pods evicted.
     NodeLifecycle,
@@ -80,6 +83,7 @@ pub fn reconcile(who: Controller, key: &Key, world: &Snapshot, context: &Context
         Controller::CronJob => cron_job::reconcile(key, world, context),
         Controller::Job => job::reconcile(key, world, context),
         Controller::Endpoints => endpoints::reconcile(key, world),
+        Controller::Disruption => disruption::reconcile(key, world, context),
         Controller::NodeLifecycle => node_lifecycle::reconcile(key, world, context),
         Controller::TaintEviction => taint_eviction::reconcile(key, world, context),
         Controller::PodGarbageCollector => pod_garbage_collector::reconcile(key, world, context),

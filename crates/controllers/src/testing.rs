@@ -433,6 +433,13 @@ impl World {
         }
     }
 
+    /// Changes the status of an object in namespace `default` as its writer would.
+    pub fn user_edits_status<T: Typed + Clone>(&mut self, name: &str, change: impl FnOnce(&mut T)) {
+        let mut object = self.snapshot.get::<T>("default", name).unwrap().clone();
+        change(&mut object);
+        self.update(object.into_body(), true).unwrap();
+    }
+
     /// Changes a pod as a node's agent would.
     pub fn change_pod(&mut self, name: &str, change: impl FnOnce(&mut Pod)) {
         let mut pod = self.snapshot.get::<Pod>("default", name).unwrap().clone();

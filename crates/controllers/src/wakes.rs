@@ -13,9 +13,12 @@ use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet}
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, ReplicationController, ResourceQuota, Service};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
-use crate::{Controller, daemon_set, endpoints, garbage_collector, job, node_lifecycle, pods, taint_eviction};
+use crate::{
+    Controller, daemon_set, disruption, endpoints, garbage_collector, job, node_lifecycle, pods, taint_eviction,
+};
 
 /// What is called for every decision to be woken.
 type Wake<'a> = dyn FnMut(Controller, Key) + 'a;
@@ -34,10 +37,12 @@ pub fn wakes(change: &Change, world: &Snapshot, wake: &mut dyn FnMut(Controller,
         Kind::Service => wake(Controller::Endpoints, change.object().key()),
         Kind::Endpoints | Kind::EndpointSlice => endpoints_changed(change, wake),
         Kind::Node => node_changed(change, world, wake),
+        Kind::PodDisruptionBudget => wake(Controller::Disruption, change.object().key()),
         Kind::Namespace => wake(Controller::Namespace, change.object().key()),
         _ => {}
     }
     quotas_changed(change, world, wake);
+    budgets_concerned(change, world, wake);
     garbage_collector::wakes(change, world, &mut |key| wake(Controller::GarbageCollector, key));
     namespace_emptied(change, world, wake);
 }
@@ -58,6 +63,7 @@ pub fn wake_all(world: &Snapshot, wake: &mut dyn FnMut(Controller, Key)) {
     all(Kind::Service, Controller::Endpoints);
     all(Kind::Namespace, Controller::Namespace);
     all(Kind::ResourceQuota, Controller::ResourceQuota);
+    all(Kind::PodDisruptionBudget, Controller::Disruption);
     all(Kind::Node, Controller::NodeLifecycle);
     all(Kind::Node, Controller::TaintEviction);
     wake(Controller::NodeLifecycle, node_lifecycle::all_nodes());
@@ -131,12 +137,28 @@ fn pod_changed(change: &Change, world: &Snapshot, wake: &mut Wake) {
             wake(Controller::PodGarbageCollector, pod.key())
         };
     };
-    let key = || Key::new(Kind::Node, "", bound.as_str());
     if taint_eviction::evicts(on) && (moved || tolerations_changed(change)) {
-        wake(Controller::TaintEviction, key());
+        wake(Controller::TaintEviction, Key::new(Kind::Node, "", bound));
     }
-    if node_lifecycle::is_lost(on) && pod.get::<Pod>().is_some_and(pods::is_ready) {
-        wake(Controller::NodeLifecycle, key());
+}
+
+/// A pod concerns the budgets that select it, the size of a workload all budgets of its namespace.
+fn budgets_concerned(change: &Change, world: &Snapshot, wake: &mut Wake) {
+    let is_workload =
+        matches!(change.kind(), Kind::Deployment | Kind::ReplicaSet | Kind::StatefulSet | Kind::ReplicationController);
+    let is_pod = change.kind() == Kind::Pod
+        && replica_digest(change.before.as_deref()) != replica_digest(change.after.as_deref());
+    if !is_pod && (!is_workload || same_but_status(change)) {
+        return;
+    }
+    for budget in world.objects(Kind::PodDisruptionBudget, Some(change.object().namespace())) {
+        let selects = |pod: &Object| {
+            let selector = budget.get::<PodDisruptionBudget>().map(disruption::selector);
+            selector.is_some_and(|selector| selector.matches(pod.meta().labels.as_ref()))
+        };
+        if is_workload || sides(change).any(selects) {
+            wake(Controller::Disruption, budget.key());
+        }
     }
 }
 

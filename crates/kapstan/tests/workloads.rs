@@ -37,3 +37,9 @@ fn nodes() {
     let Some(kubectl) = Kubectl::current() else { return };
     transcript::play("nodes.txt", &Setup::simulated(2).profile(PROFILE).start(), &kubectl);
 }
+
+#[test]
+fn disruption() {
+    let Some(kubectl) = Kubectl::current() else { return };
+    transcript::play("disruption.txt", &Setup::simulated(2).profile(PROFILE).start(), &kubectl);
+}

@@ -39,14 +39,14 @@ fn wanted(endpoint: std::net::SocketAddr) -> Vec<(Kind, &'static str, Value)> {
 
 fn roles() -> Vec<(Kind, &'static str, Value)> {
     let everything = json!([{ "apiGroups": ["*"], "resources": ["*"], "verbs": ["*"] }]);
-    let workloads = ["", "apps", "autoscaling", "batch", "discovery.k8s.io", "coordination.k8s.io"];
+    let workloads = ["", "apps", "autoscaling", "batch", "discovery.k8s.io", "coordination.k8s.io", "policy"];
     let read = json!([{ "apiGroups": workloads, "resources": [
         "configmaps", "endpoints", "events", "pods", "pods/log", "pods/status", "services", "serviceaccounts", "namespaces",
         "deployments", "deployments/scale", "deployments/status", "replicasets", "replicasets/scale", "replicasets/status",
         "replicationcontrollers", "replicationcontrollers/scale", "replicationcontrollers/status", "daemonsets", "daemonsets/status",
         "statefulsets", "statefulsets/scale", "statefulsets/status", "controllerrevisions", "jobs", "jobs/status",
         "cronjobs", "cronjobs/status", "horizontalpodautoscalers", "horizontalpodautoscalers/status", "endpointslices",
-        "resourcequotas", "resourcequotas/status", "limitranges"
+        "resourcequotas", "resourcequotas/status", "limitranges", "poddisruptionbudgets", "poddisruptionbudgets/status"
     ], "verbs": ["get", "list", "watch"] }, { "apiGroups": ["metrics.k8s.io"], "resources": ["nodes", "pods"], "verbs": ["get", "list"] }]);
     let write = json!([
         read[0],
@@ -55,7 +55,7 @@ fn roles() -> Vec<(Kind, &'static str, Value)> {
             "configmaps", "secrets", "events", "pods", "services", "serviceaccounts", "deployments", "deployments/scale",
             "replicasets", "replicasets/scale", "replicationcontrollers", "replicationcontrollers/scale", "daemonsets",
             "statefulsets", "statefulsets/scale", "jobs", "cronjobs", "horizontalpodautoscalers", "endpoints", "leases",
-            "pods/attach", "pods/exec", "pods/portforward"
+            "pods/attach", "pods/exec", "pods/portforward", "pods/eviction", "poddisruptionbudgets"
         ], "verbs": ["*"] }
     ]);
     let node = json!([

@@ -47,6 +47,8 @@ pub enum Action {
     Patch(Key, Part, Box<Patch>),
     /// Put a pod on a node.
     Bind(Key, String, String),
+    /// End a pod, if its budget allows it.
+    Evict(Key, DeleteOptions),
     /// End an object.
     Delete(Key, DeleteOptions),
     /// End all of these objects.
@@ -212,10 +214,9 @@ impl Writer {
             Action::Bind(key, uid, node) => {
                 let outcome = call.bind(&key, &uid, &node)?;
                 self.settle(turn, &key, outcome, dry_run)?;
-                return Ok(Answer::Done(serde_json::json!({
-                    "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201
-                })));
+                return Ok(Answer::Done(status::created()));
             }
+            Action::Evict(key, options) => return self.evict(turn, &key, options, dry_run, now),
             Action::Delete(key, options) => return self.delete(turn, &key, &options, dry_run, now),
             Action::DeleteAll(keys, options) => {
                 let mut deleted = Vec::new();
@@ -232,6 +233,29 @@ impl Writer {
         };
         let object = self.settle(turn, &key, outcome, dry_run)?;
         Ok(Answer::Object { object, created: false, warnings })
+    }
+
+    /// Takes from the pod's budget, says in the pod's status why it ends, and deletes it: all or nothing.
+    fn evict(
+        &mut self,
+        turn: &mut Turn,
+        key: &Key,
+        mut options: DeleteOptions,
+        dry_run: bool,
+        now: Timestamp,
+    ) -> Result<Answer, Refusal> {
+        let pod = self.world.at(key).ok_or_else(|| Refusal::not_found(key.kind, &key.name))?;
+        door::delete(pod, &options, now)?;
+        for status in door::evict(&self.world, key, now)? {
+            let key = key_of(&status);
+            let mut call = Call { world: &self.world, now, ids: &mut self.ids };
+            let outcome = call.update(&key, Part::Status, status)?;
+            self.settle(turn, &key, outcome, dry_run)?;
+        }
+        // It was asked for before the pod's status was written.
+        options.resource_version = None;
+        self.delete(turn, key, &options, dry_run, now)?;
+        Ok(Answer::Done(status::created()))
     }
 
     fn delete(

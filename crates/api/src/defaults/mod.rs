@@ -43,6 +43,7 @@ pub fn apply(body: &mut Body) {
         | Body::Event(_)
         | Body::ControllerRevision(_)
         | Body::Lease(_)
+        | Body::PodDisruptionBudget(_)
         | Body::ClusterRole(_)
         | Body::Role(_) => {}
     }

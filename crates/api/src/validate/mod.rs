@@ -63,6 +63,7 @@ pub fn create(body: &Body) -> Errors {
         Body::CronJob(new) => batch::create_cron_job(new),
         Body::HorizontalPodAutoscaler(new) => policy::horizontal_pod_autoscaler_v2(new, None),
         Body::EndpointSlice(new) => discovery::endpoint_slice(new, None),
+        Body::PodDisruptionBudget(new) => policy::pod_disruption_budget(new, None),
         Body::ClusterRole(new) => rbac::cluster_role(new, None),
         Body::ClusterRoleBinding(new) => rbac::cluster_role_binding(new, None),
         Body::Role(new) => rbac::role(new, None),
@@ -99,6 +100,9 @@ pub fn update(new: &Body, old: &Body) -> Errors {
             policy::horizontal_pod_autoscaler_v2(new, Some(old))
         }
         (Body::EndpointSlice(new), Body::EndpointSlice(old)) => discovery::endpoint_slice(new, Some(old)),
+        (Body::PodDisruptionBudget(new), Body::PodDisruptionBudget(old)) => {
+            policy::pod_disruption_budget(new, Some(old))
+        }
         (Body::ClusterRole(new), Body::ClusterRole(old)) => rbac::cluster_role(new, Some(old)),
         (Body::ClusterRoleBinding(new), Body::ClusterRoleBinding(old)) => rbac::cluster_role_binding(new, Some(old)),
         (Body::Role(new), Body::Role(old)) => rbac::role(new, Some(old)),

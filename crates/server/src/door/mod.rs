@@ -7,6 +7,7 @@
 mod admission;
 mod create;
 mod delete;
+mod evict;
 mod limit_range;
 mod patch;
 mod quota;
@@ -18,6 +19,7 @@ use jiff::Timestamp;
 use rand::Rng;
 
 pub use delete::{DeleteOptions, delete};
+pub use evict::evict;
 pub use patch::Patch;
 pub use scale::scale_of;
 

@@ -119,6 +119,7 @@ fn subresource(info: &KindInfo, name: &str) -> (Value, &'static str, &'static st
         "attach" => (json!(["create", "get"]), "", "v1", "PodAttachOptions"),
         "portforward" => (json!(["create", "get"]), "", "v1", "PodPortForwardOptions"),
         "binding" => (json!(["create"]), "", "v1", "Binding"),
+        "eviction" => (json!(["create"]), "policy", "v1", "Eviction"),
         "finalize" => (json!(["update"]), "", "v1", "Namespace"),
         _ => (json!(["get", "patch", "update"]), info.group, info.version, info.kind),
     }

@@ -136,21 +136,16 @@ async fn resource(gate: &Gate, user: &User, target: &Target, request: HttpReques
     }
 }
 
+/// Subresources that are posted to.
+const POSTED: [&str; 5] = ["binding", "eviction", streams::EXEC, streams::ATTACH, streams::PORT_FORWARD];
+
 fn verb(method: &Method, target: &Target, query: &Query) -> Result<&'static str, Refusal> {
     let collection = target.name.is_empty();
     match *method {
         Method::GET if collection && query.flag("watch") => Ok("watch"),
         Method::GET if collection => Ok("list"),
         Method::GET => Ok("get"),
-        Method::POST if collection => Ok("create"),
-        Method::POST
-            if matches!(
-                target.subresource.as_str(),
-                "binding" | streams::EXEC | streams::ATTACH | streams::PORT_FORWARD
-            ) =>
-        {
-            Ok("create")
-        }
+        Method::POST if collection || POSTED.contains(&target.subresource.as_str()) => Ok("create"),
         Method::PUT if !collection => Ok("update"),
         Method::PATCH if !collection => Ok("patch"),
         Method::DELETE if collection => Ok("deletecollection"),

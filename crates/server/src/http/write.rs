@@ -12,6 +12,7 @@ use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, StatusCode};
 use http_body_util::BodyExt;
+use k8s_openapi::api::policy::v1::Eviction;
 use serde_json::Value;
 
 use super::negotiate::Form;
@@ -42,6 +43,7 @@ pub async fn write(
     } else {
         let body = json_body(body, &media)?;
         dry_run |= verb.starts_with("delete") && dry_run_in(&body);
+        dry_run |= target.subresource == "eviction" && dry_run_in(&deletion_of(&body));
         action(gate, target, verb, &selection, query, &body, mode)?
     };
     let answer = gate.submit(action, dry_run).await?;
@@ -62,6 +64,7 @@ fn action(
 ) -> Result<(Action, Vec<String>), Refusal> {
     match verb {
         "create" if target.subresource == "binding" => Ok((binding(target, body)?, Vec::new())),
+        "create" if target.subresource == "eviction" => Ok((eviction(target, body, query)?, Vec::new())),
         "create" => {
             let decoded = decode::object(target.kind, body, mode)?;
             Ok((Action::Create(target.namespace.clone(), decoded.body), decoded.warnings))
@@ -135,6 +138,32 @@ fn binding(target: &Target, body: &[u8]) -> Result<Action, Refusal> {
     Ok(Action::Bind(key(target), text("/metadata/uid"), node))
 }
 
+/// Upstream takes both versions of the body still.
+const EVICTIONS: [&str; 2] = ["policy/v1", "policy/v1beta1"];
+
+fn eviction(target: &Target, body: &[u8], query: &Query) -> Result<Action, Refusal> {
+    let mut value = decode::document(body)?;
+    let text = |value: &Value, pointer: &str| value.pointer(pointer).and_then(Value::as_str).unwrap_or("").to_owned();
+    let (version, kind) = (text(&value, "/apiVersion"), text(&value, "/kind"));
+    if !EVICTIONS.contains(&&*version) || kind != "Eviction" {
+        return Err(Refusal::bad_request(format!(
+            "the body of an eviction is an Eviction of policy/v1, not {kind:?} of {version:?}"
+        )));
+    }
+    value["apiVersion"] = EVICTIONS[0].into();
+    let typed: Eviction = serde_json::from_value(value).map_err(|error| Refusal::bad_request(error.to_string()))?;
+    if typed.metadata.name.as_deref() != Some(&target.name) {
+        return Err(Refusal::bad_request("name in URL does not match name in Eviction object"));
+    }
+    Ok(Action::Evict(key(target), delete_options(&deletion_of(body), query)?))
+}
+
+/// The `deleteOptions` of an eviction, as a body of its own.
+fn deletion_of(body: &[u8]) -> Vec<u8> {
+    let value: Value = serde_json::from_slice(body).unwrap_or_default();
+    value.get("deleteOptions").filter(|options| !options.is_null()).map(Value::to_string).unwrap_or_default().into()
+}
+
 fn selected(gate: &Gate, target: &Target, selection: &Selection) -> Vec<Key> {
     let snapshot = gate.snapshot();
     let all = snapshot.objects(target.kind, selection.namespace.as_deref());
@@ -182,7 +211,8 @@ fn dry_run_in(body: &[u8]) -> bool {
 pub fn respond(target: &Target, answer: Answer, headers: &HeaderMap) -> Result<Response, Refusal> {
     match answer {
         Answer::Done(status) => {
-            let code = if target.subresource == "binding" { StatusCode::CREATED } else { StatusCode::OK };
+            let made = matches!(&*target.subresource, "binding" | "eviction");
+            let code = if made { StatusCode::CREATED } else { StatusCode::OK };
             Ok(reply::bytes(code, Bytes::from(status.to_string())))
         }
         Answer::Object { object, created, warnings } => {

@@ -12,6 +12,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::rbac::v1::{RoleRef, Subject};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, Time};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::{Value, json};
 
 use super::{autoscaler, pod};
@@ -150,6 +151,9 @@ pub fn of(kind: Kind) -> Vec<Column> {
         Kind::ControllerRevision => vec![NAME, column("Controller"), number("Revision"), AGE],
         Kind::EndpointSlice => vec![NAME, column("AddressType"), column("Ports"), column("Endpoints"), AGE],
         Kind::Lease => vec![NAME, column("Holder"), AGE],
+        Kind::PodDisruptionBudget => {
+            vec![NAME, column("Min Available"), column("Max Unavailable"), number("Allowed Disruptions"), AGE]
+        }
         Kind::ClusterRole | Kind::Role => vec![NAME, column("Created At")],
         Kind::ClusterRoleBinding | Kind::RoleBinding => {
             vec![NAME, column("Role"), AGE, wide("Users"), wide("Groups"), wide("ServiceAccounts")]
@@ -212,6 +216,12 @@ pub fn cells(object: &Object, now: Timestamp) -> Vec<Value> {
                 age,
             ]
         }
+        Body::PodDisruptionBudget(budget) => {
+            let spec = budget.spec.clone().unwrap_or_default();
+            let bound = |bound: Option<IntOrString>| bound.map_or(json!("N/A"), |bound| json!(int_or_string(&bound)));
+            let allowed = budget.status.as_ref().and_then(|status| status.disruptions_allowed).unwrap_or(0);
+            vec![name, bound(spec.min_available), bound(spec.max_unavailable), json!(allowed), age]
+        }
         Body::ClusterRole(_) | Body::Role(_) => vec![name, json!(meta.creation_timestamp)],
         Body::ClusterRoleBinding(binding) => role_binding(&binding.role_ref, binding.subjects.as_deref(), name, age),
         Body::RoleBinding(binding) => role_binding(&binding.role_ref, binding.subjects.as_deref(), name, age),
@@ -272,6 +282,13 @@ fn node(node: &Node, name: Value, age: Value) -> Vec<Value> {
         or_unknown(&info.kernel_version),
         or_unknown(&info.container_runtime_version),
     ]
+}
+
+fn int_or_string(value: &IntOrString) -> String {
+    match value {
+        IntOrString::Int(number) => number.to_string(),
+        IntOrString::String(text) => text.clone(),
+    }
 }
 
 fn service(service: &Service, name: Value, age: Value) -> Vec<Value> {

@@ -1,0 +1,232 @@
+//! What a PodDisruptionBudget allows now: how many of its pods are healthy, how many have to be, and so how many may be
+//! evicted.
+//!
+//! Mirrors trySync, getExpectedPodCount, buildDisruptedPodMap, countHealthyPods and updatePdbStatus of upstream's
+//! `pkg/controller/disruption/disruption.go`. Never evicts and never judges an eviction: that is the door's, which takes
+//! from what is told here.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use api::int_or_string::{Round, scaled};
+use api::object::controller_of;
+use api::selector::Selector;
+use api::{Context, EventNote, EventType, Key, Kind, Plan, Snapshot, Typed, Write};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::api::core::v1::{Pod, ReplicationController};
+use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec, PodDisruptionBudgetStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, OwnerReference, Time};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+use crate::pods;
+
+/// An eviction that was allowed has so long to delete its pod (upstream: DeletionTimeout).
+const DELETION_TIMEOUT: SignedDuration = SignedDuration::from_mins(2);
+/// The condition of a budget.
+const ALLOWED: &str = "DisruptionAllowed";
+const SOURCE: &str = "controllermanager";
+
+/// Decides about one budget.
+pub fn reconcile(key: &Key, world: &Snapshot, context: &Context) -> Plan {
+    let Some(budget) = world.get::<PodDisruptionBudget>(&key.namespace, &key.name) else { return Plan::nothing() };
+    let mut plan = Plan::nothing();
+    let spec = budget.spec.clone().unwrap_or_default();
+    let selected: Vec<&Pod> = {
+        let selector = selector(budget);
+        world.list::<Pod>(Some(&key.namespace)).filter(|pod| selector.matches(pods::labels(pod))).collect()
+    };
+    let mut new = budget.clone();
+    match expected(&spec, &selected, world) {
+        Err(why) => {
+            let status = new.status.get_or_insert_default();
+            status.disruptions_allowed = Some(0);
+            set_condition(status, "False", "SyncFailed", &why, context.now);
+            if new != *budget {
+                let told = format!("Failed to calculate the number of expected pods: {why}");
+                plan.events.push(note(budget, EventType::Warning, "CalculateExpectedPodCountFailed", told));
+            }
+            plan.why.push(why);
+        }
+        Ok((expected, desired)) => {
+            if selected.is_empty() && budget.status.as_ref().is_none_or(|status| status.observed_generation.is_none()) {
+                plan.events.push(note(budget, EventType::Normal, "NoPods", "No matching pods found".into()));
+            }
+            let disrupted = still_disrupted(budget, &selected, context.now, &mut plan);
+            let healthy = selected.iter().filter(|pod| is_healthy(pod, &disrupted)).count();
+            let healthy = i32::try_from(healthy).unwrap_or(i32::MAX);
+            let allowed = if expected > 0 { (healthy - desired).max(0) } else { 0 };
+            let status = new.status.get_or_insert_default();
+            status.current_healthy = Some(healthy);
+            status.desired_healthy = Some(desired);
+            status.expected_pods = Some(expected);
+            status.disruptions_allowed = Some(allowed);
+            status.disrupted_pods = Some(disrupted).filter(|disrupted| !disrupted.is_empty());
+            status.observed_generation = budget.metadata.generation;
+            let (state, reason) = if allowed > 0 { ("True", "SufficientPods") } else { ("False", "InsufficientPods") };
+            set_condition(status, state, reason, "", context.now);
+            if allowed == 0 {
+                plan.why.push(format!("{desired} pods have to be healthy and {healthy} are: none may be evicted"));
+            }
+        }
+    }
+    plan.writes.extend((new != *budget).then(|| Write::Status(new.into_body())));
+    plan
+}
+
+/// The pods a budget is about. One without a selector is about none.
+pub fn selector(budget: &PodDisruptionBudget) -> Selector {
+    let wanted = budget.spec.as_ref().and_then(|spec| spec.selector.as_ref());
+    wanted.and_then(|it| Selector::from_label_selector(Some(it)).ok()).unwrap_or_else(Selector::nothing)
+}
+
+/// How many pods there should be, and how many of them healthy.
+fn expected(spec: &PodDisruptionBudgetSpec, pods: &[&Pod], world: &Snapshot) -> Result<(i32, i32), String> {
+    let number = |value: &IntOrString, all: i32| scaled(value, all, Round::Up).map_err(|error| error.to_string());
+    match (&spec.max_unavailable, &spec.min_available) {
+        (Some(most), _) => {
+            let all = expected_by_owners(pods, world)?;
+            Ok((all, all.saturating_sub(number(most, all)?).max(0)))
+        }
+        (None, Some(IntOrString::Int(least))) => Ok((i32::try_from(pods.len()).unwrap_or(i32::MAX), *least)),
+        (None, Some(least)) => {
+            let all = expected_by_owners(pods, world)?;
+            Ok((all, number(least, all)?))
+        }
+        (None, None) => Ok((0, 0)),
+    }
+}
+
+/// How many pods those who keep these pods are to have, each counted once. Pods that nobody keeps do not count.
+fn expected_by_owners(pods: &[&Pod], world: &Snapshot) -> Result<i32, String> {
+    let mut seen: BTreeSet<String> = BTreeSet::new();
+    let mut all = 0i32;
+    for pod in pods {
+        let Some(owner) = controller_of(&pod.metadata) else { continue };
+        let namespace = pod.metadata.namespace.as_deref().unwrap_or("");
+        if seen.contains(&owner.uid) {
+            continue;
+        }
+        seen.insert(owner.uid.clone());
+        let (uid, replicas) = scale(namespace, owner, world, pods::name(pod))?;
+        // Several ReplicaSets may be one Deployment's.
+        if uid == owner.uid || seen.insert(uid) {
+            all = all.saturating_add(replicas);
+        }
+    }
+    Ok(all)
+}
+
+/// Uid and size of who keeps the pods of `owner`.
+fn scale(namespace: &str, owner: &OwnerReference, world: &Snapshot, pod: &str) -> Result<(String, i32), String> {
+    let nobody = || format!("found no controllers for pod \"{pod}\"");
+    let sized = |found: Option<(&Option<String>, Option<i32>)>| {
+        let (uid, replicas) = found.filter(|(uid, _)| uid.as_deref() == Some(&owner.uid)).ok_or_else(nobody)?;
+        Ok((uid.clone().unwrap_or_default(), replicas.unwrap_or(1)))
+    };
+    match (owner.api_version.as_str(), owner.kind.as_str()) {
+        ("apps/v1", "ReplicaSet") => {
+            let set = world.get::<ReplicaSet>(namespace, &owner.name);
+            let set = set.filter(|set| set.metadata.uid.as_deref() == Some(&owner.uid)).ok_or_else(nobody)?;
+            let by = controller_of(&set.metadata).filter(|owner| owner.kind == "Deployment");
+            let deployment = by.and_then(|by| {
+                let deployment = world.get::<Deployment>(namespace, &by.name)?;
+                (deployment.metadata.uid.as_deref() == Some(&by.uid)).then_some(deployment)
+            });
+            match deployment {
+                Some(deployment) => {
+                    let replicas = deployment.spec.as_ref().and_then(|spec| spec.replicas);
+                    Ok((deployment.metadata.uid.clone().unwrap_or_default(), replicas.unwrap_or(1)))
+                }
+                None => sized(Some((&set.metadata.uid, set.spec.as_ref().and_then(|spec| spec.replicas)))),
+            }
+        }
+        ("apps/v1", "StatefulSet") => {
+            let set = world.get::<StatefulSet>(namespace, &owner.name);
+            sized(set.map(|set| (&set.metadata.uid, set.spec.as_ref().and_then(|spec| spec.replicas))))
+        }
+        ("v1", "ReplicationController") => {
+            let found = world.get::<ReplicationController>(namespace, &owner.name);
+            sized(found.map(|it| (&it.metadata.uid, it.spec.as_ref().and_then(|spec| spec.replicas))))
+        }
+        (version, kind) => match Kind::by_name(version, kind) {
+            Some(kind) => Err(format!("{} does not implement the scale subresource", kind.info().resource())),
+            None => Err(nobody()),
+        },
+    }
+}
+
+/// Pods whose eviction was allowed but who are still there, for as long as that may take.
+fn still_disrupted(
+    budget: &PodDisruptionBudget,
+    selected: &[&Pod],
+    now: Timestamp,
+    plan: &mut Plan,
+) -> BTreeMap<String, Time> {
+    let told = budget.status.as_ref().and_then(|status| status.disrupted_pods.as_ref());
+    let mut still = BTreeMap::new();
+    for pod in selected.iter().filter(|pod| !pods::is_deleted(pod)) {
+        let Some(since) = told.and_then(|told| told.get(pods::name(pod))) else { continue };
+        let until = since.0.checked_add(DELETION_TIMEOUT).unwrap_or(Timestamp::MAX);
+        if until > now {
+            plan.wake_by(until);
+            still.insert(pods::name(pod).to_owned(), since.clone());
+            continue;
+        }
+        let (namespace, name) = (budget.metadata.namespace.as_deref(), budget.metadata.name.as_deref());
+        plan.events.push(EventNote {
+            regarding: Key::new(Kind::Pod, namespace.unwrap_or(""), pods::name(pod)),
+            uid: pod.metadata.uid.clone().unwrap_or_default(),
+            kind: EventType::Warning,
+            reason: "NotDeleted",
+            message: format!(
+                "Pod was expected by PDB {}/{} to be deleted but it wasn't",
+                namespace.unwrap_or(""),
+                name.unwrap_or("")
+            ),
+            source: SOURCE,
+        });
+    }
+    still
+}
+
+fn is_healthy(pod: &Pod, disrupted: &BTreeMap<String, Time>) -> bool {
+    !pods::is_deleted(pod) && pods::is_ready(pod) && !disrupted.contains_key(pods::name(pod))
+}
+
+fn set_condition(status: &mut PodDisruptionBudgetStatus, state: &str, reason: &str, message: &str, now: Timestamp) {
+    let observed_generation = status.observed_generation;
+    let conditions = status.conditions.get_or_insert_default();
+    let known = conditions.iter().find(|condition| condition.type_ == ALLOWED && condition.status == state);
+    let since = known.map_or(Time(now), |known| known.last_transition_time.clone());
+    let condition = Condition {
+        type_: ALLOWED.into(),
+        status: state.into(),
+        reason: reason.into(),
+        message: message.into(),
+        last_transition_time: since,
+        observed_generation,
+    };
+    match conditions.iter_mut().find(|condition| condition.type_ == ALLOWED) {
+        Some(known) => *known = condition,
+        None => conditions.push(condition),
+    }
+}
+
+fn note(budget: &PodDisruptionBudget, kind: EventType, reason: &'static str, message: String) -> EventNote {
+    let meta = &budget.metadata;
+    EventNote {
+        regarding: Key::new(
+            Kind::PodDisruptionBudget,
+            meta.namespace.clone().unwrap_or_default(),
+            meta.name.clone().unwrap_or_default(),
+        ),
+        uid: meta.uid.clone().unwrap_or_default(),
+        kind,
+        reason,
+        message,
+        source: SOURCE,
+    }
+}

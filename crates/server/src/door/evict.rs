@@ -1,0 +1,120 @@
+//! Evicting a pod: a deletion that asks the pod's PodDisruptionBudget first, and takes from it.
+//!
+//! Mirrors Create, canIgnorePDB and checkAndDecrement of upstream's `pkg/registry/core/pod/storage/eviction.go`. Only says
+//! what has to be written before the pod is deleted; the deletion itself is the turn's.
+
+use api::selector::Selector;
+use api::{Body, Cause, Key, Kind, Refusal, Snapshot};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Pod, PodCondition};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+/// Evictions of one budget that may be under way at once (upstream: MaxDisruptedPodSize).
+const MAX_UNDER_WAY: usize = 2_000;
+/// Seconds after which to ask again while a budget was not yet looked at.
+const RETRY_SECONDS: u32 = 10;
+
+/// The statuses to be written before the pod at `key` is deleted: its own, and that of the budget it is taken from.
+pub fn evict(world: &Snapshot, key: &Key, now: Timestamp) -> Result<Vec<Body>, Refusal> {
+    let pod = world.get::<Pod>(&key.namespace, &key.name).ok_or_else(|| Refusal::not_found(Kind::Pod, &key.name))?;
+    let mut statuses = Vec::new();
+    if !is_beyond_budgets(pod) {
+        let budgets = budgets_of(pod, world);
+        match budgets.as_slice() {
+            [] => {}
+            [budget] if is_unhealthy_and_free(pod, budget) => {}
+            [budget] => statuses.push(Body::PodDisruptionBudget(Box::new(take_from(budget, &key.name, now)?))),
+            _ => {
+                let why = "This pod has more than one PodDisruptionBudget, which the eviction subresource does not \
+                           support.";
+                return Err(Refusal::new(500, "", why));
+            }
+        }
+    }
+    if pod.metadata.deletion_timestamp.is_none() {
+        statuses.push(Body::Pod(Box::new(evicting(pod, now))));
+    }
+    Ok(statuses)
+}
+
+/// A pod that serves nobody, or ends anyhow, is no budget's matter.
+fn is_beyond_budgets(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    matches!(phase, Some("Succeeded" | "Failed" | "Pending")) || pod.metadata.deletion_timestamp.is_some()
+}
+
+fn budgets_of<'a>(pod: &Pod, world: &'a Snapshot) -> Vec<&'a PodDisruptionBudget> {
+    let labels = pod.metadata.labels.as_ref();
+    let protects = |budget: &&PodDisruptionBudget| {
+        let selector = budget.spec.as_ref().and_then(|spec| spec.selector.as_ref());
+        selector.is_some_and(|it| Selector::from_label_selector(Some(it)).is_ok_and(|it| it.matches(labels)))
+    };
+    world.list::<PodDisruptionBudget>(pod.metadata.namespace.as_deref()).filter(protects).collect()
+}
+
+/// A pod that is not ready may go without being counted: always, or while enough others are healthy.
+fn is_unhealthy_and_free(pod: &Pod, budget: &PodDisruptionBudget) -> bool {
+    let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    let ready = conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True");
+    let policy = budget.spec.as_ref().and_then(|spec| spec.unhealthy_pod_eviction_policy.as_deref());
+    let status = budget.status.clone().unwrap_or_default();
+    let (healthy, desired) = (status.current_healthy.unwrap_or(0), status.desired_healthy.unwrap_or(0));
+    let enough = healthy >= desired && desired > 0;
+    !ready && (policy == Some("AlwaysAllow") || enough)
+}
+
+/// The budget with one disruption less to give.
+fn take_from(budget: &PodDisruptionBudget, pod: &str, now: Timestamp) -> Result<PodDisruptionBudget, Refusal> {
+    let name = budget.metadata.name.as_deref().unwrap_or("");
+    let mut taken = budget.clone();
+    let status = taken.status.get_or_insert_default();
+    if status.observed_generation.unwrap_or(0) < budget.metadata.generation.unwrap_or(0) {
+        let why = format!("The disruption budget {name} is still being processed by the server.");
+        return Err(violates(why, Some(RETRY_SECONDS)));
+    }
+    let allowed = status.disruptions_allowed.unwrap_or(0);
+    if allowed < 0 {
+        return Err(Refusal::forbidden(Kind::PodDisruptionBudget, name, "pdb disruptions allowed is negative"));
+    }
+    if status.disrupted_pods.as_ref().is_some_and(|pods| pods.len() > MAX_UNDER_WAY) {
+        let why = "DisruptedPods map too big - too many evictions not confirmed by PDB controller";
+        return Err(Refusal::forbidden(Kind::PodDisruptionBudget, name, why));
+    }
+    if allowed == 0 {
+        let why = format!(
+            "The disruption budget {name} needs {} healthy pods and has {} currently",
+            status.desired_healthy.unwrap_or(0),
+            status.current_healthy.unwrap_or(0)
+        );
+        return Err(violates(why, None));
+    }
+    status.disruptions_allowed = Some(allowed - 1);
+    status.disrupted_pods.get_or_insert_default().insert(pod.to_owned(), Time(now));
+    Ok(taken)
+}
+
+fn violates(why: String, retry_after_seconds: Option<u32>) -> Refusal {
+    let message = "Cannot evict pod as it would violate the pod's disruption budget.";
+    let mut refusal = Refusal::new(429, "TooManyRequests", message);
+    refusal.retry_after_seconds = retry_after_seconds;
+    refusal.causes = vec![Cause { reason: "DisruptionBudget".into(), message: why, field: String::new() }];
+    refusal
+}
+
+fn evicting(pod: &Pod, now: Timestamp) -> Pod {
+    let mut pod = pod.clone();
+    let observed_generation = pod.metadata.generation;
+    let conditions = pod.status.get_or_insert_default().conditions.get_or_insert_default();
+    conditions.retain(|condition| condition.type_ != "DisruptionTarget");
+    conditions.push(PodCondition {
+        type_: "DisruptionTarget".into(),
+        status: "True".into(),
+        reason: Some("EvictionByEvictionAPI".into()),
+        message: Some("Eviction API: evicting".into()),
+        last_transition_time: Some(Time(now)),
+        observed_generation,
+        ..Default::default()
+    });
+    pod
+}
