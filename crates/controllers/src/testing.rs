@@ -16,7 +16,8 @@ use std::fmt::Write as _;
 use api::plan::CREATED;
 use api::template_hash::POD_TEMPLATE_HASH_LABEL;
 use api::{
-    Body, Change, Context, EventNote, Heard, Key, Kind, Object, Plan, Propagation, Refusal, Snapshot, Typed, Usage, Write,
+    Body, Change, Context, EventNote, Heard, Key, Kind, Object, Plan, Propagation, Refusal, Snapshot, Typed, Usage,
+    Write,
 };
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus, ReplicaSet};
@@ -241,8 +242,7 @@ impl World {
 
     fn decide(&mut self, decision: (Controller, Key)) -> usize {
         let refused = self.refusals.get(&decision).cloned();
-        let context =
-            Context { now: self.now, refused: refused.as_ref(), usage: &self.usage, heard: &self.heard };
+        let context = Context { now: self.now, refused: refused.as_ref(), usage: &self.usage, heard: &self.heard };
         let plan = reconcile(decision.0, &decision.1, &self.snapshot, &context);
         self.alarms.remove(&decision);
         if let Some(time) = plan.wake_at {

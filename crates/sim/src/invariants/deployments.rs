@@ -75,7 +75,8 @@ fn was_adopted(pod: &Pod, moment: &Moment) -> bool {
         api::Key::new(api::Kind::Pod, pod.metadata.namespace.clone().unwrap_or_default(), facts::name(&pod.metadata));
     match moment.start.at(&key).filter(|before| before.uid() == facts::uid(&pod.metadata)) {
         Some(before) => facts::set_of(before.meta(), moment.start).is_none(),
-        None => moment.asked.contains(&key),
+        // Sets leave the name to the door.
+        None => pod.metadata.generate_name.is_none(),
     }
 }
 
