@@ -265,6 +265,7 @@ impl Cluster {
         for letter in letters {
             self.schedule(1, Event::Arrive(letter));
         }
+        self.schedule(SET_UP, Event::Beat);
     }
 
     /// What is there at first, and when what follows begins.
@@ -278,7 +279,6 @@ impl Cluster {
         // Where something happens every minute, a few minutes have to go by.
         let longest = if self.people.have_schedule() { 300 } else { 150 };
         let chaos = self.random.random_range(40..=longest);
-        self.schedule(SET_UP, Event::Beat);
         self.schedule(5, Event::People);
         self.schedule(8, Event::Fault);
         self.schedule(chaos, Event::Heal);

@@ -1,4 +1,4 @@
-use api::{Context, Heard, Key, Kind};
+use api::{Context, Heard, Key, Kind, Usage};
 use expect_test::{Expect, expect};
 use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::{Node, Pod};
@@ -167,7 +167,11 @@ fn a_node_that_never_told_how_it_is_has_longer() {
     let mut heard = Heard::default();
     heard.tick(world.now);
     let key = Key::new(Kind::Node, "", "n1");
-    let plan = reconcile(&key, &world.snapshot, &Context { now: world.now, refused: None, heard: &heard });
+    let plan = reconcile(
+        &key,
+        &world.snapshot,
+        &Context { now: world.now, refused: None, usage: &Usage::default(), heard: &heard },
+    );
     assert_eq!(plan.wake_at, Some(world.now + SignedDuration::from_secs(60)));
     world.heard = heard;
     world.wake_all();
@@ -297,7 +301,9 @@ fn most_of_a_large_zone_are_evicted_slowly() {
     let mut world = world(&text);
     world.wake_all();
     world.settle();
-    let plan = zones::reconcile(&world.snapshot, &Context { now: world.now, refused: None, heard: &Heard::default() });
+    let (usage, heard) = (Usage::default(), Heard::default());
+    let context = Context { now: world.now, refused: None, usage: &usage, heard: &heard };
+    let plan = zones::reconcile(&world.snapshot, &context);
     assert!(plan.writes.is_empty());
     assert_eq!(plan.wake_at, Some(world.now + SignedDuration::from_secs(100)));
 }
