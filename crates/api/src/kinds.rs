@@ -145,7 +145,7 @@ kinds! {
     Endpoints: core::Endpoints, "" "v1" "endpoints" "endpoints" ["ep"] Namespaced sub [] cat [];
     ConfigMap: core::ConfigMap, "" "v1" "configmaps" "configmap" ["cm"] Namespaced sub [] cat [];
     Secret: core::Secret, "" "v1" "secrets" "secret" [] Namespaced sub [] cat [];
-    ServiceAccount: core::ServiceAccount, "" "v1" "serviceaccounts" "serviceaccount" ["sa"] Namespaced sub [] cat [];
+    ServiceAccount: core::ServiceAccount, "" "v1" "serviceaccounts" "serviceaccount" ["sa"] Namespaced sub ["token"] cat [];
     ResourceQuota: core::ResourceQuota, "" "v1" "resourcequotas" "resourcequota" ["quota"] Namespaced sub ["status"] cat [];
     LimitRange: core::LimitRange, "" "v1" "limitranges" "limitrange" ["limits"] Namespaced sub [] cat [];
     ReplicationController: core::ReplicationController, "" "v1" "replicationcontrollers" "replicationcontroller" ["rc"] Namespaced sub ["status", "scale"] cat ["all"];

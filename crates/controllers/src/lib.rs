@@ -22,6 +22,7 @@ mod pods;
 mod refusals;
 mod replica_set;
 mod resource_quota;
+mod service_account;
 mod specs;
 mod stateful_set;
 mod taint_eviction;
@@ -60,6 +61,8 @@ pub enum Controller {
     /// Whether a node is lost, and its taints. The key is the node's; without a name it stands for all nodes, of which
     /// some may have their pods evicted.
     NodeLifecycle,
+    /// The ServiceAccount and the certificate that every namespace has. The key is the Namespace's.
+    ServiceAccount,
     /// Pods that do not put up with a taint of their node. The key is the node's.
     TaintEviction,
     /// A pod whose node is gone. The key is the pod's.
@@ -85,6 +88,7 @@ pub fn reconcile(who: Controller, key: &Key, world: &Snapshot, context: &Context
         Controller::Endpoints => endpoints::reconcile(key, world),
         Controller::Disruption => disruption::reconcile(key, world, context),
         Controller::NodeLifecycle => node_lifecycle::reconcile(key, world, context),
+        Controller::ServiceAccount => service_account::reconcile(key, world),
         Controller::TaintEviction => taint_eviction::reconcile(key, world, context),
         Controller::PodGarbageCollector => pod_garbage_collector::reconcile(key, world, context),
         Controller::GarbageCollector => garbage_collector::reconcile(key, world),

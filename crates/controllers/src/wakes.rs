@@ -17,7 +17,8 @@ use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
 use crate::{
-    Controller, daemon_set, disruption, endpoints, garbage_collector, job, node_lifecycle, pods, taint_eviction,
+    Controller, daemon_set, disruption, endpoints, garbage_collector, job, node_lifecycle, pods, service_account,
+    taint_eviction,
 };
 
 /// What is called for every decision to be woken.
@@ -38,7 +39,11 @@ pub fn wakes(change: &Change, world: &Snapshot, wake: &mut dyn FnMut(Controller,
         Kind::Endpoints | Kind::EndpointSlice => endpoints_changed(change, wake),
         Kind::Node => node_changed(change, world, wake),
         Kind::PodDisruptionBudget => wake(Controller::Disruption, change.object().key()),
-        Kind::Namespace => wake(Controller::Namespace, change.object().key()),
+        Kind::Namespace => {
+            wake(Controller::Namespace, change.object().key());
+            wake(Controller::ServiceAccount, change.object().key());
+        }
+        Kind::ServiceAccount | Kind::ConfigMap => furniture_changed(change, world, wake),
         _ => {}
     }
     quotas_changed(change, world, wake);
@@ -63,6 +68,7 @@ pub fn wake_all(world: &Snapshot, wake: &mut dyn FnMut(Controller, Key)) {
     all(Kind::Service, Controller::Endpoints);
     all(Kind::Namespace, Controller::Namespace);
     all(Kind::ResourceQuota, Controller::ResourceQuota);
+    all(Kind::Namespace, Controller::ServiceAccount);
     all(Kind::PodDisruptionBudget, Controller::Disruption);
     all(Kind::Node, Controller::NodeLifecycle);
     all(Kind::Node, Controller::TaintEviction);
@@ -424,6 +430,16 @@ fn node_changed(change: &Change, world: &Snapshot, wake: &mut Wake) {
     for pod in world.pods_on(change.object().name()) {
         let namespace = pod.metadata.namespace.clone().unwrap_or_default();
         wake(Controller::PodGarbageCollector, Key::new(Kind::Pod, namespace, pods::name(pod)));
+    }
+}
+
+/// What every namespace has may have been deleted or changed; the certificate of all is copied from one place.
+fn furniture_changed(change: &Change, world: &Snapshot, wake: &mut Wake) {
+    let (kind, object) = (change.kind(), change.object());
+    if service_account::is_source(kind, object.namespace(), object.name()) {
+        world.objects(Kind::Namespace, None).for_each(|namespace| wake(Controller::ServiceAccount, namespace.key()));
+    } else if service_account::is_kept(kind, object.name()) {
+        wake(Controller::ServiceAccount, Key::new(Kind::Namespace, "", object.namespace()));
     }
 }
 

@@ -43,3 +43,13 @@ fn disruption() {
     let Some(kubectl) = Kubectl::current() else { return };
     transcript::play("disruption.txt", &Setup::simulated(2).profile(PROFILE).start(), &kubectl);
 }
+
+#[test]
+fn accounts() {
+    let Some(kubectl) = Kubectl::current() else { return };
+    let cluster = Setup::simulated(1).profile(PROFILE).start();
+    let flags = "--kubeconfig=/dev/null --insecure-skip-tls-verify";
+    let script = format!("exec kubectl {flags} --server={} --token=\"$(cat token)\" \"$@\"\n", cluster.url());
+    fs::write(cluster.folder().join("by-token"), script).unwrap();
+    transcript::play("accounts.txt", &cluster, &kubectl);
+}

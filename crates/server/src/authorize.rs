@@ -2,23 +2,35 @@
 //!
 //! Upstream: `plugin/pkg/auth/authorizer/rbac`. Deny is the default; members of `system:masters` may do anything.
 
+use std::collections::BTreeMap;
+
 use api::kinds::KindInfo;
 use api::{Refusal, Snapshot};
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding, RoleRef, Subject};
 
 /// Who asks.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct User {
     /// Name, such as `kubernetes-admin`.
     pub name: String,
+    /// Uid, where the user is an object.
+    pub uid: String,
     /// Groups, such as `system:masters`.
     pub groups: Vec<String>,
+    /// What else is known, such as the pod that a token is bound to.
+    pub extra: BTreeMap<String, Vec<String>>,
 }
 
 impl User {
     /// A user with the rights of the cluster's administrator: the binary itself.
     pub fn system() -> User {
-        User { name: "system:kapstan".into(), groups: vec!["system:masters".into(), "system:authenticated".into()] }
+        let groups = vec!["system:masters".into(), "system:authenticated".into()];
+        User { name: "system:kapstan".into(), groups, ..User::default() }
+    }
+
+    /// True for those who may do anything.
+    pub fn is_master(&self) -> bool {
+        self.groups.iter().any(|group| group == "system:masters")
     }
 }
 
@@ -37,9 +49,33 @@ pub struct Attributes<'a> {
     pub name: &'a str,
 }
 
+/// The same as a review asks for it: of a resource that may not be there.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Asked<'a> {
+    /// `get`, `list`, `create` …
+    pub verb: &'a str,
+    /// Group, empty for the core group.
+    pub group: &'a str,
+    /// Plural name.
+    pub resource: &'a str,
+    /// Name of the subresource, empty for none.
+    pub subresource: &'a str,
+    /// Namespace, empty for the whole cluster.
+    pub namespace: &'a str,
+    /// Name of the object, empty for none.
+    pub name: &'a str,
+}
+
+impl<'a> Attributes<'a> {
+    fn asked(&self) -> Asked<'a> {
+        let Attributes { verb, info, subresource, namespace, name } = *self;
+        Asked { verb, group: info.group, resource: info.plural, subresource, namespace, name }
+    }
+}
+
 /// Refuses with upstream's words unless a rule allows it.
 pub fn authorize(world: &Snapshot, user: &User, asked: &Attributes) -> Result<(), Refusal> {
-    if user.groups.iter().any(|group| group == "system:masters") || allowed(world, user, asked) {
+    if review(world, user, &asked.asked()).is_some() {
         return Ok(());
     }
     let info = asked.info;
@@ -60,22 +96,78 @@ pub fn authorize(world: &Snapshot, user: &User, asked: &Attributes) -> Result<()
     Err(Refusal::forbidden_resource(info, asked.name, why))
 }
 
-fn allowed(world: &Snapshot, user: &User, asked: &Attributes) -> bool {
-    let cluster_wide = world
-        .list::<ClusterRoleBinding>(None)
-        .filter(|binding| names(binding.subjects.as_deref(), user, ""))
-        .any(|binding| rules(world, &binding.role_ref, "").iter().any(|rule| allows(rule, asked)));
-    if cluster_wide || asked.namespace.is_empty() {
-        return cluster_wide;
+/// The same for a path that is no object's, such as `/metrics`.
+pub fn authorize_path(world: &Snapshot, user: &User, verb: &str, path: &str) -> Result<(), Refusal> {
+    if review_path(world, user, verb, path).is_some() {
+        return Ok(());
     }
-    world
-        .list::<RoleBinding>(Some(asked.namespace))
-        .filter(|binding| names(binding.subjects.as_deref(), user, asked.namespace))
-        .any(|binding| rules(world, &binding.role_ref, asked.namespace).iter().any(|rule| allows(rule, asked)))
+    let message = format!("forbidden: User \"{}\" cannot {verb} path \"{path}\"", user.name);
+    Err(Refusal::new(403, "Forbidden", message))
 }
 
-fn names(subjects: Option<&[Subject]>, user: &User, namespace: &str) -> bool {
-    subjects.into_iter().flatten().any(|subject| match subject.kind.as_str() {
+/// Why this user may do this, as reviews tell it; `None` if nothing allows it.
+pub fn review(world: &Snapshot, user: &User, asked: &Asked) -> Option<String> {
+    if user.is_master() {
+        return Some(String::new());
+    }
+    allowed_by(world, user, asked.namespace, |rule| allows(rule, asked))
+}
+
+/// As [`review`], for a path.
+pub fn review_path(world: &Snapshot, user: &User, verb: &str, path: &str) -> Option<String> {
+    if user.is_master() {
+        return Some(String::new());
+    }
+    allowed_by(world, user, "", |rule| allows_path(rule, verb, path))
+}
+
+/// All rules that hold for a user in a namespace.
+pub fn rules_for<'a>(world: &'a Snapshot, user: &User, namespace: &str) -> Vec<&'a PolicyRule> {
+    granted(world, user, namespace).flat_map(|grant| grant.rules).collect()
+}
+
+/// A binding that names the user, and what it gives.
+struct Grant<'a> {
+    /// `ClusterRoleBinding "x"`, as reasons name it.
+    binding: String,
+    role: &'a RoleRef,
+    subject: &'a Subject,
+    rules: &'a [PolicyRule],
+}
+
+fn granted<'a>(world: &'a Snapshot, user: &User, namespace: &str) -> impl Iterator<Item = Grant<'a>> {
+    let cluster_wide = world.list::<ClusterRoleBinding>(None).filter_map(move |binding| {
+        let subject = named(binding.subjects.as_deref(), user, "")?;
+        let name = binding.metadata.name.as_deref().unwrap_or("");
+        let rules = rules(world, &binding.role_ref, "");
+        Some(Grant { binding: format!("ClusterRoleBinding \"{name}\""), role: &binding.role_ref, subject, rules })
+    });
+    let bindings = (!namespace.is_empty()).then(|| world.list::<RoleBinding>(Some(namespace)));
+    let namespaced = bindings.into_iter().flatten().filter_map(move |binding| {
+        let home = binding.metadata.namespace.as_deref().unwrap_or("");
+        let subject = named(binding.subjects.as_deref(), user, home)?;
+        let name = binding.metadata.name.as_deref().unwrap_or("");
+        let rules = rules(world, &binding.role_ref, home);
+        Some(Grant { binding: format!("RoleBinding \"{name}/{home}\""), role: &binding.role_ref, subject, rules })
+    });
+    cluster_wide.chain(namespaced).collect::<Vec<_>>().into_iter()
+}
+
+fn allowed_by(world: &Snapshot, user: &User, namespace: &str, allows: impl Fn(&PolicyRule) -> bool) -> Option<String> {
+    let grant = granted(world, user, namespace).find(|grant| grant.rules.iter().any(&allows))?;
+    let subject = match (grant.subject.kind.as_str(), grant.subject.namespace.as_deref()) {
+        ("ServiceAccount", Some(namespace)) => format!("{}/{namespace}", grant.subject.name),
+        _ => grant.subject.name.clone(),
+    };
+    Some(format!(
+        "RBAC: allowed by {} of {} \"{}\" to {} \"{subject}\"",
+        grant.binding, grant.role.kind, grant.role.name, grant.subject.kind
+    ))
+}
+
+/// The first of the subjects that is the user.
+fn named<'a>(subjects: Option<&'a [Subject]>, user: &User, namespace: &str) -> Option<&'a Subject> {
+    subjects.into_iter().flatten().find(|subject| match subject.kind.as_str() {
         "User" => subject.name == user.name,
         "Group" => user.groups.contains(&subject.name),
         "ServiceAccount" => {
@@ -95,21 +187,29 @@ fn rules<'a>(world: &'a Snapshot, role: &RoleRef, namespace: &str) -> &'a [Polic
     rules.unwrap_or_default()
 }
 
-fn allows(rule: &PolicyRule, asked: &Attributes) -> bool {
-    let info = asked.info;
-    let has = |list: Option<&Vec<String>>, wanted: &str| {
-        list.into_iter().flatten().any(|entry| entry == "*" || entry == wanted)
-    };
+fn has(list: Option<&Vec<String>>, wanted: &str) -> bool {
+    list.into_iter().flatten().any(|entry| entry == "*" || entry == wanted)
+}
+
+fn allows(rule: &PolicyRule, asked: &Asked) -> bool {
     let resource_matches = rule.resources.iter().flatten().any(|entry| match entry.split_once('/') {
         _ if entry == "*" => true,
         Some((resource, subresource)) => {
-            (resource == "*" || resource == info.plural) && subresource == asked.subresource
+            (resource == "*" || resource == asked.resource) && subresource == asked.subresource
         }
-        None => entry == info.plural && asked.subresource.is_empty(),
+        None => entry == asked.resource && asked.subresource.is_empty(),
     });
     let names = rule.resource_names.as_deref().unwrap_or_default();
     has(Some(&rule.verbs), asked.verb)
-        && has(rule.api_groups.as_ref(), info.group)
+        && has(rule.api_groups.as_ref(), asked.group)
         && resource_matches
         && (names.is_empty() || names.iter().any(|name| name == asked.name))
+}
+
+fn allows_path(rule: &PolicyRule, verb: &str, path: &str) -> bool {
+    let matches = |entry: &String| match entry.strip_suffix('*') {
+        Some(beginning) => path.starts_with(beginning),
+        None => entry == path,
+    };
+    has(Some(&rule.verbs), verb) && rule.non_resource_urls.iter().flatten().any(matches)
 }

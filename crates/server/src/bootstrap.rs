@@ -1,28 +1,65 @@
 //! What every cluster has from the first moment: namespaces, roles, and the Service of the API itself.
 
+use std::net::SocketAddr;
+
 use api::{Body, Kind, Snapshot};
 use serde_json::{Value, json};
 
 use crate::pki::KUBERNETES_SERVICE_ADDRESS;
 
+/// What the objects are made from.
+pub struct Furniture {
+    /// Where the API listens.
+    pub endpoint: SocketAddr,
+    /// PEM of the cluster's authority.
+    pub authority: String,
+}
+
 /// Objects that are missing in `world`, with the namespace each belongs in.
-pub fn missing(world: &Snapshot, endpoint: std::net::SocketAddr) -> Vec<(String, Body)> {
-    wanted(endpoint)
-        .into_iter()
-        .filter_map(|(kind, namespace, value)| {
-            let name = value.pointer("/metadata/name").and_then(Value::as_str).unwrap_or("");
-            let absent = world.object(kind, namespace, name).is_none();
-            let body = kind.decode(value.clone()).expect("the built-in objects are well formed");
-            absent.then(|| (namespace.to_owned(), body))
-        })
+pub fn missing(world: &Snapshot, furniture: &Furniture) -> Vec<(String, Body)> {
+    let wanted = wanted(furniture).into_iter();
+    let missing = wanted.filter(|(namespace, body)| world.object(body.kind(), namespace, name(body)).is_none());
+    missing.map(|(namespace, body)| (namespace.to_owned(), body)).collect()
+}
+
+/// Objects that are the server's own but say something else: the built-in roles, as a newer kapstan may have changed
+/// them, and the certificate of the authority. A role that is annotated not to be kept up to date is left alone.
+pub fn outdated(world: &Snapshot, furniture: &Furniture) -> Vec<Body> {
+    let wanted = wanted(furniture).into_iter();
+    wanted
+        .filter_map(|(namespace, body)| put_right(&world.object(body.kind(), namespace, name(&body))?.body, &body))
         .collect()
 }
 
-fn wanted(endpoint: std::net::SocketAddr) -> Vec<(Kind, &'static str, Value)> {
+/// Upstream's mark of a role that is to be left alone, if it says `false`.
+const AUTO_UPDATE: &str = "rbac.authorization.kubernetes.io/autoupdate";
+
+fn put_right(current: &Body, wanted: &Body) -> Option<Body> {
+    let mut right = current.clone();
+    match (&mut right, wanted) {
+        (Body::ClusterRole(role), Body::ClusterRole(wanted)) => {
+            let annotation = role.metadata.annotations.as_ref().and_then(|all| all.get(AUTO_UPDATE));
+            if annotation.is_none_or(|text| text != "false") {
+                role.rules.clone_from(&wanted.rules);
+            }
+        }
+        (Body::ConfigMap(map), Body::ConfigMap(wanted)) => map.data.clone_from(&wanted.data),
+        _ => {}
+    }
+    (right != *current).then_some(right)
+}
+
+fn name(body: &Body) -> &str {
+    body.meta().name.as_deref().unwrap_or("")
+}
+
+fn wanted(furniture: &Furniture) -> Vec<(&'static str, Body)> {
     let namespaces = ["default", "kube-system", "kube-public", "kube-node-lease"];
     let mut all: Vec<(Kind, &'static str, Value)> =
         namespaces.into_iter().map(|name| (Kind::Namespace, "", json!({ "metadata": { "name": name } }))).collect();
     all.extend(roles());
+    let authority = json!({ "metadata": { "name": "kube-root-ca.crt" }, "data": { "ca.crt": furniture.authority } });
+    all.push((Kind::ConfigMap, "kube-system", authority));
     all.push((
         Kind::Service,
         "default",
@@ -30,15 +67,35 @@ fn wanted(endpoint: std::net::SocketAddr) -> Vec<(Kind, &'static str, Value)> {
             "metadata": { "name": "kubernetes", "namespace": "default", "labels": { "component": "apiserver", "provider": "kubernetes" } },
             "spec": {
                 "clusterIP": KUBERNETES_SERVICE_ADDRESS,
-                "ports": [{ "name": "https", "port": 443, "protocol": "TCP", "targetPort": endpoint.port() }],
+                "ports": [{ "name": "https", "port": 443, "protocol": "TCP", "targetPort": furniture.endpoint.port() }],
             },
         }),
     ));
-    all
+    let typed = |(kind, namespace, value): (Kind, &'static str, Value)| {
+        (namespace, kind.decode(value).expect("the built-in objects are well formed"))
+    };
+    all.into_iter().map(typed).collect()
 }
 
 fn roles() -> Vec<(Kind, &'static str, Value)> {
-    let everything = json!([{ "apiGroups": ["*"], "resources": ["*"], "verbs": ["*"] }]);
+    let everything = json!([
+        { "apiGroups": ["*"], "resources": ["*"], "verbs": ["*"] },
+        { "nonResourceURLs": ["*"], "verbs": ["*"] }
+    ]);
+    let discovery = json!([{ "nonResourceURLs": [
+        "/api", "/api/*", "/apis", "/apis/*", "/healthz", "/livez", "/openapi", "/openapi/*", "/readyz", "/version", "/version/"
+    ], "verbs": ["get"] }]);
+    let oneself = json!([
+        { "apiGroups": ["authorization.k8s.io"], "resources": ["selfsubjectaccessreviews", "selfsubjectrulesreviews"], "verbs": ["create"] },
+        { "apiGroups": ["authentication.k8s.io"], "resources": ["selfsubjectreviews"], "verbs": ["create"] }
+    ]);
+    let monitoring = json!([{ "nonResourceURLs": [
+        "/healthz", "/healthz/*", "/livez", "/livez/*", "/metrics", "/metrics/slis", "/readyz", "/readyz/*"
+    ], "verbs": ["get"] }]);
+    let delegator = json!([
+        { "apiGroups": ["authentication.k8s.io"], "resources": ["tokenreviews"], "verbs": ["create"] },
+        { "apiGroups": ["authorization.k8s.io"], "resources": ["subjectaccessreviews"], "verbs": ["create"] }
+    ]);
     let workloads = ["", "apps", "autoscaling", "batch", "discovery.k8s.io", "coordination.k8s.io", "policy"];
     let read = json!([{ "apiGroups": workloads, "resources": [
         "configmaps", "endpoints", "events", "pods", "pods/log", "pods/status", "services", "serviceaccounts", "namespaces",
@@ -55,12 +112,13 @@ fn roles() -> Vec<(Kind, &'static str, Value)> {
             "configmaps", "secrets", "events", "pods", "services", "serviceaccounts", "deployments", "deployments/scale",
             "replicasets", "replicasets/scale", "replicationcontrollers", "replicationcontrollers/scale", "daemonsets",
             "statefulsets", "statefulsets/scale", "jobs", "cronjobs", "horizontalpodautoscalers", "endpoints", "leases",
-            "pods/attach", "pods/exec", "pods/portforward", "pods/eviction", "poddisruptionbudgets"
+            "pods/attach", "pods/exec", "pods/portforward", "pods/eviction", "poddisruptionbudgets", "serviceaccounts/token"
         ], "verbs": ["*"] }
     ]);
     let node = json!([
         { "apiGroups": [""], "resources": ["nodes", "nodes/status", "pods", "pods/status", "events"], "verbs": ["*"] },
         { "apiGroups": [""], "resources": ["services", "configmaps", "secrets", "namespaces", "endpoints"], "verbs": ["get", "list", "watch"] },
+        { "apiGroups": [""], "resources": ["serviceaccounts/token"], "verbs": ["create"] },
         { "apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["get", "list", "watch"] },
         { "apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["*"] }
     ]);
@@ -77,7 +135,14 @@ fn roles() -> Vec<(Kind, &'static str, Value)> {
         role("edit", &write),
         role("view", &read),
         role("system:node", &node),
+        role("system:discovery", &discovery),
+        role("system:basic-user", &oneself),
+        role("system:monitoring", &monitoring),
+        role("system:auth-delegator", &delegator),
         binding("cluster-admin", "cluster-admin", "system:masters"),
         binding("system:node", "system:node", "system:nodes"),
+        binding("system:discovery", "system:discovery", "system:authenticated"),
+        binding("system:basic-user", "system:basic-user", "system:authenticated"),
+        binding("system:monitoring", "system:monitoring", "system:monitoring"),
     ]
 }

@@ -4,6 +4,7 @@
 //! runs every woken decision through the same door, and hands the turn to `commit`, which makes it durable, publishes
 //! it and answers. Readers see only what is published.
 
+mod authenticate;
 mod authorize;
 mod bootstrap;
 pub mod commit;
@@ -19,6 +20,7 @@ mod nodes;
 mod pages;
 mod pki;
 mod published;
+mod tokens;
 pub mod turn;
 pub mod why;
 mod writer;
@@ -121,11 +123,12 @@ impl Server {
             .map_err(|error| ServerError::Listen { address: options.listen, error })?;
         let address = listener.local_addr().map_err(|error| ServerError::Listen { address: options.listen, error })?;
         let (stop, stopping) = watch::channel(false);
-        let (gate, threads) = start_writer(store, recovered, stopping.clone());
-        furnish(&gate, address).await?;
-        tokio::spawn(keep_furnished(gate.clone(), address, stopping.clone()));
+        let (gate, threads) = start_writer(store, recovered, &pki, stopping.clone());
+        let furniture = Arc::new(bootstrap::Furniture { endpoint: address, authority: pki.authority_pem.clone() });
+        furnish(&gate, &furniture).await?;
+        tokio::spawn(keep_furnished(gate.clone(), furniture, stopping.clone()));
         let router = http::router(gate.clone());
-        let port = listen::Port::new(&pki)?;
+        let port = listen::Port::new(&pki, gate.authenticator.clone())?;
         let listening = tokio::spawn(port.serve(listener, router.clone(), stopping));
         let url = format!("https://{}", reachable(address));
         Ok(Server {
@@ -201,7 +204,12 @@ fn object(key: &str, json: Option<&bytes::Bytes>, revision: u64) -> Result<Optio
     object.map_err(|error| unreadable(error.to_string()))
 }
 
-fn start_writer(store: Store, recovered: Recovered, stopping: watch::Receiver<bool>) -> (Gate, Vec<JoinHandle<()>>) {
+fn start_writer(
+    store: Store,
+    recovered: Recovered,
+    pki: &pki::Pki,
+    stopping: watch::Receiver<bool>,
+) -> (Gate, Vec<JoinHandle<()>>) {
     let Recovered { world, history, compacted } = recovered;
     let published = Arc::new(Published::new(world.clone(), compacted, history));
     let metrics = Arc::new(metrics::Metrics::default());
@@ -225,7 +233,9 @@ fn start_writer(store: Store, recovered: Recovered, stopping: watch::Receiver<bo
         let (why, measured) = (why.clone(), measured.clone());
         named("writer", move || writer::run(Writer::new(world, Ids::from_os(), why), requests, committer, &measured))
     };
+    let keys = tokens::TokenKeys::of(&pki.token_key);
     let gate = Gate {
+        authenticator: Arc::new(authenticate::Authenticator::new(keys, &pki.join_token, published.clone())),
         published,
         writer,
         nodes: Arc::new(Nodes::default()),
@@ -243,25 +253,37 @@ fn named(name: &str, body: impl FnOnce() + Send + 'static) -> JoinHandle<()> {
     std::thread::Builder::new().name(name.into()).spawn(body).expect("a thread can be started")
 }
 
-/// Makes the objects that every cluster has.
-async fn furnish(gate: &Gate, address: SocketAddr) -> Result<(), ServerError> {
-    for (namespace, body) in bootstrap::missing(&gate.published.snapshot(), address) {
-        let name = body.meta().name.clone().unwrap_or_default();
-        let created = gate.submit(Action::Create(namespace, body), false).await;
-        created.map_err(|refusal| ServerError::Unreadable { key: name, error: refusal.message })?;
+/// Makes the objects that every cluster has, and puts those right that are the server's own.
+async fn furnish(gate: &Gate, furniture: &bootstrap::Furniture) -> Result<(), ServerError> {
+    let world = gate.published.snapshot();
+    let made = bootstrap::missing(&world, furniture)
+        .into_iter()
+        .map(|(namespace, body)| (body.meta().name.clone(), Action::Create(namespace, body)));
+    let put_right = bootstrap::outdated(&world, furniture).into_iter().map(|body| {
+        let name = body.meta().name.clone();
+        let key =
+            Key::new(body.kind(), body.meta().namespace.clone().unwrap_or_default(), name.clone().unwrap_or_default());
+        (name, Action::Update(key, door::Part::Main, body))
+    });
+    for (name, action) in made.chain(put_right) {
+        let done = gate.submit(action, false).await;
+        done.map_err(|refusal| ServerError::Unreadable { key: name.unwrap_or_default(), error: refusal.message })?;
     }
     Ok(())
 }
 
-/// Makes the Service of the API again when it has been deleted (upstream: `controlplane/controller/kubernetesservice`).
-async fn keep_furnished(gate: Gate, address: SocketAddr, mut stopping: watch::Receiver<bool>) {
+/// Makes the Service of the API again when it has been deleted (upstream: `controlplane/controller/kubernetesservice`), and
+/// puts the certificate of the authority right.
+async fn keep_furnished(gate: Gate, furniture: Arc<bootstrap::Furniture>, mut stopping: watch::Receiver<bool>) {
     let mut services = gate.published.follow(api::Kind::Service);
+    let mut maps = gate.published.follow(api::Kind::ConfigMap);
     loop {
         tokio::select! {
             changed = services.changed() => if changed.is_err() { return },
+            changed = maps.changed() => if changed.is_err() { return },
             _ = stopping.wait_for(|stopping| *stopping) => return,
         }
-        if let Err(error) = furnish(&gate, address).await {
+        if let Err(error) = furnish(&gate, &furniture).await {
             tracing::warn!(%error, "an object that every cluster has could not be made again");
         }
     }

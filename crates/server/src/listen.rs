@@ -17,6 +17,7 @@ use tokio_rustls::rustls::{self, RootCertStore, ServerConfig, pki_types::Certifi
 use tower::ServiceBuilder;
 
 use crate::ServerError;
+use crate::authenticate::Authenticator;
 use crate::authorize::User;
 use crate::http::Identity;
 use crate::pki::Pki;
@@ -36,12 +37,12 @@ const PONG_WITHIN: Duration = Duration::from_secs(20);
 /// How the port proves itself and knows its clients.
 pub struct Port {
     acceptor: TlsAcceptor,
-    join_token: Arc<str>,
+    authenticator: Arc<Authenticator>,
 }
 
 impl Port {
     /// TLS as the certificates say.
-    pub fn new(pki: &Pki) -> Result<Port, ServerError> {
+    pub fn new(pki: &Pki, authenticator: Arc<Authenticator>) -> Result<Port, ServerError> {
         let broken =
             |error: &dyn std::fmt::Display| ServerError::Certificate { path: "pki".into(), error: error.to_string() };
         let mut roots = RootCertStore::empty();
@@ -57,8 +58,7 @@ impl Port {
             .and_then(|builder| builder.with_client_cert_verifier(verifier).with_single_cert(chain, key))
             .map_err(|error| broken(&error))?;
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        let join_token = pki.join_token.split_once('.').map_or("", |(_, secret)| secret);
-        Ok(Port { acceptor: TlsAcceptor::from(Arc::new(config)), join_token: join_token.into() })
+        Ok(Port { acceptor: TlsAcceptor::from(Arc::new(config)), authenticator })
     }
 
     /// Serves `router` until `stopping` becomes true.
@@ -83,16 +83,17 @@ impl Port {
                     continue;
                 }
             };
-            let (acceptor, router, token) = (self.acceptor.clone(), router.clone(), self.join_token.clone());
+            let (acceptor, router) = (self.acceptor.clone(), router.clone());
+            let authenticator = self.authenticator.clone();
             tokio::spawn(async move {
-                connection(acceptor, stream, router, token).await;
+                connection(acceptor, stream, router, authenticator).await;
                 drop(permit);
             });
         }
     }
 }
 
-async fn connection(acceptor: TlsAcceptor, stream: TcpStream, router: axum::Router, join_token: Arc<str>) {
+async fn connection(acceptor: TlsAcceptor, stream: TcpStream, router: axum::Router, authenticator: Arc<Authenticator>) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY not set");
     }
@@ -101,7 +102,7 @@ async fn connection(acceptor: TlsAcceptor, stream: TcpStream, router: axum::Rout
     let certified = tls.get_ref().1.peer_certificates().and_then(|chain| user_of(chain.first()?));
     let service = ServiceBuilder::new()
         .map_request(move |mut request: http::Request<hyper::body::Incoming>| {
-            let identity: Identity = certified.clone().or_else(|| bearer(request.headers(), &join_token));
+            let identity: Identity = certified.clone().or_else(|| authenticator.bearer(request.headers()));
             request.extensions_mut().insert(identity);
             request
         })
@@ -125,19 +126,7 @@ fn user_of(certificate: &CertificateDer) -> Option<User> {
     let name = subject.iter_common_name().next()?.as_str().ok()?.to_owned();
     let organisations = subject.iter_organization().filter_map(|entry| entry.as_str().ok());
     let groups = organisations.map(str::to_owned).chain(["system:authenticated".to_owned()]).collect();
-    Some(User { name, groups })
-}
-
-/// The user of a bearer token: nodes that join.
-fn bearer(headers: &http::HeaderMap, join_token: &str) -> Option<User> {
-    let text = headers.get(http::header::AUTHORIZATION)?.to_str().ok()?;
-    let token = text.strip_prefix("Bearer ")?;
-    let same = token.len() == join_token.len()
-        && token.bytes().zip(join_token.bytes()).fold(0u8, |difference, (a, b)| difference | (a ^ b)) == 0;
-    (same && !join_token.is_empty()).then(|| User {
-        name: "system:nodes:joined".into(),
-        groups: vec!["system:nodes".into(), "system:authenticated".into()],
-    })
+    Some(User { name, groups, ..User::default() })
 }
 
 /// The router as the binary itself uses it, without a socket: every request is the system's.

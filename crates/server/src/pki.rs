@@ -43,6 +43,8 @@ pub struct Pki {
     pub admin: (String, String),
     /// What further nodes join with: `fingerprint.secret`.
     pub join_token: String,
+    /// The key that tokens of ServiceAccounts are signed with.
+    pub token_key: KeyPair,
 }
 
 /// Reads what is in `dir`, and makes what is missing.
@@ -61,9 +63,10 @@ pub fn open(dir: &Path, listen: IpAddr) -> Result<Pki, ServerError> {
     let chain = CertificateDer::from_pem_slice(server.0.as_bytes()).map_err(|error| certificate(dir, &error))?;
     let server_key = PrivateKeyDer::from_pem_slice(server.1.as_bytes()).map_err(|error| certificate(dir, &error))?;
     let join_token = join_token(dir, &authority)?;
+    let token_key = key(&dir.join("sa.key"))?;
     // Nodes that join check the fingerprint of the authority, so it is shown as well.
     let chain = vec![chain, authority.clone()];
-    Ok(Pki { authority_pem, server: (chain, server_key), authority, admin, join_token })
+    Ok(Pki { authority_pem, server: (chain, server_key), authority, admin, join_token, token_key })
 }
 
 /// A kubeconfig for `url` with the administrator's certificate.

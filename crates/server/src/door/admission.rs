@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod, Service, ServiceSpec, Taint, Toleration};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::{Call, limit_range, quota};
+use super::{Call, limit_range, quota, service_account};
 
 /// Service addresses: 10.96.0.0/16.
 pub const SERVICE_NETWORK: [u8; 2] = [10, 96];
@@ -19,10 +19,11 @@ const NODE_PORTS: std::ops::RangeInclusive<i32> = 30_000..=32_767;
 /// Seconds a pod stays on a node that is not ready or unreachable (upstream: `defaulttolerationseconds`).
 const NOT_READY_TOLERATION_SECONDS: i64 = 300;
 
-pub(super) fn on_create(call: &Call, draft: &mut Body) -> Result<(), Refusal> {
+pub(super) fn on_create(call: &mut Call, draft: &mut Body) -> Result<(), Refusal> {
     match draft {
         Body::Pod(pod) => {
             admit_pod(pod);
+            service_account::admit(call, pod)?;
             limit_range::fill_in(call.world, pod);
             limit_range::check(call.world, pod)?;
         }
@@ -59,10 +60,6 @@ fn date_taints(node: &mut Node, old: Option<&Node>, now: Timestamp) {
 
 fn admit_pod(pod: &mut Pod) {
     let spec = pod.spec.get_or_insert_default();
-    let account = spec.service_account_name.clone().or_else(|| spec.service_account.clone());
-    let account = account.filter(|name| !name.is_empty()).unwrap_or_else(|| "default".into());
-    spec.service_account_name = Some(account.clone());
-    spec.service_account = Some(account);
     spec.priority.get_or_insert(0);
     spec.preemption_policy.get_or_insert_with(|| "PreemptLowerPriority".into());
     for key in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {

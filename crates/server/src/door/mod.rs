@@ -12,6 +12,7 @@ mod limit_range;
 mod patch;
 mod quota;
 mod scale;
+mod service_account;
 mod update;
 
 use api::{Body, Key, Refusal, Snapshot};

@@ -8,7 +8,7 @@ use http::{HeaderValue, StatusCode};
 use serde_json::{Value, json};
 
 use super::negotiate::Form;
-use super::{measured, reply, versions};
+use super::{measured, reply, reviews, versions};
 
 /// The Kubernetes version whose API this is.
 pub const KUBERNETES_MINOR: u32 = 36;
@@ -72,9 +72,10 @@ pub fn group_version(group: &str, version: &str) -> Result<Response, Refusal> {
     })))
 }
 
-/// All that is served: the stored kinds, and what is measured.
+/// All that is served: the stored kinds, what is measured, and what can be asked.
 fn all() -> impl Iterator<Item = &'static KindInfo> {
-    Kind::ALL.iter().map(|kind| kind.info()).chain(versions::RESOURCES.iter()).chain(measured::RESOURCES.iter())
+    let stored = Kind::ALL.iter().map(|kind| kind.info()).chain(versions::RESOURCES.iter());
+    stored.chain(measured::RESOURCES.iter()).chain(reviews::RESOURCES.iter())
 }
 
 fn served(filter: impl Fn(&KindInfo) -> bool) -> Vec<&'static KindInfo> {
@@ -107,6 +108,9 @@ fn verbs(info: &KindInfo) -> Value {
     if info.group == measured::GROUP {
         return json!(["get", "list"]);
     }
+    if reviews::RESOURCES.iter().any(|review| review.group == info.group) {
+        return json!(["create"]);
+    }
     json!(["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"])
 }
 
@@ -120,6 +124,7 @@ fn subresource(info: &KindInfo, name: &str) -> (Value, &'static str, &'static st
         "portforward" => (json!(["create", "get"]), "", "v1", "PodPortForwardOptions"),
         "binding" => (json!(["create"]), "", "v1", "Binding"),
         "eviction" => (json!(["create"]), "policy", "v1", "Eviction"),
+        "token" => (json!(["create"]), "authentication.k8s.io", "v1", "TokenRequest"),
         "finalize" => (json!(["update"]), "", "v1", "Namespace"),
         _ => (json!(["get", "patch", "update"]), info.group, info.version, info.kind),
     }

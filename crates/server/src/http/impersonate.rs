@@ -26,7 +26,7 @@ pub fn acting(user: User, headers: &HeaderMap) -> Result<User, Refusal> {
     }
     let name = values(headers, USER).next().filter(|name| !name.is_empty());
     let name = name.ok_or_else(|| Refusal::bad_request("requested groups without impersonating a user"))?;
-    if !user.groups.iter().any(|group| group == "system:masters") {
+    if !user.is_master() {
         return Err(Refusal::new(
             403,
             "Forbidden",
@@ -44,7 +44,7 @@ pub fn acting(user: User, headers: &HeaderMap) -> Result<User, Refusal> {
         groups = vec!["system:serviceaccounts".into(), format!("system:serviceaccounts:{namespace}")];
     }
     groups.push(if name == "system:anonymous" { "system:unauthenticated" } else { "system:authenticated" }.into());
-    Ok(User { name: name.to_owned(), groups })
+    Ok(User { name: name.to_owned(), groups, ..User::default() })
 }
 
 fn values<'a>(headers: &'a HeaderMap, name: &str) -> impl Iterator<Item = &'a str> {
@@ -64,7 +64,8 @@ mod tests {
     }
 
     fn user(name: &str, groups: &[&str]) -> User {
-        User { name: name.into(), groups: groups.iter().map(|group| (*group).to_owned()).collect() }
+        let groups = groups.iter().map(|group| (*group).to_owned()).collect();
+        User { name: name.into(), groups, ..User::default() }
     }
 
     #[test]

@@ -10,10 +10,12 @@ mod openapi;
 mod query;
 mod read;
 mod reply;
+mod reviews;
 mod route;
 mod select;
 mod streams;
 pub mod table;
+mod token;
 mod versions;
 mod watch;
 mod write;
@@ -27,7 +29,8 @@ use axum::response::Response;
 use http::Method;
 use tokio::sync::oneshot;
 
-use crate::authorize::{Attributes, User, authorize};
+use crate::authenticate::Authenticator;
+use crate::authorize::{Attributes, User, authorize, authorize_path};
 use crate::measured::Measured;
 use crate::metrics::Metrics;
 use crate::nodes::Nodes;
@@ -44,6 +47,8 @@ pub type Identity = Option<User>;
 /// What every request can reach.
 #[derive(Clone)]
 pub struct Gate {
+    /// Knows bearer tokens.
+    pub authenticator: Arc<Authenticator>,
     /// The readers' side of the state.
     pub published: Arc<Published>,
     /// The writer's mailbox.
@@ -83,6 +88,10 @@ async fn answer(gate: &Gate, who: Identity, request: HttpRequest) -> Result<Resp
     }
     let user = impersonate::acting(who.ok_or_else(Refusal::unauthorized)?, request.headers())?;
     let accept = negotiate::accept(request.headers());
+    if route.is_path() {
+        let verb = request.method().as_str().to_lowercase();
+        authorize_path(&gate.snapshot(), &user, &verb, request.uri().path())?;
+    }
     match route {
         Route::Resource(target) => resource(gate, &user, &target, request).await,
         Route::OtherVersion(target) => versions::serve(gate, &user, &target, request).await,
@@ -95,6 +104,7 @@ async fn answer(gate: &Gate, who: Identity, request: HttpRequest) -> Result<Resp
         Route::OpenApiV3Index => openapi::v3_index().await,
         Route::OpenApiV3(path) => openapi::v3(&path, &Query::parse(request.uri().query()), request.headers()).await,
         Route::Metrics => Ok(reply::text(&gate.metrics.render())),
+        Route::Review(target) => reviews::answer(gate, &user, &target, request).await,
         Route::Measured(target) => measured::read(gate, &user, &target, &request),
         Route::Usage if request.method() == Method::POST => measured::report(gate, &user, request).await,
         Route::Usage => Err(Refusal::method_not_allowed()),
@@ -118,6 +128,7 @@ async fn resource(gate: &Gate, user: &User, target: &Target, request: HttpReques
     let asked = Attributes { verb, info: target.kind.info(), subresource: &target.subresource, namespace, name };
     authorize(&gate.snapshot(), user, &asked)?;
     match (verb, target.subresource.as_str()) {
+        ("create", "token") => token::create(gate, target, request).await,
         ("get", "log") => logs::stream(gate, target, &query).await,
         (_, streams::EXEC | streams::ATTACH | streams::PORT_FORWARD) => {
             // Looking is not doing: who may only `get` must not get in by way of a WebSocket, which is a GET (upstream:
@@ -137,7 +148,7 @@ async fn resource(gate: &Gate, user: &User, target: &Target, request: HttpReques
 }
 
 /// Subresources that are posted to.
-const POSTED: [&str; 5] = ["binding", "eviction", streams::EXEC, streams::ATTACH, streams::PORT_FORWARD];
+const POSTED: [&str; 6] = ["binding", "eviction", "token", streams::EXEC, streams::ATTACH, streams::PORT_FORWARD];
 
 fn verb(method: &Method, target: &Target, query: &Query) -> Result<&'static str, Refusal> {
     let collection = target.name.is_empty();

@@ -2,7 +2,7 @@
 
 use api::Kind;
 
-use super::measured;
+use super::{measured, reviews};
 
 /// A parsed path.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +27,8 @@ pub enum Route {
     Health,
     /// `/metrics`.
     Metrics,
+    /// `/apis/authentication.k8s.io/v1/…` and `/apis/authorization.k8s.io/v1/…`.
+    Review(reviews::Target),
     /// `/openapi/v2`.
     OpenApiV2,
     /// `/openapi/v3`.
@@ -75,7 +77,10 @@ impl Route {
                 Route::Resource(target) => Route::OtherVersion(target),
                 other => other,
             },
-            ["apis", group, version, rest @ ..] => resource(group, version, rest),
+            ["apis", group, version, rest @ ..] => match reviews::Target::parse(group, version, rest) {
+                Some(target) => Route::Review(target),
+                None => resource(group, version, rest),
+            },
             ["version"] => Route::Version,
             ["healthz" | "livez" | "readyz", ..] => Route::Health,
             ["metrics"] => Route::Metrics,
@@ -89,6 +94,23 @@ impl Route {
             }
             _ => Route::Unknown,
         }
+    }
+}
+
+impl Route {
+    /// True for a path that is no object's and needs a right of its own.
+    pub fn is_path(&self) -> bool {
+        matches!(
+            self,
+            Route::CoreVersions
+                | Route::Groups
+                | Route::Group(_)
+                | Route::GroupVersion(..)
+                | Route::Metrics
+                | Route::OpenApiV2
+                | Route::OpenApiV3Index
+                | Route::OpenApiV3(_)
+        )
     }
 }
 
