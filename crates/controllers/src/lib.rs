@@ -22,6 +22,7 @@ mod pods;
 mod refusals;
 mod replica_set;
 mod resource_quota;
+pub mod rights;
 mod service_account;
 mod specs;
 mod stateful_set;

@@ -254,6 +254,7 @@ impl World {
             self.note(note, "");
         }
         for write in plan.writes {
+            crate::rights::check(decision.0, &write).unwrap();
             let is_event = matches!(write, Write::Event(_));
             if let Err(refusal) = self.carry_out(write, &mut created) {
                 // Tried again a second later, but told at once.

@@ -160,9 +160,10 @@ pub fn deployment(name: &str, replicas: u32) -> Value {
     })
 }
 
-/// Names of the items of a list.
+/// Names of a list's objects, without the ConfigMap that every namespace has.
 pub fn names(list: &Value) -> Vec<&str> {
-    list["items"].as_array().unwrap().iter().map(|item| item["metadata"]["name"].as_str().unwrap()).collect()
+    let names = list["items"].as_array().unwrap().iter().map(|item| item["metadata"]["name"].as_str().unwrap());
+    names.filter(|name| *name != "kube-root-ca.crt").collect()
 }
 
 /// `CODE REASON: MESSAGE` of a refusal.

@@ -322,7 +322,7 @@ async fn other_media_types() {
 async fn a_stop_ends_watches() {
     let mut cluster = Setup::bare().start();
     let raw = Raw::connect(&cluster).await;
-    let mut events = raw.watch(&format!("{MAPS}?watch=1")).await;
+    let mut events = raw.watch(&format!("{MAPS}?watch=1&labelSelector=app%3Dnone")).await;
     let began = std::time::Instant::now();
     let stopping = std::thread::spawn(move || (cluster.stop(), cluster));
     assert!(events.next().await.is_none());

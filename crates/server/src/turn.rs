@@ -364,7 +364,7 @@ impl Writer {
         };
         let Ok(mut plan) = plan else {
             tracing::error!(?decision, "a decision panicked; it backs off and the cluster goes on");
-            self.note_panic(turn, &decision, now);
+            self.note_failure(turn, &decision, now);
             self.back_off(decision, Refusal::internal("the decision panicked"), now);
             return;
         };
@@ -376,7 +376,7 @@ impl Writer {
             None => self.clear_alarm(&decision),
         }
         let decided_nothing = plan.writes.is_empty();
-        match self.carry_out(turn, plan, now) {
+        match self.carry_out(turn, &decision, plan, now) {
             Ok(()) if decided_nothing => {}
             Ok(()) => {
                 self.setbacks.remove(&decision);
@@ -392,10 +392,18 @@ impl Writer {
     }
 
     /// Carries a plan out, write by write; the first refusal ends it.
-    fn carry_out(&mut self, turn: &mut Turn, plan: Plan, now: Timestamp) -> Result<(), Refusal> {
+    fn carry_out(&mut self, turn: &mut Turn, decision: &Decision, plan: Plan, now: Timestamp) -> Result<(), Refusal> {
         let mut result = Ok(());
         let mut created = String::new();
         for write in plan.writes {
+            if let Decision::Control(who, _) = decision
+                && let Err(why) = controllers::rights::check(*who, &write)
+            {
+                tracing::error!(?decision, why, "a plan was refused");
+                self.note_failure(turn, decision, now);
+                result = Err(Refusal::internal(why));
+                break;
+            }
             result = self.apply(turn, write, &mut created, now);
             if result.is_err() {
                 break;
@@ -486,7 +494,7 @@ impl Writer {
         }
     }
 
-    fn note_panic(&mut self, turn: &mut Turn, decision: &Decision, now: Timestamp) {
+    fn note_failure(&mut self, turn: &mut Turn, decision: &Decision, now: Timestamp) {
         let key = match decision {
             Decision::Control(_, key) | Decision::Schedule(key) => key,
         };
