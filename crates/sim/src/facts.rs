@@ -10,7 +10,7 @@ use api::{Body, Kind, Object, Snapshot, Typed};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::batch::v1::{Job, JobCondition};
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod, PodTemplateSpec};
+use k8s_openapi::api::core::v1::{Container, Namespace, Node, Pod, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
@@ -60,6 +60,16 @@ pub fn is_available(pod: &Pod, min_ready_seconds: i32, now: Timestamp) -> bool {
         && ready_since(pod).is_some_and(|since| {
             min_ready_seconds <= 0 || since + SignedDuration::from_secs(min_ready_seconds.into()) <= now
         })
+}
+
+/// Containers without the token that the door mounts in all of them.
+pub fn without_token(mut containers: Vec<Container>) -> Vec<Container> {
+    for container in &mut containers {
+        let mounts = container.volume_mounts.take().unwrap_or_default();
+        let own = mounts.into_iter().filter(|mount| !mount.name.starts_with("kube-api-access-")).collect::<Vec<_>>();
+        container.volume_mounts = Some(own).filter(|own| !own.is_empty());
+    }
+    containers
 }
 
 /// True if nobody knows how the pod's node is.
@@ -187,7 +197,7 @@ pub fn template_of(object: &Object) -> Option<PodTemplateSpec> {
 /// True if a pod is made of a template, as far as templates differ here.
 pub fn is_of(pod: &Pod, template: &PodTemplateSpec) -> bool {
     let (Some(pod), Some(template)) = (&pod.spec, &template.spec) else { return false };
-    pod.containers == template.containers
+    without_token(pod.containers.clone()) == template.containers
         && pod.termination_grace_period_seconds == template.termination_grace_period_seconds
 }
 

@@ -357,7 +357,8 @@ fn after_a_restart_it_waits_for_the_first_report() {
     report(&mut world, |_| Some((300, 0)));
     world.settle();
     let (now, key): (Timestamp, _) = (world.now, api::Key::new(Kind::HorizontalPodAutoscaler, "default", "web"));
-    let context = Context { now, refused: None, usage: &api::Usage::default() };
+    let (usage, heard) = (api::Usage::default(), api::Heard::default());
+    let context = Context { now, refused: None, usage: &usage, heard: &heard };
     let plan = reconcile(&key, &world.snapshot, &context);
     expect![[r#"
         why no node has reported yet what its pods use
