@@ -43,7 +43,7 @@ fn row(who: Controller) -> Row {
     use Kind::{
         ConfigMap, ControllerRevision, CronJob, DaemonSet, Deployment, EndpointSlice, Endpoints,
         HorizontalPodAutoscaler, Job, Namespace, Node, Pod, PodDisruptionBudget, ReplicaSet, ReplicationController,
-        ServiceAccount, StatefulSet,
+        ResourceQuota, ServiceAccount, StatefulSet,
     };
     match who {
         Controller::Deployment => Row::Only(&[(Deployment, &[Update, Status]), (ReplicaSet, KEEP)]),
@@ -62,6 +62,7 @@ fn row(who: Controller) -> Row {
             (ReplicationController, &[Update]),
         ]),
         Controller::Endpoints => Row::Only(&[(Endpoints, KEEP), (EndpointSlice, KEEP)]),
+        Controller::ResourceQuota => Row::Only(&[(ResourceQuota, &[Status])]),
         Controller::Disruption => Row::Only(&[(PodDisruptionBudget, &[Status])]),
         Controller::NodeLifecycle => Row::Only(&[(Node, &[Update, Status]), (Pod, &[Status])]),
         Controller::ServiceAccount => Row::Only(&[(ServiceAccount, &[Create]), (ConfigMap, &[Create, Update])]),
