@@ -7,6 +7,8 @@ use std::net::TcpStream;
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
+use sha2::{Digest, Sha256};
+
 use crate::cluster::{Cluster, Kubectl, PATIENCE, Setup, eventually, kapstan, skipped};
 use crate::containers::{Tools, staged, tools};
 
@@ -22,7 +24,7 @@ spec:
     workingDir: /work
     env: [{name: COLOUR, value: green}]
     ports: [{name: echo, containerPort: 7777}]
-    command: [sh, -c, 'mkdir -p /tmp; nc -ll -p 7777 -e cat & echo up; sleep 1000']
+    command: [sh, -c, 'mkdir -p /tmp; nc -ll -p 7777 -e cat & httpd -p 7780 -h /etc; sleep 1000']
   - {name: side, image: busybox, imagePullPolicy: Never, command: [sleep, '1000']}
 ---
 apiVersion: v1
@@ -41,6 +43,9 @@ kind: Service
 metadata: {name: echo}
 spec: {selector: {app: box}, ports: [{port: 70, targetPort: echo}]}
 ";
+
+/// Connections at once.
+const MANY: usize = 4;
 
 /// A node with the pods of these tests.
 fn boxes(tools: &Tools) -> Cluster {
@@ -153,6 +158,18 @@ fn ports(cluster: &Cluster, client: &Kubectl) {
         }
         forwarding.until(|lines| lines.contains(&format!("Handling connection for {port}")));
     }
+    // Many at once; with kubectl they share one connection to the server.
+    let much = "dd if=/dev/urandom of=/etc/much bs=1000 count=500 2>/dev/null; sha256sum /etc/much";
+    let sum = said(&cluster.shell(client, &format!("kubectl exec box -c main -- sh -c '{much}' | cut -d' ' -f1")));
+    let port = free_port();
+    let forwarding = cluster.watch(client, &["port-forward", "pod/box", &format!("{port}:7780")]);
+    forwarding.until(|lines| !lines.is_empty());
+    let get = move || std::thread::spawn(move || eventually(PATIENCE, || fetch(port, "/much")).unwrap());
+    for got in (0..MANY).map(|_| get()).collect::<Vec<_>>() {
+        let got = got.join().unwrap();
+        assert_eq!(format!("{}\n=0", hex::encode(Sha256::digest(&got))), sum, "{} bytes", got.len());
+    }
+    drop(forwarding);
     // Nobody listens there: it is said, and nothing else.
     let port = free_port();
     let mut command = cluster.kubectl_command(client, &["port-forward", "pod/box", &format!("{port}:9")]);
@@ -181,6 +198,17 @@ fn echo(port: u16, text: &str) -> std::io::Result<String> {
     let mut back = vec![0; text.len()];
     stream.read_exact(&mut back)?;
     Ok(String::from_utf8_lossy(&back).into_owned())
+}
+
+/// A file by HTTP, to the end of the connection.
+fn fetch(port: u16, path: &str) -> std::io::Result<Vec<u8>> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes())?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer)?;
+    let head = answer.windows(4).position(|four| four == b"\r\n\r\n").ok_or(std::io::ErrorKind::UnexpectedEof)?;
+    Ok(answer.split_off(head + 4))
 }
 
 /// A pod that waits to be typed to, and ends with who types.

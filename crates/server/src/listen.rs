@@ -9,6 +9,7 @@ use axum::Extension;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
+use rustix::net::sockopt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
@@ -33,6 +34,8 @@ const IDLE: Duration = Duration::from_secs(120);
 /// How often an HTTP/2 peer is asked for a sign of life (watches may be silent for long), and how long it may take.
 const PING_EVERY: Duration = Duration::from_secs(30);
 const PONG_WITHIN: Duration = Duration::from_secs(20);
+/// How long the kernel waits before it asks a silent peer whether it is there.
+const SILENT: Duration = Duration::from_secs(60);
 
 /// How the port proves itself and knows its clients.
 pub struct Port {
@@ -97,6 +100,9 @@ async fn connection(acceptor: TlsAcceptor, stream: TcpStream, router: axum::Rout
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY not set");
     }
+    if let Err(error) = look_for_life(&stream) {
+        tracing::debug!(%error, "TCP keepalive not set");
+    }
     let Ok(Ok(tls)) = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await else { return };
     let speaks_http2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
     let certified = tls.get_ref().1.peer_certificates().and_then(|chain| user_of(chain.first()?));
@@ -117,6 +123,13 @@ async fn connection(acceptor: TlsAcceptor, stream: TcpStream, router: axum::Rout
     if let Err(error) = served {
         tracing::debug!(%error, "a connection ended with an error");
     }
+}
+
+/// A stream into a pod may be silent for hours; a peer that vanished without a word is noticed all the same.
+fn look_for_life(stream: &TcpStream) -> rustix::io::Result<()> {
+    sockopt::set_socket_keepalive(stream, true)?;
+    sockopt::set_tcp_keepidle(stream, SILENT)?;
+    sockopt::set_tcp_keepintvl(stream, PING_EVERY)
 }
 
 /// The user a client certificate names: common name and organisations, as upstream reads them.

@@ -248,7 +248,11 @@ async fn connection(client: &Client, path: &str, pair: Pair, stream: TcpStream) 
         let mut greeted = [false; 2];
         let mut error = None;
         while let Some(Ok(message)) = from_pod.next().await {
-            let Message::Binary(mut bytes) = message else { continue };
+            let mut bytes = match message {
+                Message::Binary(bytes) => bytes,
+                Message::Close(_) => break,
+                _ => continue,
+            };
             let Some(channel @ (DATA | ERROR)) = bytes.first().copied() else { continue };
             let greeting = !std::mem::replace(&mut greeted[usize::from(channel)], true);
             if greeting && bytes.len() == GREETING {

@@ -14,7 +14,7 @@ use tokio::sync::mpsc::{Receiver, Sender};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
-use super::pieces::{LINGER, Outgoing};
+use super::pieces::Outgoing;
 use super::spdy::connection::{Connection, Stream};
 use super::upgrade::Carrier;
 use super::websocket::{Channels, tunnel};
@@ -164,7 +164,7 @@ async fn exchange(connection: TcpStream, mut incoming: Receiver<Bytes>, data: &O
     tokio::pin!(outward);
     tokio::select! {
         () = &mut inward => outward.await,
-        // A server that has sent its answer may still be told something; not for long.
-        () = &mut outward => drop(tokio::time::timeout(LINGER, inward).await),
+        // Nothing more comes: what a client would still send is of no use, and some clients close only when they are told.
+        () = &mut outward => {}
     }
 }

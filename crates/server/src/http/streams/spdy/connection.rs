@@ -151,6 +151,8 @@ impl Streams {
         let Some(pieces) = self.pieces.upgrade().filter(|_| self.open.len() < STREAMS_MAX) else {
             return self.answer(Frame::Reset { stream, status: REFUSED_STREAM }).await;
         };
+        // First of all: a client drops what comes on a stream that was not taken yet.
+        self.answer(Frame::SynReply { stream, headers: Vec::new() }).await;
         let (sender, incoming) = mpsc::channel(WAITING);
         let opened = self.opening.send(Stream { headers, incoming, outgoing: Outgoing::new(stream, pieces) }).await;
         if opened.is_err() {
@@ -159,7 +161,6 @@ impl Streams {
         if !last {
             self.open.insert(stream, sender);
         }
-        self.answer(Frame::SynReply { stream, headers: Vec::new() }).await;
     }
 
     async fn answer(&self, frame: Frame) {
