@@ -19,8 +19,11 @@ const LOOKS: [&str; 5] =
     ["kubectl get ", "kubectl describe ", "kubectl rollout history ", "kubectl logs ", "kubectl top "];
 /// What newer versions of kubectl add to the name of what they deleted.
 const DELETED_FROM: &str = " from default namespace";
-/// What kubectl says beside the matter.
-const CHATTER: &str = "Flag --record has been deprecated, --record will be removed in the future";
+/// What some versions of kubectl say beside the matter: since 1.15, and since 1.36.
+const CHATTER: [fn(&str) -> bool; 2] = [
+    |line| line == "Flag --record has been deprecated, --record will be removed in the future",
+    |line| line.starts_with("Warning: resource ") && line.contains(" was previously managed with 'kubectl apply'."),
+];
 
 /// Runs the transcript `NAME` in `tests/transcripts` and compares.
 pub fn play(name: &str, cluster: &Cluster, kubectl: &Kubectl) {
@@ -101,7 +104,7 @@ fn run(cluster: &Cluster, kubectl: &Kubectl, command: &str, expected: &str, mask
 fn terminal(output: &Output) -> String {
     let both = [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned()).join("");
     let both = both.replace(DELETED_FROM, "");
-    let lines = both.lines().map(str::trim_end).filter(|line| *line != CHATTER);
+    let lines = both.lines().map(str::trim_end).filter(|line| !CHATTER.iter().any(|is_said| is_said(line)));
     let mut text: String = lines.map(|line| format!("{line}\n")).collect();
     if !output.status.success() {
         writeln!(text, "[exit {}]", output.status.code().unwrap_or(-1)).unwrap();
