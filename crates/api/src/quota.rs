@@ -243,7 +243,9 @@ pub fn unsaid(quota: &ResourceQuotaSpec, spec: &PodSpec) -> BTreeMap<String, Vec
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Key, Object, Snapshot};
     use expect_test::expect;
+    use proptest::prelude::*;
     use serde_json::{Value, json};
 
     fn pod(spec: Value, phase: &str) -> Body {
@@ -328,6 +330,42 @@ mod tests {
         bodies.iter().for_each(|body| account.add(body));
         bodies.iter().for_each(|body| account.subtract(body));
         assert_eq!(account, Account::default());
+    }
+
+    proptest! {
+        /// A write: which of six pods, and its phase, deadline and cpu; or its removal. Number 6 is the quota.
+        #[test]
+        fn the_account_says_what_a_walk_says(
+            steps in prop::collection::vec((0..7usize, prop::option::weighted(0.8, (0..3usize, any::<bool>(), 0..3i64))), 0..50),
+        ) {
+            let mut world = Snapshot::default();
+            for (revision, (number, what)) in (1u64..).zip(steps as Vec<(usize, Option<(usize, bool, i64)>)>) {
+                let kind = if number == 6 { Kind::ResourceQuota } else { Kind::Pod };
+                let key = Key::new(kind, "ns", format!("o{number}"));
+                match what {
+                    None => drop(world.remove(&key, revision)),
+                    Some((phase, limited, cpu)) => {
+                        let mut body = if number == 6 {
+                            Kind::ResourceQuota.decode(json!({ "metadata": {}, "spec": { "hard": { "pods": "1" } } })).unwrap()
+                        } else {
+                            let requests = json!({ "requests": { "cpu": cpu.to_string() } });
+                            let mut spec = json!({ "containers": [{ "name": "c", "resources": requests }] });
+                            if limited {
+                                spec["activeDeadlineSeconds"] = 1.into();
+                            }
+                            pod(spec, ["Pending", "Running", "Failed"][phase])
+                        };
+                        (body.meta_mut().namespace, body.meta_mut().name) = (Some("ns".into()), Some(key.name.clone()));
+                        world.put(Object::written(body, revision));
+                    }
+                }
+                let mut walked = Account::default();
+                let all = world.objects(Kind::Pod, None).chain(world.objects(Kind::ResourceQuota, None));
+                all.for_each(|object| walked.add(&object.body));
+                let bounded = world.count(Kind::ResourceQuota) > 0;
+                prop_assert_eq!(world.account("ns"), bounded.then_some(&walked));
+            }
+        }
     }
 
     #[test]

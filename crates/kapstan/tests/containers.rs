@@ -80,7 +80,7 @@ spec: {selector: {app: web}, ports: [{port: 80}]}
 ";
 
 /// A node with nginx running behind a service.
-fn nginx(tools: &Tools) -> (Cluster, SocketAddr) {
+pub fn nginx(tools: &Tools) -> (Cluster, SocketAddr) {
     let cluster = Setup::node().start();
     let data_dir = cluster.data_dir();
     let imported =

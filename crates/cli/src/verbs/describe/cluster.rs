@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use api::quantity::Amount;
 use serde_json::Value;
 
+use super::bounds;
 use super::page::Page;
 use crate::client::Client;
 use crate::errors::Result;
@@ -178,9 +179,8 @@ pub(super) async fn namespace(client: &Client, page: &mut Page, object: &Value) 
     if let Ok(quotas) = client.get(&format!("/api/v1/namespaces/{name}/resourcequotas"), &[]).await {
         self::quotas(page, quotas.list("items"));
     }
-    let limits = client.get(&format!("/api/v1/namespaces/{name}/limitranges"), &[]).await;
-    if limits.is_ok_and(|limits| limits.list("items").is_empty()) {
-        page.line(0, "\nNo LimitRange resource.");
+    if let Ok(limits) = client.get(&format!("/api/v1/namespaces/{name}/limitranges"), &[]).await {
+        bounds::limit_ranges(page, limits.list("items"));
     }
     Ok(())
 }
@@ -192,6 +192,7 @@ fn quotas(page: &mut Page, quotas: &[Value]) {
     page.line(0, "\nResource Quotas");
     for quota in quotas {
         page.line(1, format!("Name:\t{}", quota.text("metadata.name")));
+        bounds::scopes(page, 1, quota);
         page.line(1, "Resource\tUsed\tHard");
         page.line(1, "--------\t---\t---");
         for (resource, hard) in quota.map("status.hard") {

@@ -112,8 +112,14 @@ async fn text(client: &Client, item: &Found, with_events: bool) -> Result<String
         ("batch", "CronJob") => workloads::cron_job(&mut page, object),
         ("autoscaling", "HorizontalPodAutoscaler") => workloads::autoscaler(&mut page, object),
         ("policy", "PodDisruptionBudget") => workloads::budget(&mut page, object),
-        ("", "ResourceQuota") => bounds::quota(&mut page, object),
-        ("", "LimitRange") => bounds::limit_range(&mut page, object),
+        ("", "ResourceQuota") => {
+            bounds::quota(&mut page, object);
+            return Ok(page.finish());
+        }
+        ("", "LimitRange") => {
+            bounds::limit_range(&mut page, object);
+            return Ok(page.finish());
+        }
         ("", "Service") => network::service(client, &mut page, object).await?,
         ("", "Endpoints") => network::endpoints(&mut page, object),
         ("", "Node") => cluster::node(client, &mut page, object).await?,
