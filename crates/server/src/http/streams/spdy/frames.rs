@@ -354,6 +354,23 @@ mod tests {
         }
     }
 
+    /// Whatever comes, it is read or refused, and never for ever.
+    #[test]
+    fn damaged_bytes_do_no_harm() {
+        use rand::{Rng, SeedableRng};
+        let mut random = rand::rngs::StdRng::seed_from_u64(7);
+        let whole = written(&conversation());
+        for _ in 0..5_000 {
+            let mut bytes = whole.clone();
+            for _ in 0..random.random_range(1..4) {
+                let at = random.random_range(0..bytes.len());
+                bytes[at] = random.random();
+            }
+            bytes.truncate(random.random_range(0..=bytes.len()));
+            read(&bytes);
+        }
+    }
+
     #[test]
     fn what_is_not_spdy_is_refused() {
         let mut large =
