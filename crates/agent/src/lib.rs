@@ -29,3 +29,4 @@ pub mod status;
 mod story;
 pub mod usage;
 pub mod volumes;
+pub mod written;

@@ -35,6 +35,7 @@ use crate::{
     specs::{self, Dns},
     status::{Conditions, Host, agrees, status},
     volumes,
+    written::Written,
 };
 
 /// Words waiting for one worker.
@@ -134,10 +135,7 @@ struct PodWorker {
 
 /// Where the writes of the status stand.
 struct Reporting {
-    /// The last status that the API took.
-    written: Vec<u8>,
-    /// Being written.
-    under_way: bool,
+    written: Written,
     /// The last status waits for the one under way.
     last_waits: bool,
     /// Not before, after a refusal.
@@ -164,8 +162,7 @@ impl PodWorker {
             hooked: HashSet::new(),
             volumes_at: None,
             reporting: Reporting {
-                written: Vec::new(),
-                under_way: false,
+                written: Written::default(),
                 last_waits: false,
                 retry_at: None,
                 retry_wait: RETRY_FIRST,
@@ -254,10 +251,11 @@ impl PodWorker {
         }
         let probe_at = self.probe();
         let volumes_at = self.refresh_volumes();
+        let look_at = self.look_again();
         let report_at = self.report();
-        let planned = [wake_at, probe_at, volumes_at, report_at].into_iter().flatten().min();
+        let planned = [wake_at, probe_at, volumes_at, look_at, report_at].into_iter().flatten().min();
         let planned = planned.map(|at| Instant::now() + self.shop.clock.until(at));
-        let retry = self.reporting.retry_at.filter(|_| !self.reporting.under_way);
+        let retry = self.reporting.retry_at.filter(|_| !self.reporting.written.is_under_way());
         // An hour is only a long time: nothing is due.
         [planned, retry].into_iter().flatten().min().unwrap_or_else(|| Instant::now() + Duration::from_secs(3600))
     }
@@ -279,7 +277,7 @@ impl PodWorker {
             Step::Withdraw { container, until } => {
                 // A container that is replaced gets requests until its "not ready" has been written. A write that is
                 // on its way says what was true before.
-                let landed = *self.reporting.landed.borrow() + 1 + u64::from(self.reporting.under_way);
+                let landed = *self.reporting.landed.borrow() + 1 + u64::from(self.reporting.written.is_under_way());
                 let status_first = container.is_some().then(|| (self.reporting.landed.subscribe(), landed));
                 self.spawn(work.withdraw(container, until, status_first));
             }
@@ -301,7 +299,7 @@ impl PodWorker {
 
     /// The last status must not be overtaken by the one before it.
     fn finish(&mut self) {
-        self.reporting.last_waits = self.reporting.under_way;
+        self.reporting.last_waits = self.reporting.written.is_under_way();
         if !self.reporting.last_waits {
             let body = self.body(self.now());
             let work = self.work();
@@ -381,20 +379,27 @@ impl PodWorker {
         report::status_patch(&self.pod, &status, &self.conditions)
     }
 
-    /// What was written is forgotten when the API has something else, so that it is written again: a write that was late
-    /// may have come after a newer one.
+    /// Minds what the API has: a write that was late may have come after a newer one.
     fn mind_what_is_told(&mut self) {
         let host = Host { ip: self.shop.host_ip.to_string() };
         let status = status(&self.pod, &self.seen, &host, &mut self.conditions.clone(), self.now());
         let agrees = self.pod.status.as_ref().is_some_and(|told| agrees(told, &status));
-        if !agrees && !self.reporting.under_way {
-            self.reporting.written.clear();
+        self.reporting.written.seen(agrees);
+    }
+
+    /// Looks once more whether the API has what was written; returns when to do that.
+    fn look_again(&mut self) -> Option<Timestamp> {
+        let time = self.reporting.written.look_at()?;
+        if time > self.now() {
+            return Some(time);
         }
+        self.mind_what_is_told();
+        None
     }
 
     /// Writes the status if it is another one; returns when to come back.
     fn report(&mut self) -> Option<Timestamp> {
-        if self.seen.gone || self.seen.finished || self.reporting.under_way {
+        if self.seen.gone || self.seen.finished || self.reporting.written.is_under_way() {
             return None;
         }
         // Once nothing runs any more the last status is about to be written.
@@ -409,10 +414,10 @@ impl PodWorker {
             return Some(at);
         }
         let body = self.body(now);
-        if body == self.reporting.written {
+        if self.reporting.written.is(&body) {
             return None;
         }
-        self.reporting.under_way = true;
+        self.reporting.written.begin();
         self.reporting.retry_at = None;
         let (client, pod, answers) = (self.shop.client.clone(), self.pod.clone(), self.reporting.answers.clone());
         self.tasks.spawn(async move {
@@ -437,17 +442,21 @@ impl PodWorker {
     }
 
     fn answered(&mut self, body: Vec<u8>, answer: Result<(), ReportError>) {
+        let now = self.now();
         let reporting = &mut self.reporting;
-        reporting.under_way = false;
         match answer {
             Ok(()) => {
-                reporting.written = body;
+                reporting.written.taken(body, now);
                 reporting.retry_wait = RETRY_FIRST;
                 reporting.landed.send_modify(|count| *count += 1);
             }
             // The watch brings the deletion; until then there is nothing to write to.
-            Err(ReportError::Gone) => reporting.retry_at = Some(Instant::now() + RETRY_LONGEST),
+            Err(ReportError::Gone) => {
+                reporting.written.failed();
+                reporting.retry_at = Some(Instant::now() + RETRY_LONGEST);
+            }
             Err(error) => {
+                reporting.written.failed();
                 let name = self.pod.metadata.name.as_deref().unwrap_or_default();
                 tracing::warn!("the status of pod {name} could not be written, trying again: {error}");
                 reporting.retry_at = Some(Instant::now() + reporting.retry_wait);

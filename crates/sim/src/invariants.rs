@@ -32,6 +32,8 @@ pub struct Moment<'a> {
     pub before: &'a Snapshot,
     /// The world after it.
     pub after: &'a Snapshot,
+    /// The worlds of the turn so far, from its start to before the change.
+    pub worlds: &'a [Snapshot],
     /// The change.
     pub change: &'a Change,
     /// The time of the turn.
@@ -160,13 +162,16 @@ impl Witness {
     /// Judges a committed turn. `rests` is true if nothing is left to decide.
     pub fn see(&mut self, turn: &Turn, now: Timestamp, rests: bool) -> Result<(), Breach> {
         let start = self.world.clone();
+        let mut worlds = Vec::with_capacity(turn.changes.len());
         for (number, change) in turn.changes.iter().enumerate() {
             let before = self.world.clone();
+            worlds.push(before.clone());
             match &change.after {
                 Some(object) => drop(self.world.put(object.clone())),
                 None => drop(self.world.remove(&change.object().key(), change.revision)),
             }
             let moment = Moment {
+                worlds: &worlds,
                 start: &start,
                 before: &before,
                 after: &self.world,

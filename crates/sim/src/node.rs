@@ -16,6 +16,7 @@ use agent::probes::{Kind as ProbeKind, Probed};
 use agent::report::status_patch;
 use agent::runtime::{ContainerSeen, Exit, ImageSeen, PodSeen};
 use agent::status::{Conditions, Host, agrees, status};
+use agent::written::Written;
 use api::{Object, Snapshot};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
@@ -128,8 +129,7 @@ struct PodHere {
     object: Arc<Object>,
     known: PodOnNode,
     conditions: Conditions,
-    written: Vec<u8>,
-    under_way: bool,
+    written: Written,
     last_waits: bool,
     not_before: Timestamp,
     woken_at: Option<Timestamp>,
@@ -234,7 +234,7 @@ impl Node {
     pub fn words(&self) -> Vec<String> {
         let known = self.pods.values().map(|here| {
             let name = here.object.name();
-            format!("       {} knows {name} ({}): {:?}", self.name, here.under_way, here.known)
+            format!("       {} knows {name} ({}): {:?}", self.name, here.written.is_under_way(), here.known)
         });
         std::iter::once(format!("       {} up={} reachable={}", self.name, self.up, self.reachable))
             .chain(known)
@@ -273,6 +273,7 @@ impl Node {
             .filter(|(_, here)| here.woken_at.is_some_and(|at| at <= now) || here.not_before > Timestamp::MIN)
             .map(|(uid, _)| uid.clone())
             .collect();
+        stirred.extend(self.look_again(now));
         if self.reachable && !self.deaf && self.seen != around.world.revision() {
             self.seen = around.world.revision();
             self.follow(around, now, &mut stirred, effects);
@@ -280,6 +281,19 @@ impl Node {
         for uid in stirred {
             self.advance(&uid, around, effects);
         }
+    }
+
+    /// Looks once more at what the API has of the pods whose last write may have been undone.
+    fn look_again(&mut self, now: Timestamp) -> Vec<String> {
+        let host = Host { ip: format!("10.0.0.{}", self.number) };
+        let doubtful = self.pods.iter_mut().filter(|(_, here)| here.written.look_at().is_some_and(|at| at <= now));
+        let looked = doubtful.map(|(uid, here)| {
+            let pod = here.pod();
+            let status = status(&pod, &here.known, &host, &mut here.conditions.clone(), now);
+            here.written.seen(pod.status.as_ref().is_some_and(|told| agrees(told, &status)));
+            uid.clone()
+        });
+        looked.collect()
     }
 
     fn follow(
@@ -302,9 +316,7 @@ impl Node {
                     here.object = object.clone();
                     // A write that was late may have come after a newer one: then it is written again.
                     let status = status(pod, &here.known, &host, &mut here.conditions.clone(), now);
-                    if !here.under_way && !pod.status.as_ref().is_some_and(|told| agrees(told, &status)) {
-                        here.written.clear();
-                    }
+                    here.written.seen(pod.status.as_ref().is_some_and(|told| agrees(told, &status)));
                 }
                 None => {
                     let mut known = PodOnNode::adopt(pod, self.runs.get(&uid), now);
@@ -317,8 +329,7 @@ impl Node {
                         object: object.clone(),
                         known,
                         conditions,
-                        written: Vec::new(),
-                        under_way: false,
+                        written: Written::default(),
                         last_waits: false,
                         not_before: Timestamp::MIN,
                         woken_at: None,
@@ -508,7 +519,7 @@ impl Node {
         let now = self.clock(around);
         let Some(here) = self.pods.get(uid) else { return };
         let leaves = here.known.leaving.is_some() && facts::is_deleted(here.object.meta());
-        if here.known.gone || here.known.finished || here.under_way || (leaves && !here.known.busy()) {
+        if here.known.gone || here.known.finished || here.written.is_under_way() || (leaves && !here.known.busy()) {
             return;
         }
         if here.not_before > now {
@@ -533,8 +544,8 @@ impl Node {
         let Some((object, body)) = self.body(uid, now) else { return };
         let Some(here) = self.pods.get_mut(uid) else { return };
         here.not_before = Timestamp::MIN;
-        if body != here.written {
-            here.under_way = true;
+        if !here.written.is(&body) {
+            here.written.begin();
             effects.push(Effect::Send(object, self.life, Report::Status(body)));
         }
     }
@@ -543,7 +554,7 @@ impl Node {
     fn finish(&mut self, uid: &str, around: &mut Around, effects: &mut Vec<Effect>) {
         let now = self.clock(around);
         let Some(here) = self.pods.get_mut(uid) else { return };
-        here.last_waits = here.under_way;
+        here.last_waits = here.written.is_under_way();
         if here.last_waits {
             return;
         }
@@ -558,11 +569,19 @@ impl Node {
         let Some(here) = self.pods.get_mut(uid) else { return };
         match report {
             Report::Status(body) => {
-                here.under_way = false;
                 match reply {
-                    Reply::Taken => here.written = body,
+                    Reply::Taken => {
+                        here.written.taken(body, now);
+                        if let Some(at) = here.written.look_at() {
+                            let seconds = at.duration_since(now).as_secs().max(1);
+                            effects.push(Effect::Later(seconds, NodeEvent::Look));
+                        }
+                    }
                     Reply::Gone => here.not_before = now + SignedDuration::from_secs(10),
                     Reply::Again => here.not_before = now + SignedDuration::from_secs(1),
+                }
+                if reply != Reply::Taken {
+                    here.written.failed();
                 }
                 if here.last_waits {
                     return self.finish(uid, around, effects);

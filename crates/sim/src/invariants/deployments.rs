@@ -63,8 +63,12 @@ pub fn surge_is_kept(moment: &Moment) -> Verdict {
     let adopted = sets.iter().flat_map(|set| facts::pods(set, moment.after)).filter(|pod| was_adopted(pod, moment));
     let there = there - adopted.count() as i32;
     let most = facts::most(deployment).max(earlier(deployment, moment).map_or(0, facts::most));
-    // Where less is allowed than before, sets that were larger still make up for lost pods.
-    let sized: i32 = facts::sets(deployment, moment.start).iter().map(|set| facts::size(set)).sum();
+    // Where less is allowed than before, or a set was adopted, sets that were larger still make up for lost pods.
+    let earlier_size = |set: &&ReplicaSet| {
+        let namespace = set.metadata.namespace.as_deref().unwrap_or("");
+        moment.start.get::<ReplicaSet>(namespace, facts::name(&set.metadata)).map_or(0, facts::size)
+    };
+    let sized: i32 = facts::sets(deployment, moment.before).iter().map(earlier_size).sum();
     let most = most.max(sized);
     if there <= most { Ok(()) } else { Err(format!("is pod number {there} where {most} may be")) }
 }
@@ -301,22 +305,20 @@ pub fn done_is_true(moment: &Moment) -> Verdict {
         let (new, old): (Vec<&ReplicaSet>, Vec<&ReplicaSet>) =
             sets.into_iter().partition(|set| facts::same_template(&facts::template(set), &facts::wanted(after)));
         let available: i32 = new.iter().map(|set| facts::available(set, world, moment.now)).sum();
-        // In the turn that gives a node up its pods may have been ready a moment ago.
-        let lost = new.iter().flat_map(|set| facts::pods(set, world)).filter(|pod| facts::is_on_lost_node(pod, world));
-        let lost = lost.filter(|pod| facts::is_active(pod) && facts::ready_since(pod).is_none()).count() as i32;
-        // A claim of what is available now and a moment ago.
-        ((available, available + lost), old.iter().map(|set| facts::active(set, world)).sum::<i32>())
+        (available, old.iter().map(|set| facts::active(set, world)).sum::<i32>())
     };
-    let fits = |(range, others): ((i32, i32), i32)| (range.0..=range.1).contains(&wanted) && others == 0;
-    let now = seen(moment.before);
-    // It may have been so at the beginning of this turn, for what is wanted now.
-    let known = earlier(after, moment).is_some_and(|old| {
-        facts::replicas(old) == wanted && facts::same_template(&facts::wanted(old), &facts::wanted(after))
-    });
-    if fits(now) || (known && fits(seen(moment.start))) {
+    let (available, others) = seen(moment.before);
+    // It may have been so earlier in this turn, for what is wanted now.
+    let namespace = after.metadata.namespace.as_deref().unwrap_or("");
+    let asked_for_the_same = |world: &&Snapshot| {
+        world.get::<Deployment>(namespace, facts::name(&after.metadata)).is_some_and(|old| {
+            facts::replicas(old) == wanted && facts::same_template(&facts::wanted(old), &facts::wanted(after))
+        })
+    };
+    let mut earlier = moment.worlds.iter().filter(asked_for_the_same);
+    if (available, others) == (wanted, 0) || earlier.any(|world| seen(world) == (wanted, 0)) {
         return Ok(());
     }
-    let ((available, _), others) = now;
     Err(format!("says it is done, with {available} new pods of {wanted} available and {others} old ones"))
 }
 
