@@ -37,6 +37,11 @@ impl LazyPod {
         self.metadata.generation
     }
 
+    /// One of its conditions may be false: told without decoding, and at times by something else that looks so.
+    pub fn may_deny(&self) -> bool {
+        self.raw.get().contains("\"status\":\"False\"")
+    }
+
     /// It is asked to go.
     pub fn leaves(&self) -> bool {
         self.metadata.deletion_timestamp.is_some()
@@ -126,6 +131,7 @@ mod tests {
             "spec":{"nodeName":"n","containers":[{"name":"c"}]}}}"#;
         let WatchEvent::Modified(pod) = serde_json::from_str::<WatchEvent<LazyPod>>(line).unwrap() else { panic!() };
         assert_eq!((pod.uid(), pod.generation(), pod.leaves()), ("u", Some(2), true));
+        assert!(!pod.may_deny());
         assert_eq!(pod.decode().unwrap().spec.unwrap().node_name.as_deref(), Some("n"));
     }
 }

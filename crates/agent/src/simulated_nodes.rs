@@ -40,7 +40,7 @@ use crate::{
         profile::{Behaviour, Profile},
         simulated::{Addresses, IMAGE_BYTES, container_id, image_id, meant_to_end, unpullable},
     },
-    status::{Conditions, Host, bare_id, status},
+    status::{Conditions, Host, agrees, bare_id, status},
     usage,
 };
 
@@ -253,10 +253,12 @@ impl LookedAt {
 
 impl SimulatedPod {
     /// Nothing that matters here has changed: above all, it is only our own write coming back. A pod that leaves may
-    /// have its grace cut short without a new generation.
+    /// have its grace cut short without a new generation, and one that is ready may be said not to be, when its node was
+    /// given up.
     fn needs_no_look(&self, lazy: &LazyPod) -> bool {
         let LookedAt { generation, leaves, gated } = self.looked_at;
-        generation.is_some() && generation == lazy.generation() && !leaves && !lazy.leaves() && !gated
+        let denied = self.conditions.say_ready() && lazy.may_deny();
+        generation.is_some() && generation == lazy.generation() && !leaves && !lazy.leaves() && !gated && !denied
     }
 }
 
@@ -395,6 +397,12 @@ impl Fleet {
             Some(known) => {
                 known.seen.follow(&pod);
                 known.looked_at = LookedAt::of(&pod);
+                // Another said that it is not ready: it is told again.
+                let host = Host { ip: self.nodes[known.node].ip.to_string() };
+                let status = status(&pod, &known.seen, &host, &mut known.conditions.clone(), self.clock.now());
+                if !known.writing && !pod.status.as_ref().is_some_and(|told| agrees(told, &status)) {
+                    known.written = 0;
+                }
                 known.pod = Some(pod);
             }
             None => self.admit(uid.clone(), node, pod),

@@ -54,6 +54,12 @@ impl Conditions {
         Conditions(OWNED.map(told))
     }
 
+    /// Whether the node says that the pod is ready.
+    pub fn say_ready(&self) -> bool {
+        let index = OWNED.iter().position(|name| *name == "Ready");
+        index.and_then(|index| self.0[index]).is_some_and(|settled| settled.value)
+    }
+
     /// Whether the API may hold a reason for the condition.
     pub fn had_reason(&self, name: &str) -> bool {
         let index = OWNED.iter().position(|other| *other == name);
