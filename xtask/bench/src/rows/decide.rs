@@ -3,7 +3,7 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use api::{Context, Key, Kind, Object, Snapshot, Usage};
+use api::{Context, Heard, Key, Kind, Object, Snapshot, Usage};
 use controllers::{Controller, reconcile};
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -28,8 +28,8 @@ pub fn measure(settings: &Settings) -> Vec<Figure> {
 
 fn of_size(pods: usize, runs: usize) -> Vec<Figure> {
     let world = world(pods);
-    let (now, usage) = (Timestamp::UNIX_EPOCH, Usage::default());
-    let context = Context { now, refused: None, usage: &usage };
+    let (now, usage, heard) = (Timestamp::UNIX_EPOCH, Usage::default(), Heard::default());
+    let context = Context { now, refused: None, usage: &usage, heard: &heard };
     let one = |(what, who, kind, name): (&str, Controller, Kind, &str)| {
         let key = Key::new(kind, "default", name);
         let times: Vec<f64> = (0..DECISIONS * runs)
