@@ -134,6 +134,7 @@ impl Client {
             eprintln!("{method} {}{uri}", self.shared.server);
         }
         let mut request = Request::builder().method(method.clone()).uri(&uri).header(http::header::ACCEPT, accept);
+        request = request.header(http::header::USER_AGENT, concat!("kapstan/", env!("CARGO_PKG_VERSION")));
         let body = match body {
             Some((media_type, bytes)) => {
                 request = request.header(http::header::CONTENT_TYPE, media_type);

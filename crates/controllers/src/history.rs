@@ -7,6 +7,7 @@
 
 use std::collections::BTreeSet;
 
+use api::account::REQUESTED;
 use api::selector::Selector;
 use api::template_hash::template_hash;
 use api::{Key, Kind, Propagation, Snapshot, Typed, Write};
@@ -87,7 +88,8 @@ impl<'a> History<'a> {
         match equal {
             Some(equal) if equal.revision + 1 == next => Wanted::Recorded(equal),
             Some(equal) => {
-                let body = ControllerRevision { revision: next, ..(*equal).clone() };
+                let mut body = ControllerRevision { revision: next, ..(*equal).clone() };
+                hand_on_request(owner.meta, &mut body.metadata);
                 let write = Box::new(Write::Update(body.into_body()));
                 Wanted::Unrecorded { write, collision_count: owner.collision_count }
             }
@@ -114,6 +116,13 @@ impl<'a> History<'a> {
             uid: revision.metadata.uid.clone().unwrap_or_default(),
             propagation: Propagation::Background,
         })
+    }
+}
+
+/// A revision that is gone back to was asked for by who asks now.
+fn hand_on_request(workload: &ObjectMeta, revision: &mut ObjectMeta) {
+    if let Some(requested) = workload.annotations.as_ref().and_then(|annotations| annotations.get(REQUESTED)) {
+        revision.annotations.get_or_insert_default().insert(REQUESTED.to_owned(), requested.clone());
     }
 }
 

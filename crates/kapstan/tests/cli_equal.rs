@@ -61,6 +61,8 @@ fn masked(line: &str) -> String {
     if line.starts_with("  renewTime") || line.contains("RenewTime:") {
         return "RENEWED".into();
     }
+    // Who asked for a rollout names the program.
+    let line = line.find(api::account::REQUESTED).map_or(line, |start| &line[..start]);
     let line = times(&stamps(line));
     let mut text = String::new();
     let mut word = String::new();

@@ -2,7 +2,8 @@
 //!
 //! A line `$ COMMAND` is run in a shell; the lines below it are what it prints, standard error after standard output and
 //! `[exit CODE]` last when it fails. A line `# TEXT` is for the reader. A line `...` stands for any lines.
-//! What differs from run to run is masked: `<age>`, `<time>`, `<ip>`, `<uid>`, `<hash-N>` (numbered as they appear) and `<pod>`.
+//! What differs from run to run is masked: `<age>`, `<time>`, `<ip>`, `<uid>`, `<who>`, `<version>`, `<hash-N>` (numbered as they appear)
+//! and `<pod>`.
 //! Spaces count only as separators, rows of a table in any order are the same. A command that only looks is repeated
 //! until it shows what it should. `UPDATE_EXPECT=1` writes down what was printed where it differs.
 
@@ -148,7 +149,7 @@ impl Masks {
         let mut lines: Vec<String> = lines.iter().map(|line| self.words(line)).collect();
         let is_header = |line: &String| cells(line).iter().any(|cell| matches!(*cell, "AGE" | "Age"));
         let table = lines.iter().position(is_header).unwrap_or(lines.len());
-        lines[..table].iter_mut().for_each(|line| *line = replica_sets(&time(line)));
+        lines[..table].iter_mut().for_each(|line| *line = requested(&replica_sets(&time(line))));
         lines[table..].iter_mut().for_each(|line| *line = ages(line));
         align(&mut lines[table..]);
         lines
@@ -234,13 +235,27 @@ fn replica_sets(line: &str) -> String {
     format!("OldReplicaSets:  {}", listed.join(", "))
 }
 
+/// Masks who asked for a rollout, when and with which program.
+fn requested(line: &str) -> String {
+    let end = line.find(api::account::REQUESTED).map(|start| start + api::account::REQUESTED.len());
+    end.map_or_else(|| line.to_owned(), |end| format!("{}: <who>", &line[..end]))
+}
+
 /// Masks ages in a table's row: `5m3s`, `3s (x2 over 5m)`, `1 (3s ago)`.
 fn ages(line: &str) -> String {
     let mut masked = line.to_owned();
     for word in line.split([' ', '(', ')']).filter(|word| is_age(word)) {
         masked = masked.replacen(word, "<age>", 1);
     }
-    masked
+    masked.split(' ').map(program).collect::<Vec<_>>().join(" ")
+}
+
+/// Masks the version of a program: `kubectl/v1.32.3`.
+fn program(word: &str) -> String {
+    match word.split_once('/') {
+        Some((name @ ("kubectl" | "kapstan"), version)) if version.contains('.') => format!("{name}/<version>"),
+        _ => word.to_owned(),
+    }
 }
 
 fn is_age(word: &str) -> bool {

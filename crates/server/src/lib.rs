@@ -266,7 +266,8 @@ async fn furnish(gate: &Gate, furniture: &bootstrap::Furniture) -> Result<(), Se
         (name, Action::Update(key, door::Part::Main, body))
     });
     for (name, action) in made.chain(put_right) {
-        let done = gate.submit(action, false).await;
+        let requester = door::Requester::new(&User::system().name, "kapstan");
+        let done = gate.submit(action, requester, false).await;
         done.map_err(|refusal| ServerError::Unreadable { key: name.unwrap_or_default(), error: refusal.message })?;
     }
     Ok(())

@@ -20,7 +20,7 @@ use serde_json::Value;
 use tokio::sync::oneshot;
 
 use crate::commit::Turn;
-use crate::door::{self, Call, DeleteOptions, Ids, Outcome, Part, Patch};
+use crate::door::{self, Call, DeleteOptions, Ids, Outcome, Part, Patch, Requester};
 use crate::events::{Recorded, Recorder};
 use crate::minds::{Minds, Real};
 use crate::why::Whys;
@@ -29,6 +29,8 @@ use crate::why::Whys;
 pub struct Request {
     /// What to do.
     pub action: Action,
+    /// Who asks for it.
+    pub requester: Requester,
     /// True: answer as if, store nothing.
     pub dry_run: bool,
     /// Where the answer goes, once the turn is durable.
@@ -181,7 +183,7 @@ impl Writer {
     fn serve(&mut self, turn: &mut Turn, next: &mut dyn FnMut() -> Option<Request>, now: Timestamp) {
         for _ in 0..limits::TURN_REQUESTS {
             let Some(request) = next() else { return };
-            let answer = self.act(turn, request.action, request.dry_run, now);
+            let answer = self.act(turn, request.action, &request.requester, request.dry_run, now);
             turn.answers.push((request.reply, answer));
             if turn.changes.len() >= limits::TURN_WRITES {
                 return;
@@ -189,8 +191,15 @@ impl Writer {
         }
     }
 
-    fn act(&mut self, turn: &mut Turn, action: Action, dry_run: bool, now: Timestamp) -> Result<Answer, Refusal> {
-        let mut call = Call { world: &self.world, now, ids: &mut self.ids };
+    fn act(
+        &mut self,
+        turn: &mut Turn,
+        action: Action,
+        requester: &Requester,
+        dry_run: bool,
+        now: Timestamp,
+    ) -> Result<Answer, Refusal> {
+        let mut call = Call { world: &self.world, now, ids: &mut self.ids, requester: Some(requester) };
         let mut warnings = Vec::new();
         let (key, outcome) = match action {
             Action::Create(namespace, body) => {
@@ -248,7 +257,7 @@ impl Writer {
         door::delete(pod, &options, now)?;
         for status in door::evict(&self.world, key, now)? {
             let key = key_of(&status);
-            let mut call = Call { world: &self.world, now, ids: &mut self.ids };
+            let mut call = Call { world: &self.world, now, ids: &mut self.ids, requester: None };
             let outcome = call.update(&key, Part::Status, status)?;
             self.settle(turn, &key, outcome, dry_run)?;
         }
@@ -417,7 +426,7 @@ impl Writer {
 
     /// Carries one write out; `created` keeps the name of the last object made.
     fn apply(&mut self, turn: &mut Turn, write: Write, created: &mut String, now: Timestamp) -> Result<(), Refusal> {
-        let mut call = Call { world: &self.world, now, ids: &mut self.ids };
+        let mut call = Call { world: &self.world, now, ids: &mut self.ids, requester: None };
         let (key, outcome) = match write {
             Write::Create(body) => {
                 let namespace = body.meta().namespace.clone().unwrap_or_default();
@@ -478,7 +487,7 @@ impl Writer {
 
     fn record(&mut self, turn: &mut Turn, note: &EventNote, now: Timestamp) {
         let Some(recorded) = self.recorder.record(note, &self.world, now) else { return };
-        let mut call = Call { world: &self.world, now, ids: &mut self.ids };
+        let mut call = Call { world: &self.world, now, ids: &mut self.ids, requester: None };
         let outcome = match recorded {
             Recorded::Create(body) => {
                 let namespace = body.meta().namespace.clone().unwrap_or_default();

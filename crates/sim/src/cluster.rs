@@ -18,7 +18,7 @@ use k8s_openapi::api::core::v1::{Node as NodeObject, Pod};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use server::commit::Turn;
-use server::door::{DeleteOptions, Ids, Part};
+use server::door::{DeleteOptions, Ids, Part, Requester};
 use server::minds::{Minds, Real};
 use server::turn::{Answer, Request, Writer};
 use server::why::Whys;
@@ -448,7 +448,12 @@ impl Cluster {
         let mut requests = letters.iter();
         let mut next = || {
             let letter = requests.next()?;
-            Some(Request { action: letter.ask.action(), dry_run: false, reply: oneshot::channel().0 })
+            Some(Request {
+                action: letter.ask.action(),
+                requester: Requester::new("user", "sim"),
+                dry_run: false,
+                reply: oneshot::channel().0,
+            })
         };
         let turn = writer.take_turn(&mut next, now);
         let (rests, alarm) = (!writer.has_decisions(), writer.next_alarm());

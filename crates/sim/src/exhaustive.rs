@@ -18,7 +18,7 @@ use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::json;
-use server::door::{DeleteOptions, Ids, Part};
+use server::door::{DeleteOptions, Ids, Part, Requester};
 use server::minds::{Minds, Real};
 use server::turn::{Request, Writer};
 use server::why::Whys;
@@ -249,7 +249,12 @@ fn ask(state: &mut State, ask: Ask) -> Result<(), Breach> {
 
 /// Turns until nothing is left to decide, pods of lost nodes included, which are taken out a little later.
 fn settle(state: &mut State, ask: Option<Ask>) -> Result<(), Breach> {
-    let request = |ask: Ask| Request { action: ask.action(), dry_run: false, reply: oneshot::channel().0 };
+    let request = |ask: Ask| Request {
+        action: ask.action(),
+        requester: Requester::new("user", "sim"),
+        dry_run: false,
+        reply: oneshot::channel().0,
+    };
     let mut requests: Vec<Request> = ask.map(request).into_iter().collect();
     let later = now() + jiff::SignedDuration::from_secs(60);
     for turn in 0..TURNS {

@@ -3,13 +3,14 @@
 //! One file a phase of the work: `sets` (the ReplicaSets and what is true of their pods), `terms` (the Deployment's
 //! wishes as numbers), `same_template`, `revision` (finding, making and numbering the new set), `rolling` and `recreate` (the two
 //! strategies), `scale` (a change of replicas in the middle of a rollout), `progress` (status and conditions),
-//! `cleanup` (history) and `why` (sentences for a person).
+//! `cleanup` (history), `account` (how each rollout ended) and `why` (sentences for a person).
 //!
 //! Mirrors upstream's `pkg/controller/deployment/`. It keeps two promises that upstream keeps only when all caches are
 //! fresh: by its acts the number of available pods never falls below `replicas - maxUnavailable`, and there are never
 //! more than `replicas + maxSurge` pods that are not terminating, not even between two writes of one turn. For that it
 //! counts pods, not what ReplicaSets last reported. It never makes or ends a pod itself.
 
+mod account;
 mod cleanup;
 mod conditions;
 mod progress;
@@ -141,6 +142,10 @@ impl<'a> Rollout<'a> {
 
     /// Turns what became of the sets into writes, and brings revision and status up to date.
     fn finish(mut self, judge: Judge) -> Plan {
+        let report = self.report(judge);
+        if judge == Judge::Progress {
+            self.note_end();
+        }
         let mut writes: Vec<Write> = Vec::new();
         let (mut growing, mut shrinking) = (Vec::new(), Vec::new());
         for set in self.sets() {
@@ -151,7 +156,6 @@ impl<'a> Rollout<'a> {
         writes.append(&mut growing);
         writes.append(&mut shrinking);
         writes.append(&mut self.plan.writes);
-        let report = self.report(judge);
         // After a refusal the report goes first, or it would never be made as long as the refusal lasts.
         let at = if self.refused.is_some() { 0 } else { writes.len() };
         writes.splice(at..at, report);

@@ -13,7 +13,8 @@ use super::conditions::{self, AVAILABLE, PROGRESSING, REPLICA_FAILURE};
 use super::sets::Set;
 use super::{Judge, Rollout};
 
-const TIMED_OUT: &str = "ProgressDeadlineExceeded";
+/// Why a rollout counts as failed.
+pub const TIMED_OUT: &str = "ProgressDeadlineExceeded";
 const DONE: &str = "NewReplicaSetAvailable";
 const PAUSED: &str = "DeploymentPaused";
 

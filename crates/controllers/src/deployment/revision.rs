@@ -9,6 +9,7 @@ use api::{EventType, Kind};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, ReplicaSetSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 
+use super::account;
 use super::conditions::{self, PROGRESSING};
 use super::same_template::same_template;
 use super::sets::{DESIRED_REPLICAS, MAX_REPLICAS, Set};
@@ -27,13 +28,14 @@ const NAME_CHARACTERS: usize = 253;
 /// Names tried for a set before the rest is left to the next decision.
 const COLLISIONS: i32 = 64;
 /// Annotations that belong to one object and are not handed on to a set.
-const OWN_ANNOTATIONS: [&str; 6] = [
+const OWN_ANNOTATIONS: [&str; 7] = [
     "kubectl.kubernetes.io/last-applied-configuration",
     REVISION,
     REVISION_HISTORY,
     DESIRED_REPLICAS,
     MAX_REPLICAS,
     "deprecated.deployment.rollback.to",
+    api::account::ENDED,
 ];
 
 /// Parts the sets (oldest first) into the one with the wanted template (the oldest of several) and all others.
@@ -58,11 +60,14 @@ impl<'a> Rollout<'a> {
         let next = self.next_revision();
         let (deployment, wait) = (self.deployment, specs::of_deployment(self.deployment).min_ready_seconds);
         let Some(new) = &mut self.new else { return };
-        hand_on_annotations(deployment, new, next);
+        let went_back = hand_on_annotations(deployment, new, next);
         if specs::of_set(new.body()).min_ready_seconds.unwrap_or(0) != wait.unwrap_or(0) {
             new.spec_mut().min_ready_seconds = wait;
         }
         let name = new.name().to_owned();
+        if went_back {
+            self.end_previous(true);
+        }
         let judged = self.terms.progress_deadline_seconds.is_some();
         let told = conditions::find(&self.conditions, PROGRESSING).map(|told| told.reason.as_deref());
         let found = match told {
@@ -85,6 +90,7 @@ impl<'a> Rollout<'a> {
         let replicas = size(self, &set);
         set.spec_mut().replicas = Some(replicas);
         set.stamp(&self.terms);
+        self.end_previous(false);
         self.tell_of_creation(set.name().to_owned());
         self.new = Some(set);
     }
@@ -137,25 +143,25 @@ fn created(name: &str) -> k8s_openapi::api::apps::v1::DeploymentCondition {
 }
 
 /// Copies the Deployment's annotations to its new set and numbers it. A set that had a smaller number is being rolled
-/// back to; its old number goes into its history.
-fn hand_on_annotations(deployment: &Deployment, set: &mut Set, next: i64) {
+/// back to, and gives true; its old number goes into its history.
+fn hand_on_annotations(deployment: &Deployment, set: &mut Set, next: i64) -> bool {
     for (name, value) in deployment.metadata.annotations.iter().flatten() {
         if !OWN_ANNOTATIONS.contains(&name.as_str()) {
-            set.annotate(name, value.as_str());
+            account::hand_on(set, name, value);
         }
     }
     let old = set.annotation(REVISION).map(str::to_owned);
-    let Some(old_number) = old.as_deref().map_or(Some(0), |text| text.parse::<i64>().ok()) else { return };
+    let Some(old_number) = old.as_deref().map_or(Some(0), |text| text.parse::<i64>().ok()) else { return false };
     if old_number >= next {
-        return;
+        return false;
     }
     set.annotate(REVISION, next.to_string());
-    if let Some(old) = old {
-        let history = set.annotation(REVISION_HISTORY).unwrap_or("").to_owned();
-        if let Some(history) = longer_history(&history, &old) {
-            set.annotate(REVISION_HISTORY, history);
-        }
+    let Some(old) = old else { return false };
+    let history = set.annotation(REVISION_HISTORY).unwrap_or("").to_owned();
+    if let Some(history) = longer_history(&history, &old) {
+        set.annotate(REVISION_HISTORY, history);
     }
+    true
 }
 
 /// The history with one more number; the oldest are forgotten when it gets too long. `None` if even that is too long.

@@ -162,6 +162,13 @@ impl<'a> Set<'a> {
         differs
     }
 
+    /// Takes an annotation away.
+    pub fn forget(&mut self, name: &str) {
+        if self.annotation(name).is_some() {
+            self.after.to_mut().metadata.annotations.get_or_insert_default().remove(name);
+        }
+    }
+
     /// Gives it a size, if that is another one.
     pub fn resize(&mut self, replicas: i32, terms: &Terms) {
         if self.replicas() != replicas {

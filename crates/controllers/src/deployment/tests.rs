@@ -686,3 +686,79 @@ mod properties {
         }
     }
 }
+
+/// How each rollout ended is noted on its set, if it is known who asked for it.
+#[test]
+fn each_rollout_has_an_account() {
+    let ask = |world: &mut World, image: &str| {
+        let requested = api::account::Requested {
+            at: k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(world.now),
+            by: "ada".into(),
+            with: "test".into(),
+        };
+        world.user_changes("web", |deployment| {
+            set_image(deployment, image);
+            let annotations = deployment.metadata.annotations.get_or_insert_default();
+            annotations.insert(api::account::REQUESTED.into(), requested.text());
+        });
+    };
+    let show = |world: &World| {
+        let mut sets: Vec<&ReplicaSet> = world.snapshot.list::<ReplicaSet>(None).collect();
+        sets.sort_by_key(|set| set.metadata.annotations.as_ref().unwrap()["deployment.kubernetes.io/revision"].clone());
+        let told = sets.into_iter().map(|set| {
+            let image = set.spec.as_ref().unwrap().template.as_ref().unwrap().spec.as_ref().unwrap().containers[0]
+                .image
+                .clone()
+                .unwrap();
+            let asked = api::account::Requested::of(&set.metadata).map(|asked| asked.at.0.to_string());
+            let ended = api::account::Ended::of(&set.metadata).map(|ended| ended.text());
+            format!("{image} asked {} ended {}\n", asked.unwrap_or_default(), ended.unwrap_or_default())
+        });
+        told.collect::<String>()
+    };
+    let run = |world: &mut World| {
+        for _ in 0..20 {
+            world.settle();
+            world.run_nodes();
+        }
+    };
+    let mut world = World::read("deploy web 2 surge 1 unavailable 0 deadline 60");
+    world.wake_all();
+    run(&mut world);
+    let mut text = show(&world);
+    world.advance(10);
+    ask(&mut world, "v2");
+    run(&mut world);
+    text += "-- v2 completes\n";
+    text += &show(&world);
+    world.advance(10);
+    ask(&mut world, "v3");
+    world.settle();
+    world.advance(100);
+    world.settle();
+    text += "-- v3 makes no progress\n";
+    text += &show(&world);
+    ask(&mut world, "v4");
+    world.settle();
+    world.advance(5);
+    ask(&mut world, "v2");
+    run(&mut world);
+    text += "-- v4 is undone\n";
+    text += &show(&world);
+    expect![[r#"
+        v1 asked  ended 
+        -- v2 completes
+        v1 asked  ended 
+        v2 asked 2026-01-01T12:00:10Z ended {"how":"completed","at":"2026-01-01T12:00:10Z"}
+        -- v3 makes no progress
+        v1 asked  ended 
+        v2 asked 2026-01-01T12:00:10Z ended {"how":"completed","at":"2026-01-01T12:00:10Z"}
+        v3 asked 2026-01-01T12:00:20Z ended {"how":"failed","at":"2026-01-01T12:02:00Z"}
+        -- v4 is undone
+        v1 asked  ended 
+        v3 asked 2026-01-01T12:00:20Z ended {"how":"failed","at":"2026-01-01T12:02:00Z"}
+        v4 asked 2026-01-01T12:02:00Z ended {"how":"superseded","at":"2026-01-01T12:02:05Z","undone":true}
+        v2 asked 2026-01-01T12:02:05Z ended {"how":"completed","at":"2026-01-01T12:02:05Z"}
+    "#]]
+    .assert_eq(&text);
+}

@@ -3,7 +3,7 @@
 use api::{Body, Kind, Refusal, limits};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::{Call, admission, quota};
+use super::{Call, admission, quota, requested};
 
 pub(super) fn create(call: &mut Call, namespace: &str, mut draft: Body) -> Result<Body, Refusal> {
     let kind = draft.kind();
@@ -19,6 +19,7 @@ pub(super) fn create(call: &mut Call, namespace: &str, mut draft: Body) -> Resul
     meta.deletion_grace_period_seconds = None;
     api::defaults::apply(&mut draft);
     admission::on_create(call, &mut draft)?;
+    requested::note(call, None, &mut draft);
     // Preparation reads what defaults and admission have made of the object.
     api::prepare::create(&mut draft);
     quota::check(call.world, None, &draft)?;

@@ -11,6 +11,7 @@ mod evict;
 mod limit_range;
 mod patch;
 mod quota;
+mod requested;
 mod scale;
 mod service_account;
 mod update;
@@ -22,6 +23,7 @@ use rand::Rng;
 pub use delete::{DeleteOptions, delete};
 pub use evict::evict;
 pub use patch::Patch;
+pub use requested::Requester;
 pub use scale::scale_of;
 
 /// What a call at the door may know.
@@ -32,6 +34,8 @@ pub struct Call<'a> {
     pub now: Timestamp,
     /// Source of uids and name suffixes.
     pub ids: &'a mut Ids,
+    /// Who asks; nobody when a decision writes.
+    pub requester: Option<&'a Requester>,
 }
 
 /// Which part of an object a write may change.

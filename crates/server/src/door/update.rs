@@ -3,7 +3,7 @@
 use api::{Body, Key, Kind, Refusal};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::{Call, Outcome, Part, admission};
+use super::{Call, Outcome, Part, admission, requested};
 
 pub(super) fn update(call: &mut Call, current: &Body, part: Part, mut new: Body) -> Result<Outcome, Refusal> {
     check_preconditions(current, &new)?;
@@ -17,6 +17,7 @@ pub(super) fn update(call: &mut Call, current: &Body, part: Part, mut new: Body)
     if part != Part::Status {
         admission::on_update(call, current, &mut new)?;
     }
+    requested::note(call, Some(current), &mut new);
     if new == *current {
         return Ok(Outcome::Unchanged);
     }

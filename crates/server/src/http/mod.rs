@@ -32,6 +32,7 @@ use tokio::sync::oneshot;
 use crate::authenticate::Authenticator;
 use crate::authorize::{Attributes, User, authorize, authorize_path};
 use crate::measured::Measured;
+use crate::door::Requester;
 use crate::metrics::Metrics;
 use crate::nodes::Nodes;
 use crate::pages::Pages;
@@ -141,7 +142,7 @@ async fn resource(gate: &Gate, user: &User, target: &Target, request: HttpReques
         ("list", "") => read::list(gate, target.kind, &selection, &query, request.headers()),
         ("watch", "") => watch::watch(gate, target.kind, selection, &query, request.headers()),
         ("create" | "update" | "patch" | "delete" | "deletecollection", _) => {
-            write::write(gate, target, verb, selection, &query, request).await
+            write::write(gate, user, target, verb, selection, &query, request).await
         }
         _ => Err(Refusal::method_not_allowed()),
     }
@@ -171,9 +172,9 @@ impl Gate {
     }
 
     /// Hands a write to the writer and waits until it is durable.
-    pub async fn submit(&self, action: Action, dry_run: bool) -> Result<Answer, Refusal> {
+    pub async fn submit(&self, action: Action, requester: Requester, dry_run: bool) -> Result<Answer, Refusal> {
         let (reply, answer) = oneshot::channel();
-        self.writer.try_send(Request { action, dry_run, reply }).map_err(|error| match error {
+        self.writer.try_send(Request { action, requester, dry_run, reply }).map_err(|error| match error {
             TrySendError::Full(_) => Refusal::too_many_requests("the server has too many writes waiting; try again", 1),
             TrySendError::Disconnected(_) => Refusal::unavailable("the server is stopping"),
         })?;

@@ -9,7 +9,7 @@ use axum::body::Body;
 use axum::extract::Request as HttpRequest;
 use axum::response::Response;
 use bytes::Bytes;
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_TYPE, USER_AGENT};
 use http::{HeaderMap, StatusCode};
 use http_body_util::BodyExt;
 use k8s_openapi::api::policy::v1::Eviction;
@@ -20,13 +20,15 @@ use super::query::Query;
 use super::route::Target;
 use super::select::Selection;
 use super::{Gate, read, reply, table};
+use crate::authorize::User;
 use crate::decode;
-use crate::door::{DeleteOptions, Part, Patch};
+use crate::door::{DeleteOptions, Part, Patch, Requester};
 use crate::turn::{Action, Answer};
 
 /// Carries out a request that writes.
 pub async fn write(
     gate: &Gate,
+    user: &User,
     target: &Target,
     verb: &str,
     selection: Selection,
@@ -46,10 +48,15 @@ pub async fn write(
         dry_run |= target.subresource == "eviction" && dry_run_in(&deletion_of(&body));
         action(gate, target, verb, &selection, query, &body, mode)?
     };
-    let answer = gate.submit(action, dry_run).await?;
+    let answer = gate.submit(action, requester(user, &headers), dry_run).await?;
     let mut response = respond(target, answer, &headers)?;
     reply::warn(&mut response, &warnings);
     Ok(response)
+}
+
+fn requester(user: &User, headers: &HeaderMap) -> Requester {
+    let agent = headers.get(USER_AGENT).and_then(|value| value.to_str().ok());
+    Requester::new(&user.name, agent.unwrap_or(""))
 }
 
 /// What a request other than a patch asks for, and what to warn of.

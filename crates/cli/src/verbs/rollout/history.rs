@@ -3,14 +3,12 @@
 use serde_json::Value;
 
 use super::revisions::{self, Revision};
-use super::{Which, unsupported, words};
+use super::{Which, details, unsupported, words};
 use crate::change::CHANGE_CAUSE;
 use crate::errors::{Error, Result};
-use crate::json::Json;
 use crate::objects::Found;
 use crate::print::{self, Format, Output, tabwriter};
 use crate::session::Session;
-use crate::time;
 use crate::verbs::describe::Page;
 
 /// The revisions of a workload, and why each was made.
@@ -64,7 +62,7 @@ async fn one(session: &mut Session, item: &Found, options: &Options, format: &Fo
     let text = match known.as_slice() {
         [] => "No rollout history found.".to_owned(),
         [revision] if options.revision > 0 => template_text(&template_with_cause(revision)),
-        known if options.details => details(item, known),
+        known if options.details => details::table(item, known),
         known => table(known),
     };
     let with_revision = match options.revision {
@@ -89,61 +87,14 @@ fn objects(session: &mut Session, item: &Found, options: &Options, format: &Form
     Ok(())
 }
 
-fn cause(revision: &Revision) -> &str {
+/// What the revision was made for.
+pub(super) fn cause(revision: &Revision) -> &str {
     revisions::annotation(&revision.object, CHANGE_CAUSE).filter(|cause| !cause.is_empty()).unwrap_or("<none>")
 }
 
 fn table(known: &[Revision]) -> String {
     let rows = known.iter().map(|revision| format!("{}\t{}\n", revision.number, cause(revision)));
     tabwriter::align(&format!("REVISION\tCHANGE-CAUSE\n{}", rows.collect::<String>()), tabwriter::DESCRIBE)
-}
-
-fn details(item: &Found, known: &[Revision]) -> String {
-    let newest = known.last().map_or(0, |revision| revision.number);
-    let mut text = "REVISION\tAGE\tBY\tIMAGES\tENDED\tCHANGE-CAUSE\n".to_owned();
-    for revision in known {
-        let is_newest = revision.number == newest;
-        let by = if is_newest { author(&item.object) } else { None };
-        text.push_str(&format!(
-            "{}\t{}\t{}\t{}\t{}\t{}\n",
-            revision.number,
-            time::age(revision.object.text("metadata.creationTimestamp")),
-            by.unwrap_or("<unknown>"),
-            revisions::images(&revision.template),
-            if is_newest { ending(&item.object) } else { past(&revision.object) },
-            cause(revision),
-        ));
-    }
-    tabwriter::align(&text, tabwriter::DESCRIBE)
-}
-
-/// Who wrote the pod template last, as the server's managed fields have it.
-fn author(workload: &Value) -> Option<&str> {
-    let wrote_template =
-        |entry: &&Value| entry.at("fieldsV1").get("f:spec").is_some_and(|spec| spec.get("f:template").is_some());
-    let entries = workload.list("metadata.managedFields");
-    let last = entries.iter().filter(wrote_template).max_by_key(|entry| entry.text("time"))?;
-    Some(last.text("manager"))
-}
-
-/// How the newest revision's rollout ended, or that it has not.
-fn ending(workload: &Value) -> String {
-    let progressing = words::condition(workload, "Progressing").map(|condition| condition.text("reason"));
-    match (words::status(workload, 0), progressing) {
-        (Ok(told), _) if told.is_done() => "complete".into(),
-        (_, Some("ProgressDeadlineExceeded")) => "failed: no progress until the deadline".into(),
-        _ if workload.flag("spec.paused") => "paused".into(),
-        _ => "in progress".into(),
-    }
-}
-
-/// How an older one ended: another took its place; it may have been the newest several times.
-fn past(set: &Value) -> String {
-    const EARLIER: &str = "deployment.kubernetes.io/revision-history";
-    match revisions::annotation(set, EARLIER).filter(|earlier| !earlier.is_empty()) {
-        Some(earlier) => format!("superseded (was {earlier} too)"),
-        None => "superseded".into(),
-    }
 }
 
 /// The template of a revision, with what caused it among its annotations.

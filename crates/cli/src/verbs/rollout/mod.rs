@@ -7,6 +7,7 @@ use crate::errors::{Error, Result};
 use crate::objects::{self, Ask, Files, Found};
 use crate::session::Session;
 
+pub mod details;
 pub mod history;
 pub mod live;
 pub mod pause;

@@ -12,7 +12,9 @@ use crate::print::{self, Output};
 use crate::session::Session;
 
 /// Annotations that stay the Deployment's own.
-const KEPT: [&str; 6] = [
+const KEPT: [&str; 8] = [
+    api::account::REQUESTED,
+    api::account::ENDED,
     "kubectl.kubernetes.io/last-applied-configuration",
     "deployment.kubernetes.io/revision",
     "deployment.kubernetes.io/revision-history",
