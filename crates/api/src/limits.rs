@@ -16,6 +16,12 @@ pub const TURN_REQUESTS: usize = 512;
 pub const TURN_DECISIONS: usize = 4_096;
 /// Writes of one turn after which no further request or decision is taken in.
 pub const TURN_WRITES: usize = 2_048;
+/// Steps of a forecast; a rollout of more is told up to there.
+pub const FORECAST_STEPS: usize = 2_000;
+/// Turns that one step of a forecast takes at most.
+pub const FORECAST_TURNS: usize = 64;
+/// Forecasts made at once.
+pub const FORECASTS: usize = 2;
 /// Requests waiting for the writer; more get 429.
 pub const WAITING_REQUESTS: usize = 8_192;
 /// Turns computed but not yet durable.

@@ -11,6 +11,7 @@ pub mod commit;
 pub mod decode;
 pub mod door;
 mod events;
+mod forecast;
 mod http;
 mod listen;
 mod measured;

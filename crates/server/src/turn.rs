@@ -119,7 +119,17 @@ impl Writer {
 
     /// As [`Writer::new`], with decisions that are not quite the real ones.
     pub fn with_minds(world: Snapshot, ids: Ids, why: Arc<Whys>, minds: Arc<dyn Minds>) -> Writer {
-        let mut writer = Writer {
+        let mut writer = Writer { minds, ..Writer::at_rest(world, ids, why) };
+        let mut woken = Vec::new();
+        controllers::wake_all(&writer.world, &mut |who, key| woken.push(Decision::Control(who, key)));
+        scheduler::wake_all(&writer.world, &mut |key| woken.push(Decision::Schedule(key)));
+        woken.into_iter().for_each(|decision| writer.wake(decision));
+        writer
+    }
+
+    /// A writer that decides nothing but what requests call for.
+    pub fn at_rest(world: Snapshot, ids: Ids, why: Arc<Whys>) -> Writer {
+        Writer {
             recorder: Recorder::recover(&world),
             ids,
             wave: BTreeSet::new(),
@@ -129,15 +139,15 @@ impl Writer {
             setbacks: HashMap::new(),
             heard: Heard::default(),
             why,
-            minds,
+            minds: Arc::new(Real),
             world,
             usage: Usage::default(),
-        };
-        let mut woken = Vec::new();
-        controllers::wake_all(&writer.world, &mut |who, key| woken.push(Decision::Control(who, key)));
-        scheduler::wake_all(&writer.world, &mut |key| woken.push(Decision::Schedule(key)));
-        woken.into_iter().for_each(|decision| writer.wake(decision));
-        writer
+        }
+    }
+
+    /// Has a decision made once more though nothing changed for it.
+    pub fn reconsider(&mut self, who: Controller, key: Key) {
+        self.wake(Decision::Control(who, key));
     }
 
     /// Takes one turn at `now`: `next` hands over the waiting requests, one a call.

@@ -216,6 +216,15 @@ pub fn with_last_applied(object: &Value) -> Value {
     plain
 }
 
+/// What `live` becomes when `wanted` is applied.
+pub fn applied(live: &Value, wanted: &Value) -> Result<Value> {
+    let (_, patch) = three_way(live, &with_last_applied(wanted))?;
+    match change::type_id(wanted) {
+        Some(id) => api::patch::strategic(id, live.clone(), patch).map_err(|error| Error::told(error.to_string())),
+        None => api::patch::merge(live.clone(), &patch).map_err(|refusal| Error::refused(refusal.to_value())),
+    }
+}
+
 /// The patch that brings `live` to `wanted`, dropping what was applied before and is not wanted any more.
 pub fn three_way(live: &Value, wanted: &Value) -> Result<(&'static str, Value)> {
     let last = live.map("metadata.annotations").get(LAST_APPLIED).and_then(Value::as_str).unwrap_or("{}");

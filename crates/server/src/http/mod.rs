@@ -2,6 +2,7 @@
 //! writer. Generic over the kinds table; there is no handler per kind.
 
 mod discovery;
+mod forecast;
 mod impersonate;
 mod logs;
 mod measured;
@@ -31,8 +32,8 @@ use tokio::sync::oneshot;
 
 use crate::authenticate::Authenticator;
 use crate::authorize::{Attributes, User, authorize, authorize_path};
-use crate::measured::Measured;
 use crate::door::Requester;
+use crate::measured::Measured;
 use crate::metrics::Metrics;
 use crate::nodes::Nodes;
 use crate::pages::Pages;
@@ -115,6 +116,10 @@ async fn answer(gate: &Gate, who: Identity, request: HttpRequest) -> Result<Resp
             authorize(&gate.snapshot(), &user, &asked)?;
             read::why(gate, kind, &namespace, &name)
         }
+        Route::Plan(kind, namespace, name) if request.method() == Method::POST => {
+            forecast::answer(gate, &user, kind, &namespace, &name, request).await
+        }
+        Route::Plan(..) => Err(Refusal::method_not_allowed()),
         Route::Health | Route::Version | Route::CustomKinds | Route::Unknown => Err(Refusal::no_such_path()),
     }
 }

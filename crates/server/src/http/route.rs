@@ -41,6 +41,8 @@ pub enum Route {
     Usage,
     /// `/kapstan/v1/why/KIND/NAMESPACE/NAME`: what a workload waits for.
     Why(Kind, String, String),
+    /// `/kapstan/v1/plan/KIND/NAMESPACE/NAME`: what a change of a workload would do.
+    Plan(Kind, String, String),
     /// Nothing is served here.
     Unknown,
 }
@@ -88,10 +90,8 @@ impl Route {
             ["openapi", "v3"] => Route::OpenApiV3Index,
             ["openapi", "v3", rest @ ..] => Route::OpenApiV3(rest.join("/")),
             ["kapstan", "v1", "usage"] => Route::Usage,
-            ["kapstan", "v1", "why", kind, namespace, name] => {
-                let found = Kind::ALL.iter().find(|candidate| candidate.info().plural == *kind);
-                found.map_or(Route::Unknown, |kind| Route::Why(*kind, (*namespace).to_owned(), (*name).to_owned()))
-            }
+            ["kapstan", "v1", "why", kind, namespace, name] => ours(Route::Why, kind, namespace, name),
+            ["kapstan", "v1", "plan", kind, namespace, name] => ours(Route::Plan, kind, namespace, name),
             _ => Route::Unknown,
         }
     }
@@ -112,6 +112,12 @@ impl Route {
                 | Route::OpenApiV3(_)
         )
     }
+}
+
+/// A path of ours about one object.
+fn ours(route: fn(Kind, String, String) -> Route, plural: &str, namespace: &str, name: &str) -> Route {
+    let kind = Kind::ALL.iter().find(|candidate| candidate.info().plural == plural);
+    kind.map_or(Route::Unknown, |kind| route(*kind, namespace.to_owned(), name.to_owned()))
 }
 
 fn resource(group: &str, version: &str, rest: &[&str]) -> Route {

@@ -1,4 +1,4 @@
-//! `rollout`: look at rollouts and steer them. Mirrors kubectl `pkg/cmd/rollout`; `why`, `history --details` and the live view are ours.
+//! `rollout`: look at rollouts and steer them. Mirrors kubectl `pkg/cmd/rollout`; `plan`, `why`, `history --details` and the live view are ours.
 
 use clap::{Args, Subcommand};
 
@@ -11,6 +11,7 @@ pub mod details;
 pub mod history;
 pub mod live;
 pub mod pause;
+pub mod plan;
 pub mod restart;
 pub mod revisions;
 pub mod status;
@@ -29,6 +30,7 @@ pub struct Options {
 enum Action {
     History(history::Options),
     Pause(pause::PauseOptions),
+    Plan(plan::Options),
     Restart(restart::Options),
     Resume(pause::ResumeOptions),
     Status(status::Options),
@@ -41,6 +43,7 @@ pub async fn run(session: &mut Session, options: Options) -> Result<()> {
     match options.action {
         Action::History(options) => history::run(session, options).await,
         Action::Pause(options) => pause::pause(session, options).await,
+        Action::Plan(options) => plan::run(session, options).await,
         Action::Restart(options) => restart::run(session, options).await,
         Action::Resume(options) => pause::resume(session, options).await,
         Action::Status(options) => status::run(session, options).await,
