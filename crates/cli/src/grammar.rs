@@ -169,8 +169,14 @@ fn wrong(program: &str, command: &Command, error: &clap::Error, words: &[String]
     let path = path_of(command, words);
     let see = format!("See '{program}{path} --help' for usage.");
     let text = match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-            return Stop { text: error.to_string(), failed: false };
+        ErrorKind::DisplayHelp => return Stop { text: error.to_string(), failed: false },
+        // `kubectl rollout` by itself shows its help and fails; `kubectl` by itself does not fail.
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            return Stop { text: error.to_string(), failed: !path.is_empty() };
+        }
+        ErrorKind::InvalidSubcommand if !path.is_empty() => {
+            let word = said(ContextKind::InvalidSubcommand);
+            format!("error: unknown command {word:?}\nSee '{program}{path} -h' for help and examples")
         }
         ErrorKind::InvalidSubcommand => {
             let word = said(ContextKind::InvalidSubcommand);

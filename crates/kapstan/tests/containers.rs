@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::cluster::{Cluster, Kubectl, PATIENCE, Setup, eventually, kapstan, skipped};
+use crate::transcript;
 
 /// Set for the process inside the namespaces.
 const STAGE: &str = "KAPSTAN_TEST_STAGE";
@@ -81,17 +82,31 @@ spec: {selector: {app: web}, ports: [{port: 80}]}
 
 /// A node with nginx running behind a service.
 pub fn nginx(tools: &Tools) -> (Cluster, SocketAddr) {
+/// A node with the images of nginx.
+fn node(tools: &Tools) -> Cluster {
     let cluster = Setup::node().start();
     let data_dir = cluster.data_dir();
     let imported =
         kapstan(&["image", "import", &tools.images.to_string_lossy(), "--data-dir", &data_dir.to_string_lossy()]);
     assert!(imported.status.success(), "{imported:?}");
+    cluster
+}
+
+/// Where the service `web` is reached, once it answers.
+fn service(cluster: &Cluster, tools: &Tools) -> SocketAddr {
+    let address = told(cluster, tools, "kubectl get service web -o jsonpath={.spec.clusterIP}");
+    let address = SocketAddr::new(address.trim().parse().unwrap(), 80);
+    eventually(PATIENCE, || one_request(address)).unwrap();
+    address
+}
+
+/// A node with nginx running behind a service.
+fn nginx(tools: &Tools) -> (Cluster, SocketAddr) {
+    let cluster = node(tools);
     std::fs::write(cluster.folder().join("web.yaml"), NGINX).unwrap();
     told(&cluster, tools, "kubectl apply -f web.yaml");
     told(&cluster, tools, "kubectl rollout status deployment/web --timeout=60s");
-    let address = told(&cluster, tools, "kubectl get service web -o jsonpath={.spec.clusterIP}");
-    let address = SocketAddr::new(address.trim().parse().unwrap(), 80);
-    eventually(PATIENCE, || one_request(address)).unwrap();
+    let address = service(&cluster, tools);
     (cluster, address)
 }
 
@@ -219,6 +234,45 @@ fn a_changed_image_restarts_the_container_in_place() {
     let address = before.rsplit(' ').next().unwrap();
     let version = eventually(PATIENCE, || one_request(SocketAddr::new(address.parse().unwrap(), 80))).unwrap();
     assert_eq!(version, "1.19-alpine");
+    leave(cluster, &tools);
+}
+
+/// Of this many requests, each on a connection of its own, the answers are counted by version.
+const COUNTED: u64 = 400;
+/// How far a count may be from its share: four standard deviations of a fair split.
+const BESIDE: u64 = 40;
+
+/// The guide's canary: requests are split as the ready pods are, and none is lost when it is promoted and removed.
+#[test]
+fn a_canary_gets_its_share_and_no_request_is_lost() {
+    if !staged("containers::a_canary_gets_its_share_and_no_request_is_lost") {
+        return;
+    }
+    let Some(tools) = tools() else { return };
+    let cluster = node(&tools);
+    for manifest in ["web.yaml", "web-canary.yaml"] {
+        std::fs::copy(transcript::folder().join(manifest), cluster.folder().join(manifest)).unwrap();
+    }
+    let mut load: Option<Load> = None;
+    let share = |of_canary: u64| {
+        let address = service(&cluster, &tools);
+        let answers = (0..COUNTED).map(|_| one_request(address).unwrap());
+        let canary = answers.filter(|version| version == "1.9.1").count() as u64;
+        assert!(canary.abs_diff(COUNTED * of_canary / 100) <= BESIDE, "{canary} of {COUNTED}, not {of_canary} of 100");
+    };
+    transcript::play_and("canary.md", &cluster, &tools.kubectl, |command| match command {
+        "kubectl rollout status deployment/web" if load.is_none() => {
+            load = Some(Load::start(service(&cluster, &tools)));
+            share(0);
+        }
+        "kubectl rollout status deployment/web-canary" => share(25),
+        "kubectl wait --for=jsonpath={.status.readyReplicas}=3 deployment/web-canary" => share(50),
+        "kubectl delete deployment web-canary" => share(100),
+        _ => {}
+    });
+    let seen = load.unwrap().stop_after(COUNTED);
+    assert_eq!(seen.failures, Vec::<String>::new(), "{} of {} requests failed", seen.failures.len(), seen.sent);
+    println!("{} requests, 0 failed, answered by {:?}", seen.sent, seen.versions);
     leave(cluster, &tools);
 }
 

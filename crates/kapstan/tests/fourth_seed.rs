@@ -26,7 +26,12 @@ fn cluster() -> Cluster {
 #[test]
 fn with_current_kubectl() {
     let Some(kubectl) = Kubectl::current() else { return };
-    transcript::play("fourth-seed.txt", &cluster(), &kubectl);
+    transcript::play("deployment.md", &cluster(), &kubectl);
+}
+
+#[test]
+fn with_our_command() {
+    transcript::play("deployment.md", &cluster(), &Kubectl::ours());
 }
 
 #[test]

@@ -18,5 +18,5 @@ fn cluster() -> Cluster {
 
 #[test]
 fn fifth_seed() {
-    transcript::play("fifth-seed.txt", &cluster(), &Kubectl::ours());
+    transcript::play("rolling-update.md", &cluster(), &Kubectl::ours());
 }

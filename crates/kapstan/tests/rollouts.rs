@@ -13,12 +13,12 @@ const SLOW: &str =
     "images:\n- {image: 'nginx:*', pullTime: 300ms, startTime: 100ms, timeToReady: 700ms, stopTime: 600ms}\n";
 
 fn cluster() -> Cluster {
-    cluster_with(PROFILE)
+    cluster_of(3, PROFILE)
 }
 
-fn cluster_with(profile: &str) -> Cluster {
-    let cluster = Setup::simulated(3).profile(profile).start();
-    for manifest in ["nginx-deploy.yaml", "nginx-ds.yaml"] {
+fn cluster_of(nodes: usize, profile: &str) -> Cluster {
+    let cluster = Setup::simulated(nodes).profile(profile).start();
+    for manifest in ["nginx-deploy.yaml", "nginx-ds.yaml", "example-pod.yaml", "example-deployment.yaml"] {
         fs::copy(transcript::folder().join(manifest), cluster.folder().join(manifest)).unwrap();
     }
     cluster
@@ -35,10 +35,16 @@ fn verbs_by_our_command() {
     transcript::play("rollout-verbs.txt", &cluster(), &Kubectl::ours());
 }
 
-/// What kubectl does not have: in place, why, details.
+/// What kubectl does not have: plan, why, details.
 #[test]
-fn what_is_ours() {
-    transcript::play("rollout-ours.txt", &cluster(), &Kubectl::ours());
+fn planned_explained_remembered() {
+    transcript::play("rollouts.md", &cluster(), &Kubectl::ours());
+}
+
+/// The third seed, and its program as a command.
+#[test]
+fn in_place() {
+    transcript::play("in-place.md", &cluster_of(1, PROFILE), &Kubectl::ours());
 }
 
 /// Columns of the terminal that the live view is shown on.
@@ -48,7 +54,7 @@ const COLUMNS: usize = 100;
 /// guide.
 #[test]
 fn live_view() {
-    let cluster = cluster_with(SLOW);
+    let cluster = cluster_of(3, SLOW);
     let ours = Kubectl::ours();
     assert!(
         cluster.shell(&ours, "kubectl apply -f nginx-deploy.yaml && kubectl rollout status deploy").status.success()
@@ -75,8 +81,7 @@ fn live_view() {
         assert!(frames.iter().any(|frame| frame.contains(seen)), "{seen} is never shown:\n{}", frames.join("\n\n"));
     }
     if std::env::var_os("UPDATE_EXPECT").is_some() {
-        let guide = transcript::folder().join("../../../../docs/guide/live-view.txt");
-        fs::write(guide, frames.join("\n\n") + "\n").unwrap();
+        fs::write(transcript::guide().join("live-view.txt"), frames.join("\n\n") + "\n").unwrap();
     }
 }
 

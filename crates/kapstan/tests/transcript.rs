@@ -1,4 +1,7 @@
-//! Transcripts: text files that are documentation and test at once.
+//! Transcripts: text files, and pages of the guide, that are documentation and test at once.
+//!
+//! In a page (`NAME.md`) what is fenced as ```` ```console ```` is played, the rest is for the reader; its translation (`NAME.zh-CN.md`) has
+//! the same blocks.
 //!
 //! A line `$ COMMAND` is run in a shell; the lines below it are what it prints, standard error after standard output and
 //! `[exit CODE]` last when it fails. A line `# TEXT` is for the reader. A line `...` stands for any lines.
@@ -26,21 +29,31 @@ const CHATTER: [fn(&str) -> bool; 2] = [
     |line| line.starts_with("Warning: resource ") && line.contains(" was previously managed with 'kubectl apply'."),
 ];
 
-/// Runs the transcript `NAME` in `tests/transcripts` and compares.
+/// Where a block of a page begins.
+const FENCE: &str = "```console";
+
+/// Runs the transcript `NAME` in `tests/transcripts`, or the page of that name in the guide, and compares.
 pub fn play(name: &str, cluster: &Cluster, kubectl: &Kubectl) {
-    let path = folder().join(name);
+    play_and(name, cluster, kubectl, |_| {});
+}
+
+/// As [`play`]; `then` is told of every command once it has run.
+pub fn play_and(name: &str, cluster: &Cluster, kubectl: &Kubectl, mut then: impl FnMut(&str)) {
+    let page = name.strip_suffix(".md");
+    let path = if page.is_some() { guide().join(name) } else { folder().join(name) };
     let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let mut masks = Masks::default();
     let mut played = String::new();
     let mut differences = String::new();
     let update = std::env::var_os("UPDATE_EXPECT").is_some();
-    for part in parse(&text) {
+    for part in parse(&text, page.is_some()) {
         let Part::Step { command, expected } = part else {
             let Part::Text(line) = part else { continue };
             writeln!(played, "{line}").unwrap();
             continue;
         };
         let printed = run(cluster, kubectl, command, &expected, &mut masks);
+        then(command);
         let shown = printed.as_ref().unwrap_or(&expected);
         write!(played, "$ {command}\n{shown}").unwrap();
         if let Some(printed) = &printed {
@@ -51,10 +64,45 @@ pub fn play(name: &str, cluster: &Cluster, kubectl: &Kubectl) {
         }
     }
     if update && played != text {
-        fs::write(&path, played).unwrap();
+        fs::write(&path, &played).unwrap();
     } else {
         assert!(differences.is_empty(), "{name}: UPDATE_EXPECT=1 takes over what is printed\n{differences}");
     }
+    if let Some(page) = page {
+        translate(&played, &guide().join(format!("{page}.zh-CN.md")), update);
+    }
+}
+
+/// Checks that a translation has the blocks of its page; `update` writes them there.
+fn translate(page: &str, translation: &Path, update: bool) {
+    let text = fs::read_to_string(translation).unwrap_or_else(|error| panic!("{}: {error}", translation.display()));
+    let mut blocks = blocks(page).into_iter();
+    let mut translated = String::new();
+    for (index, part) in text.split(FENCE).enumerate() {
+        if index == 0 {
+            translated.push_str(part);
+            continue;
+        }
+        let (_, rest) = part.split_once("\n```").expect("every block ends");
+        let block = blocks.next().unwrap_or_default();
+        write!(translated, "{FENCE}{block}\n```{rest}").unwrap();
+    }
+    assert_eq!(blocks.next(), None, "{} lacks a block of its page", translation.display());
+    if update && translated != text {
+        fs::write(translation, translated).unwrap();
+    } else {
+        assert!(translated == text, "{}: UPDATE_EXPECT=1 takes the blocks over", translation.display());
+    }
+}
+
+/// What is between the fences of a page.
+fn blocks(page: &str) -> Vec<&str> {
+    page.split(FENCE).skip(1).filter_map(|part| Some(part.split_once("\n```")?.0)).collect()
+}
+
+/// The folder of the guide.
+pub fn guide() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/guide")
 }
 
 /// The folder of transcripts and of the manifests that they use.
@@ -69,9 +117,19 @@ enum Part<'a> {
     Step { command: &'a str, expected: String },
 }
 
-fn parse(text: &str) -> Vec<Part<'_>> {
+fn parse(text: &str, page: bool) -> Vec<Part<'_>> {
     let mut parts: Vec<Part> = Vec::new();
+    let mut played = !page;
     for line in text.lines() {
+        if page && line.starts_with("```") {
+            played = line == FENCE;
+            parts.push(Part::Text(line));
+            continue;
+        }
+        if !played {
+            parts.push(Part::Text(line));
+            continue;
+        }
         match (line.strip_prefix("$ "), parts.last_mut()) {
             (Some(command), _) => parts.push(Part::Step { command, expected: String::new() }),
             (None, Some(Part::Step { expected, .. })) if !line.is_empty() && !line.starts_with("# ") => {

@@ -17,7 +17,7 @@ fn cluster(manifest: &str) -> Cluster {
 #[test]
 fn daemon_set() {
     let Some(kubectl) = Kubectl::current() else { return };
-    transcript::play("daemon-set.txt", &cluster("nginx-ds.yaml"), &kubectl);
+    transcript::play("daemon-set.md", &cluster("nginx-ds.yaml"), &kubectl);
 }
 
 #[test]

@@ -8,8 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use api::account::Ended;
-use api::{Body, Key, Kind, Refusal, Snapshot, Typed, limits};
-use controllers::Controller;
+use api::{Body, Key, Kind, Refusal, Snapshot, Typed, Usage, limits};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{Pod, PodCondition, PodStatus};
@@ -86,7 +85,6 @@ pub fn forecast(world: &Snapshot, mut wanted: Body, now: Timestamp) -> Result<Fo
     };
     let mut course = Course::new(world.clone(), key, now);
     let mut forecast = course.beginning();
-    course.wake();
     course.ask(vec![action])?;
     course.unpullable = course.unpullable_images();
     course.look(&mut forecast);
@@ -139,21 +137,6 @@ impl Course {
         course.ended = course.sets().filter_map(|set| Some((uid(&set.metadata), Ended::of(&set.metadata)?))).collect();
         course.seen = course.pods().map(|pod| (uid(&pod.metadata), is_ending(pod))).collect();
         course
-    }
-
-    /// Has the workload decided about even if nothing changes: what it waits for is to be told.
-    fn wake(&mut self) {
-        let who = match self.key.kind {
-            Kind::Deployment => Controller::Deployment,
-            Kind::DaemonSet => Controller::DaemonSet,
-            _ => Controller::StatefulSet,
-        };
-        let sets: Vec<String> = self.sets().filter_map(|set| set.metadata.name.clone()).collect();
-        self.writer.reconsider(who, self.key.clone());
-        for set in sets {
-            let key = Key::new(Kind::ReplicaSet, self.key.namespace.clone(), set);
-            self.writer.reconsider(Controller::ReplicaSet, key);
-        }
     }
 
     fn beginning(&self) -> Forecast {
@@ -209,13 +192,18 @@ impl Course {
 
     fn ending(&self, forecast: &mut Forecast) {
         let newest = self.newest_template();
-        let (key, world) = (&self.key, self.writer.world());
+        let (key, world, usage) = (&self.key, self.writer.world(), Usage::default());
         let done = self.pods().all(|pod| self.is_available(pod) && template_of(&pod.metadata) == newest);
         forecast.to_revision = self.revision();
-        forecast.why = self.why.about(key);
+        forecast.why = self.why.about(key, world, &usage, self.now);
         if let Some(set) = self.newest_set() {
             let name = set.metadata.name.clone().unwrap_or_default();
-            forecast.why.extend(self.why.about(&Key::new(Kind::ReplicaSet, key.namespace.clone(), name)));
+            forecast.why.extend(self.why.about(
+                &Key::new(Kind::ReplicaSet, key.namespace.clone(), name),
+                world,
+                &usage,
+                self.now,
+            ));
             let history =
                 set.metadata.annotations.as_ref().and_then(|it| it.get("deployment.kubernetes.io/revision-history"));
             let last = history.and_then(|history| history.rsplit(',').next()?.parse().ok());
@@ -286,7 +274,7 @@ impl Course {
     /// Images of the wanted template that some pod of the namespace waits for in vain.
     fn unpullable_images(&self) -> BTreeSet<String> {
         let mut failing = BTreeSet::new();
-        for pod in self.writer.world().list::<Pod>(Some(&self.key.namespace)) {
+        for pod in self.writer.world().list::<Pod>(Some(&self.key.namespace)).filter(|pod| !is_ending(pod)) {
             let statuses = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
             let waiting = statuses.filter(|status| {
                 let waiting = status.state.as_ref().and_then(|state| state.waiting.as_ref());

@@ -145,11 +145,6 @@ impl Writer {
         }
     }
 
-    /// Has a decision made once more though nothing changed for it.
-    pub fn reconsider(&mut self, who: Controller, key: Key) {
-        self.wake(Decision::Control(who, key));
-    }
-
     /// Takes one turn at `now`: `next` hands over the waiting requests, one a call.
     pub fn take_turn(&mut self, next: &mut dyn FnMut() -> Option<Request>, now: Timestamp) -> Turn {
         let mut turn = Turn::default();
@@ -381,15 +376,12 @@ impl Writer {
                 Decision::Schedule(key) => minds.schedule(key, world, &context),
             }))
         };
-        let Ok(mut plan) = plan else {
+        let Ok(plan) = plan else {
             tracing::error!(?decision, "a decision panicked; it backs off and the cluster goes on");
             self.note_failure(turn, &decision, now);
             self.back_off(decision, Refusal::internal("the decision panicked"), now);
             return;
         };
-        if let Decision::Control(who, key) = &decision {
-            self.why.set(*who, key, std::mem::take(&mut plan.why));
-        }
         match plan.wake_at {
             Some(time) => self.set_alarm(&decision, time.max(now)),
             None => self.clear_alarm(&decision),
@@ -398,9 +390,17 @@ impl Writer {
         match self.carry_out(turn, &decision, plan, now) {
             Ok(()) if decided_nothing => {}
             Ok(()) => {
-                self.setbacks.remove(&decision);
+                if self.setbacks.remove(&decision).is_some() {
+                    self.note_refusal(&decision, None);
+                }
             }
             Err(refusal) => self.back_off(decision, refusal, now),
+        }
+    }
+
+    fn note_refusal(&self, decision: &Decision, refusal: Option<&Refusal>) {
+        if let Decision::Control(who, key) = decision {
+            self.why.note(*who, key, refusal);
         }
     }
 
@@ -531,6 +531,7 @@ impl Writer {
     }
 
     fn back_off(&mut self, decision: Decision, refusal: Refusal, now: Timestamp) {
+        self.note_refusal(&decision, Some(&refusal));
         let setback =
             self.setbacks.entry(decision.clone()).or_insert(Setback { attempts: 0, refusal: refusal.clone() });
         let first_time = setback.attempts == 0;

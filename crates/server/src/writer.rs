@@ -54,7 +54,7 @@ fn hand_over(turn: Turn, committer: &SyncSender<Turn>) -> bool {
 }
 
 /// The time in whole seconds: what every timestamp in the API has, so that decisions compare like with like.
-fn clock() -> Timestamp {
+pub fn clock() -> Timestamp {
     let now = Timestamp::now();
     Timestamp::from_second(now.as_second()).unwrap_or(now)
 }

@@ -4,13 +4,13 @@ use api::schema::Mode;
 use api::{Key, Kind, Refusal, limits};
 use axum::extract::Request as HttpRequest;
 use axum::response::Response;
-use jiff::Timestamp;
 use tokio::sync::Semaphore;
 
 use super::{Gate, reply, write};
 use crate::authorize::{Attributes, User, authorize};
 use crate::decode;
 use crate::forecast::forecast;
+use crate::writer::clock;
 
 /// Forecasts at once; others wait.
 static ROOM: Semaphore = Semaphore::const_new(limits::FORECASTS);
@@ -35,11 +35,9 @@ pub async fn answer(
     let meta = wanted.meta_mut();
     meta.namespace = Some(namespace.to_owned());
     meta.name = Some(name.to_owned());
-    let now = Timestamp::now();
-    let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
     let _place = ROOM.acquire().await.map_err(Refusal::internal)?;
     let told =
-        tokio::task::spawn_blocking(move || forecast(&world, wanted, now)).await.map_err(Refusal::internal)??;
+        tokio::task::spawn_blocking(move || forecast(&world, wanted, clock())).await.map_err(Refusal::internal)??;
     let told = serde_json::to_value(told).map_err(Refusal::internal)?;
     Ok(reply::json(&told))
 }

@@ -16,6 +16,7 @@ use super::route::Target;
 use super::select::Selection;
 use super::{Gate, reply, table};
 use crate::door;
+use crate::writer::clock;
 
 /// One object.
 pub fn get(gate: &Gate, target: &Target, query: &Query, headers: &HeaderMap) -> Result<Response, Refusal> {
@@ -42,7 +43,7 @@ pub fn why(gate: &Gate, kind: Kind, namespace: &str, name: &str) -> Result<Respo
     let key = api::Key::new(kind, namespace, name);
     let snapshot = gate.snapshot();
     let object = snapshot.at(&key).ok_or_else(|| Refusal::not_found(kind, name))?;
-    let reasons = gate.why.about(&key);
+    let reasons = gate.why.about(&key, &snapshot, &gate.measured.usage(), clock());
     Ok(reply::json(&json!({ "kind": "Why", "name": name, "revision": object.revision, "why": reasons })))
 }
 

@@ -8,6 +8,7 @@ use crate::client::Client;
 use crate::errors::Result;
 use crate::json::{Json, scalar};
 use crate::time;
+use crate::verbs::rollout::revisions::same_template;
 
 const REVISION: &str = "deployment.kubernetes.io/revision";
 
@@ -50,9 +51,13 @@ pub(super) async fn deployment(client: &Client, page: &mut Page, object: &Value)
         set.list("metadata.ownerReferences").iter().any(|owner| owner.flag("controller") && owner.text("uid") == uid)
     });
     let revision = |set: &Value| set.map("metadata.annotations").get(REVISION).map(scalar).unwrap_or_default();
-    let current = revision(object);
-    let (new, old): (Vec<&Value>, Vec<&Value>) = owned.partition(|set| revision(set) == current);
-    let mut old = old;
+    let mut owned: Vec<&Value> = owned.collect();
+    owned.sort_by_key(|set| set.text("metadata.creationTimestamp"));
+    // A paused Deployment may have a template that no set has yet.
+    let wanted = spec.at("template");
+    let newest = owned.iter().position(|set| same_template(set.at("spec.template"), wanted));
+    let new: Vec<&Value> = newest.map(|index| owned.remove(index)).into_iter().collect();
+    let mut old = owned;
     old.sort_by_key(|set| revision(set).parse::<i64>().unwrap_or(0));
     let text = |sets: &[&Value]| {
         let texts: Vec<String> = sets
