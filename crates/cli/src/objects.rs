@@ -69,6 +69,8 @@ pub struct Ask {
     pub all_namespaces: bool,
     /// Objects from files are asked for at the server.
     pub live: bool,
+    /// No server is asked for anything: objects from files are taken as they are.
+    pub local: bool,
 }
 
 /// One thing asked for: an object, or a collection.
@@ -301,7 +303,8 @@ async fn from_files(session: &mut Session, ask: &Ask) -> Result<(Vec<Found>, Vec
         if wanted.as_ref().is_some_and(|selector| !selector.matches(&manifest.object.labels("metadata.labels"))) {
             continue;
         }
-        match place(session, manifest).await {
+        let placed = if ask.local { place_locally(manifest) } else { place(session, manifest).await };
+        match placed {
             Ok(mut item) if ask.live => match session.client()?.get(&item.path(), &[]).await {
                 Ok(object) => {
                     item.object = object;
@@ -316,24 +319,48 @@ async fn from_files(session: &mut Session, ask: &Ask) -> Result<(Vec<Found>, Vec
     Ok((found, errors))
 }
 
+/// Takes an object from a file for what it says it is.
+fn place_locally(manifest: manifests::Manifest) -> Result<Found> {
+    let manifests::Manifest { source, object } = manifest;
+    let (api_version, kind) = type_of(&object, &source)?;
+    let (group, version) = api_version.split_once('/').unwrap_or(("", &api_version));
+    let singular = kind.to_lowercase();
+    let resource = Resource {
+        group: group.to_owned(),
+        version: version.to_owned(),
+        plural: format!("{singular}s"),
+        singular,
+        kind,
+        namespaced: false,
+        short_names: Vec::new(),
+        categories: Vec::new(),
+        verbs: Vec::new(),
+        subresources: Vec::new(),
+    };
+    let name = object.text("metadata.name").to_owned();
+    Ok(Found { resource, namespace: None, name, source, object })
+}
+
+/// The type that an object names.
+fn type_of(object: &Value, source: &str) -> Result<(String, String)> {
+    let (api_version, kind) = (object.text("apiVersion").to_owned(), object.text("kind").to_owned());
+    let names = [(&api_version, "apiVersion not set"), (&kind, "kind not set")];
+    let missing: Vec<&str> = names.iter().filter(|(name, _)| name.is_empty()).map(|(_, missing)| *missing).collect();
+    let missing = match missing.as_slice() {
+        [] => return Ok((api_version, kind)),
+        [one] => (*one).to_owned(),
+        several => format!("[{}]", several.join(", ")),
+    };
+    Err(Error::told(format!(
+        "error validating {source:?}: error validating data: {missing}; if you choose to ignore these errors, turn validation off with --validate=false"
+    )))
+}
+
 /// Finds the type and the namespace of an object from a file.
 pub async fn place(session: &mut Session, manifest: manifests::Manifest) -> Result<Found> {
     let manifests::Manifest { source, mut object } = manifest;
-    let (api_version, kind) = (object.text("apiVersion").to_owned(), object.text("kind").to_owned());
+    let (api_version, kind) = type_of(&object, &source)?;
     let name = object.text("metadata.name").to_owned();
-    if kind.is_empty() || api_version.is_empty() {
-        let mut missing = Vec::new();
-        if api_version.is_empty() {
-            missing.push("apiVersion not set");
-        }
-        if kind.is_empty() {
-            missing.push("kind not set");
-        }
-        let missing = if missing.len() == 1 { missing[0].to_owned() } else { format!("[{}]", missing.join(", ")) };
-        return Err(Error::told(format!(
-            "error validating {source:?}: error validating data: {missing}; if you choose to ignore these errors, turn validation off with --validate=false"
-        )));
-    }
     let discovery = session.client()?.discovery().await?;
     let Some(resource) = discovery.kind(&api_version, &kind).cloned() else {
         let namespace = object.text("metadata.namespace");

@@ -11,6 +11,11 @@ use std::process::{Command, Output, Stdio};
 
 use crate::cluster::{Cluster, Setup, skipped};
 
+/// The image that the fourth seed cannot find.
+const PROFILE: &str = "images:\n- {image: 'nginx:1.161', unpullable: true}\n";
+/// What edits for `edit`.
+const EDITOR: &str = "sed -i s/nginx:1.16.1/nginx:1.16.2/";
+
 /// Who runs the commands.
 struct Voice {
     folder: PathBuf,
@@ -37,7 +42,11 @@ impl Voice {
         let path = format!("{}:{}", self.folder.display(), std::env::var("PATH").unwrap());
         let mut shell = Command::new("sh");
         shell.arg("-c").arg(format!("exec kubectl {line}{namespace}{rest}")).env("PATH", path);
-        shell.env("KUBECONFIG", cluster.kubeconfig()).env("HOME", cluster.folder()).stdin(Stdio::null());
+        shell
+            .env("KUBECONFIG", cluster.kubeconfig())
+            .env("HOME", cluster.folder())
+            .env("KUBE_EDITOR", EDITOR)
+            .stdin(Stdio::null());
         shell.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cli"));
         self.mask(&shell.output().unwrap())
     }
@@ -168,7 +177,7 @@ fn real_kubectl() -> Option<PathBuf> {
 #[test]
 fn our_verbs_print_what_kubectl_prints() {
     let Some(kubectl) = real_kubectl() else { return skipped("no kubectl; set KAPSTAN_KUBECTL") };
-    let cluster = Setup::simulated(2).start();
+    let cluster = Setup::simulated(2).profile(PROFILE).start();
     let theirs = Voice::new(&cluster, &kubectl, "mars", "simulated-0");
     let ours = Voice::new(&cluster, Path::new(env!("CARGO_BIN_EXE_kapstan")), "moon", "simulated-1");
     let commands = include_str!("cli/commands.txt").lines().filter(|line| !line.is_empty() && !line.starts_with('#'));

@@ -56,6 +56,7 @@ fn deciders(kind: Kind) -> Vec<Controller> {
         Kind::StatefulSet => Some(Controller::StatefulSet),
         Kind::CronJob => Some(Controller::CronJob),
         Kind::Job => Some(Controller::Job),
+        Kind::HorizontalPodAutoscaler => Some(Controller::HorizontalPodAutoscaler),
         Kind::Service => Some(Controller::Endpoints),
         Kind::Pod => Some(Controller::PodGarbageCollector),
         Kind::Namespace => Some(Controller::Namespace),

@@ -30,8 +30,7 @@ pub async fn run(session: &mut Session, options: Options) -> Result<()> {
     if pairs.set.is_empty() && pairs.removed.is_empty() && !options.list {
         return Err(Error::told("at least one annotation update is required"));
     }
-    changing.record.warn(session)?;
-    let dry_run = changing.dry_run.strategy(session)?;
+    let dry_run = changing.check(session, &words)?;
     let (found, mut errors) = objects::find(session, &label::ask(changing, words)).await?;
     let alone = found.len() == 1;
     for item in found {

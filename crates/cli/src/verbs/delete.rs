@@ -78,6 +78,7 @@ pub async fn run(session: &mut Session, options: Options) -> Result<()> {
         all: options.labels.all,
         all_namespaces: options.all_namespaces && many,
         live: false,
+        local: false,
     };
     if options.words.is_empty() && options.files.is_empty() {
         return Err(Error::told(

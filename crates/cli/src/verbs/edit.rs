@@ -57,7 +57,7 @@ async fn one(session: &mut Session, options: &Options, mut item: Found) -> Resul
     loop {
         let reasons: String = failure.iter().flat_map(|why| why.lines()).map(|line| format!("# {line}\n")).collect();
         let reasons = if reasons.is_empty() { reasons } else { reasons + "#\n" };
-        let edited = edit(session, &format!("{HEADER}{reasons}{shown}"), &options.output)?;
+        let edited = in_editor(session, &format!("{HEADER}{reasons}{shown}"), &options.output)?;
         if edited.trim().is_empty() {
             return session.warn("Edit cancelled, saved file was empty.");
         }
@@ -98,7 +98,7 @@ async fn send(session: &mut Session, options: &Options, item: &Found, edited: &s
 }
 
 /// Lets the user edit a text; gives it back without comment lines.
-fn edit(session: &Session, text: &str, ending: &str) -> Result<String> {
+pub(super) fn in_editor(session: &Session, text: &str, ending: &str) -> Result<String> {
     let environment = &session.io.environment;
     let editor =
         ["KUBE_EDITOR", "EDITOR"].iter().find_map(|name| environment.get(*name).filter(|value| !value.is_empty()));

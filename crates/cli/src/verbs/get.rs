@@ -111,6 +111,7 @@ fn ask(options: &Options) -> Ask {
         all: true,
         all_namespaces: options.all_namespaces,
         live: true,
+        local: false,
     }
 }
 

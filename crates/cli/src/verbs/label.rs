@@ -43,12 +43,32 @@ pub struct Changing {
     /// Change values that are there.
     #[arg(long)]
     pub(super) overwrite: bool,
+    /// Only change the files' objects and print them; no server is asked.
+    #[arg(long)]
+    pub(super) local: bool,
     /// Only if this is the current version; for a single object.
     #[arg(long)]
     pub(super) resource_version: Option<String>,
     /// Name the changes are made under.
     #[arg(long)]
     pub(super) field_manager: Option<String>,
+}
+
+impl Changing {
+    /// Refuses flags that exclude each other.
+    pub(super) fn check(&self, session: &mut Session, words: &[String]) -> Result<DryRun> {
+        self.record.warn(session)?;
+        let dry_run = self.dry_run.strategy(session)?;
+        if self.local && dry_run == DryRun::Server {
+            return Err(Error::told("cannot specify --local and --dry-run=server - did you mean --dry-run=client?"));
+        }
+        if self.local && !words.is_empty() {
+            return Err(Error::told(
+                "can only use local files by -f pod.yaml or --filename=pod.json when --local=true is set",
+            ));
+        }
+        Ok(dry_run)
+    }
 }
 
 /// Values to set and keys to remove.
@@ -78,8 +98,7 @@ pub async fn run(session: &mut Session, options: Options) -> Result<()> {
             )));
         }
     }
-    changing.record.warn(session)?;
-    let dry_run = changing.dry_run.strategy(session)?;
+    let dry_run = changing.check(session, &words)?;
     let (found, mut errors) = objects::find(session, &ask(changing, words)).await?;
     let alone = found.len() == 1;
     for item in found {
@@ -100,7 +119,8 @@ pub(super) fn ask(changing: &Changing, words: Vec<String>) -> Ask {
         field_selector: changing.field_selector.clone(),
         all: changing.labels.all,
         all_namespaces: changing.all_namespaces,
-        live: true,
+        live: !changing.local,
+        local: changing.local,
     }
 }
 
@@ -193,7 +213,7 @@ pub(super) async fn send(
     manager: &str,
 ) -> Result<Value> {
     let mut patch = change::merge_difference(&item.object, &after);
-    if dry_run == DryRun::Client || patch.as_object().is_some_and(serde_json::Map::is_empty) {
+    if changing.local || dry_run == DryRun::Client || patch.as_object().is_some_and(serde_json::Map::is_empty) {
         return Ok(after);
     }
     if let Some(version) = &changing.resource_version {

@@ -27,6 +27,7 @@ pub mod expose;
 pub mod get;
 pub mod label;
 pub mod logs;
+pub mod man;
 mod node;
 pub mod patch;
 pub mod port_forward;
@@ -82,6 +83,7 @@ verbs! {
     Get => get,
     Label => label,
     Logs => logs,
+    Man => man,
     Patch => patch,
     PortForward => port_forward,
     Replace => replace,

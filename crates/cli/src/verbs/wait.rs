@@ -69,6 +69,7 @@ pub async fn run(session: &mut Session, options: Options) -> Result<()> {
         all: options.labels.all,
         all_namespaces: options.all_namespaces,
         live: true,
+        local: false,
     };
     if matches!(wanted, Wanted::Create) {
         return await_created(session, &options, &ask, until).await;

@@ -105,7 +105,8 @@ async fn patch(
         check_version(&patched)?;
         let own_version = patched["metadata"]["resourceVersion"] != version;
         let body = decode::typed(target.kind, to_v2(patched))?;
-        match gate.submit(Action::Update(key.clone(), write::part(target)?, body), dry_run).await {
+        let requester = write::requester(user, &parts.headers);
+        match gate.submit(Action::Update(key.clone(), write::part(target)?, body), requester, dry_run).await {
             Err(refusal) if refusal.code == 409 && !own_version && attempts.next().is_some() => {}
             Err(refusal) => return Err(refusal),
             Ok(answer) => {

@@ -54,7 +54,8 @@ pub async fn write(
     Ok(response)
 }
 
-fn requester(user: &User, headers: &HeaderMap) -> Requester {
+/// Who sends a request, as revisions remember it.
+pub(super) fn requester(user: &User, headers: &HeaderMap) -> Requester {
     let agent = headers.get(USER_AGENT).and_then(|value| value.to_str().ok());
     Requester::new(&user.name, agent.unwrap_or(""))
 }

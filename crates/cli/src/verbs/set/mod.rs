@@ -16,8 +16,9 @@ pub mod pod_spec;
 pub mod resources;
 pub mod selector;
 pub mod serviceaccount;
+pub mod subject;
 
-/// Set one field of objects: image, resources, env, selector, serviceaccount.
+/// Set one field of objects: image, resources, env, selector, serviceaccount, subject.
 #[derive(Args)]
 pub struct Options {
     #[command(subcommand)]
@@ -32,6 +33,7 @@ enum What {
     Selector(selector::Options),
     #[command(alias = "sa")]
     Serviceaccount(serviceaccount::Options),
+    Subject(subject::Options),
 }
 
 /// Does it.
@@ -42,6 +44,7 @@ pub async fn run(session: &mut Session, options: Options) -> Result<()> {
         What::Resources(options) => resources::run(session, options).await,
         What::Selector(options) => selector::run(session, options).await,
         What::Serviceaccount(options) => serviceaccount::run(session, options).await,
+        What::Subject(options) => subject::run(session, options).await,
     }
 }
 
@@ -97,6 +100,7 @@ impl Common {
             selector: selector.cloned(),
             all: self.all,
             live: !self.local,
+            local: self.local,
             ..Ask::default()
         };
         objects::find_all(session, &ask).await

@@ -1,23 +1,32 @@
 //! `cluster-info`. Mirrors kubectl `pkg/cmd/clusterinfo/clusterinfo.go`.
 
-use crate::errors::{Error, Result};
+mod dump;
+
+use crate::errors::Result;
 use crate::json::Json;
 use crate::session::Session;
 
-/// Say where the cluster is.
+/// Say where the cluster is, or dump what is in it.
 #[derive(clap::Args)]
 pub struct Options {
-    /// `dump` is refused: look at what you need with `get -A -o yaml`.
-    what: Option<String>,
+    #[command(subcommand)]
+    what: Option<What>,
+}
+
+#[derive(clap::Subcommand)]
+enum What {
+    Dump(dump::Options),
 }
 
 /// Says it.
 pub async fn run(session: &mut Session, options: Options) -> Result<()> {
-    if let Some(word) = options.what {
-        return Err(
-            Error::told(format!("cluster-info {word} is not supported")).hinted("`get all -A -o yaml` shows what runs")
-        );
+    match options.what {
+        Some(What::Dump(options)) => dump::run(session, options).await,
+        None => places(session).await,
     }
+}
+
+async fn places(session: &mut Session) -> Result<()> {
     let client = session.client()?;
     let query = [("labelSelector", "kubernetes.io/cluster-service=true".to_owned())];
     let services = client.get("/api/v1/namespaces/kube-system/services", &query).await?;

@@ -1,4 +1,7 @@
-//! `apply`: bring objects to what files say. Mirrors kubectl `pkg/cmd/apply/apply.go` and `patcher.go`.
+//! `apply`: bring objects to what files say. Mirrors kubectl `pkg/cmd/apply/apply.go` and `patcher.go`; `last_applied.rs` has
+//! what looks at the annotation that it remembers by.
+
+mod last_applied;
 
 use http::Method;
 use serde_json::{Value, json};
@@ -18,7 +21,26 @@ const ATTEMPTS: usize = 5;
 
 /// Apply files to the cluster: what is not there is created, what differs is changed.
 #[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Options {
+    #[command(flatten)]
+    applying: Applying,
+    #[command(subcommand)]
+    remembered: Option<Remembered>,
+}
+
+#[derive(clap::Subcommand)]
+enum Remembered {
+    #[command(name = "edit-last-applied")]
+    Edit(last_applied::EditOptions),
+    #[command(name = "set-last-applied")]
+    Set(last_applied::SetOptions),
+    #[command(name = "view-last-applied")]
+    View(last_applied::ViewOptions),
+}
+
+#[derive(clap::Args)]
+struct Applying {
     #[command(flatten)]
     files: Files,
     #[command(flatten)]
@@ -71,8 +93,18 @@ pub fn validation(text: &str) -> Result<&'static str> {
     }
 }
 
-/// Applies every object; goes on after failures.
+/// Applies, or looks at what was applied.
 pub async fn run(session: &mut Session, options: Options) -> Result<()> {
+    match options.remembered {
+        Some(Remembered::Edit(options)) => last_applied::edit(session, options).await,
+        Some(Remembered::Set(options)) => last_applied::set(session, options).await,
+        Some(Remembered::View(options)) => last_applied::view(session, options).await,
+        None => apply(session, options.applying).await,
+    }
+}
+
+/// Applies every object; goes on after failures.
+async fn apply(session: &mut Session, options: Applying) -> Result<()> {
     if options.prune {
         let error = Error::told("--prune is not supported: nothing is deleted that is not named");
         return Err(error.hinted("delete by label instead: `kapstan delete TYPE -l SELECTOR`"));
@@ -101,7 +133,7 @@ pub async fn run(session: &mut Session, options: Options) -> Result<()> {
     Error::several(errors)
 }
 
-async fn one(session: &mut Session, options: &Options, dry_run: DryRun, mut item: Found) -> Result<()> {
+async fn one(session: &mut Session, options: &Applying, dry_run: DryRun, mut item: Found) -> Result<()> {
     options.record.annotate(session, &mut item.object);
     let client = session.client()?;
     let wanted = with_last_applied(&item.object);
@@ -152,7 +184,7 @@ async fn one(session: &mut Session, options: &Options, dry_run: DryRun, mut item
                 live = client.get(&item.path(), &[]).await?;
             }
             Err(error) if options.force && matches!(error.reason(), "Conflict" | "Invalid") => {
-                super::delete::delete_and_wait(session, &item).await?;
+                crate::verbs::delete::delete_and_wait(session, &item).await?;
                 let path = item.resource.path(item.namespace.as_deref(), None);
                 let created = client.post(&path, &query, &wanted).await?;
                 return print::done(session, &options.output, &created, "configured");
@@ -184,7 +216,7 @@ fn described(item: &Found) -> String {
     )
 }
 
-async fn server_side(session: &mut Session, options: &Options, dry_run: DryRun, item: Found) -> Result<()> {
+async fn server_side(session: &mut Session, options: &Applying, dry_run: DryRun, item: Found) -> Result<()> {
     let client = session.client()?;
     let mut query = dry_run.query(options.field_manager.as_deref().unwrap_or("kubectl"));
     query.push(("force", options.force_conflicts.to_string()));
