@@ -80,8 +80,6 @@ metadata: {name: web}
 spec: {selector: {app: web}, ports: [{port: 80}]}
 ";
 
-/// A node with nginx running behind a service.
-pub fn nginx(tools: &Tools) -> (Cluster, SocketAddr) {
 /// A node with the images of nginx.
 fn node(tools: &Tools) -> Cluster {
     let cluster = Setup::node().start();
@@ -101,7 +99,7 @@ fn service(cluster: &Cluster, tools: &Tools) -> SocketAddr {
 }
 
 /// A node with nginx running behind a service.
-fn nginx(tools: &Tools) -> (Cluster, SocketAddr) {
+pub fn nginx(tools: &Tools) -> (Cluster, SocketAddr) {
     let cluster = node(tools);
     std::fs::write(cluster.folder().join("web.yaml"), NGINX).unwrap();
     told(&cluster, tools, "kubectl apply -f web.yaml");

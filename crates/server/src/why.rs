@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 
-use api::{Context, Key, Kind, Refusal, Snapshot, Usage};
+use api::{Context, Heard, Key, Kind, Refusal, Snapshot, Usage};
 use controllers::Controller;
 use jiff::Timestamp;
 
@@ -34,9 +34,11 @@ impl Whys {
     /// What all decisions about `key` say.
     pub fn about(&self, key: &Key, world: &Snapshot, usage: &Usage, now: Timestamp) -> Vec<String> {
         let refused = self.refused.lock().expect("no holder of this lock panics").get(key).cloned().unwrap_or_default();
+        // Only who decides about nodes asks when they were heard of.
+        let heard = Heard::default();
         let reasons = deciders(key.kind).into_iter().flat_map(|who| {
             let refused = refused.iter().find(|(other, _)| *other == who).map(|(_, refusal)| refusal);
-            let context = Context { now, refused, usage };
+            let context = Context { now, refused, usage, heard: &heard };
             let plan = catch_unwind(AssertUnwindSafe(|| controllers::reconcile(who, key, world, &context)));
             plan.map_or_else(
                 |_| vec!["a decision about it fails inside kapstan: see the server's log".into()],
