@@ -69,7 +69,9 @@ pub fn surge_is_kept(moment: &Moment) -> Verdict {
         moment.start.get::<ReplicaSet>(namespace, facts::name(&set.metadata)).map_or(0, facts::size)
     };
     let sized: i32 = facts::sets(deployment, moment.before).iter().map(earlier_size).sum();
-    let most = most.max(sized);
+    // What people put in came on top of what the sets were sized for.
+    let put_in = facts::sets(deployment, moment.after).iter().map(|set| put_in(set, moment)).sum::<i32>();
+    let most = most.max(sized) + put_in;
     if there <= most { Ok(()) } else { Err(format!("is pod number {there} where {most} may be")) }
 }
 
@@ -82,6 +84,19 @@ fn was_adopted(pod: &Pod, moment: &Moment) -> bool {
         // Sets leave the name to the door.
         None => pod.metadata.generate_name.is_none(),
     }
+}
+
+/// Number of pods of a set that no decision made and that it took over in this turn.
+fn put_in(set: &ReplicaSet, moment: &Moment) -> i32 {
+    let pods = facts::pods(set, moment.after).into_iter().filter(|pod| facts::is_active(pod));
+    let taken_over = pods.filter(|pod| {
+        let namespace = pod.metadata.namespace.as_deref().unwrap_or("");
+        match moment.start.get::<Pod>(namespace, facts::name(&pod.metadata)) {
+            Some(earlier) => api::object::controller_of(&earlier.metadata).is_none(),
+            None => pod.metadata.generate_name.is_none(),
+        }
+    });
+    taken_over.count() as i32
 }
 
 /// I2: under Recreate no pod is made while one of another template may still run.
