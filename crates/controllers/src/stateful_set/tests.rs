@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::Pod;
 
 use super::identity;
 use super::members::Members;
+use crate::history::REVISION_LABEL;
 use crate::testing::{World, masked, show};
 use crate::{Controller, pods};
 
@@ -488,6 +489,36 @@ fn bounds(before: &Snapshot, world: &Snapshot, write: &Write, now: jiff::Timesta
         }
         _ => {}
     }
+}
+
+/// Found by the property below: web-1 waits to be made again until web-0 is well, and so nothing is on its way.
+#[test]
+fn a_pod_that_ended_holds_no_repair_up() {
+    let mut world = world(json!({}));
+    run(&mut world, 10);
+    set_image(&mut world, "bad1");
+    run(&mut world, 4);
+    for name in ["web-0", "web-1"] {
+        world.set_ready(name, false);
+    }
+    world.change_pod("web-0", |pod| {
+        pod.metadata.labels.as_mut().unwrap().insert(REVISION_LABEL.into(), "web-old".into());
+    });
+    world.change_pod("web-0", |pod| pod.spec.as_mut().unwrap().containers[0].image = Some("bad0".into()));
+    world.change_pod("web-1", |pod| pod.status.as_mut().unwrap().phase = Some("Failed".into()));
+    world.check = bounds;
+    set_image(&mut world, "v9");
+    expect![[r#"
+        web-0 bad0, web-1 v1 ended, web-2 bad1 ending
+        web-0 bad0, web-1 v1 ended, web-2 bad1 ending
+        web-0 bad0 ending, web-1 v1 ended
+        web-0 v9, web-1 v1 ended
+        web-0 v9 ready, web-1 v9
+        web-0 v9 ready, web-1 v9 ready, web-2 v9
+        web-0 v9 ready, web-1 v9 ready, web-2 v9 ready
+    "#]]
+    .assert_eq(&(line(&world) + &run(&mut world, 12)));
+    is_at_rest(&mut world);
 }
 
 mod properties {

@@ -59,7 +59,10 @@ pub fn replaced<'m, 'a>(members: &'m Members<'a>, revisions: Revisions, pace: Pa
         let wanted = revisions.at(member.ordinal - members.wanted.start, Some(pace));
         !member.going && !pods::has_ended(member.pod) && identity::revision(member.pod) != wanted
     };
-    let on_their_way = members.kept().filter(|member| !member.available && !is_outdated(member)).count();
+    // One that ended is not: it may itself be waiting, to be made again, for one that is to be replaced.
+    let is_on_its_way =
+        |member: &&Member| !member.available && !is_outdated(member) && (member.going || !pods::has_ended(member.pod));
+    let on_their_way = members.kept().filter(is_on_its_way).count();
     let room = usize::try_from(pace.max_unavailable).unwrap_or(0);
     let broken = members.kept().rev().filter(is_outdated).filter(|member| !member.ready);
     let mut replaced: Vec<&Member> = broken.take(room.saturating_sub(on_their_way)).collect();
