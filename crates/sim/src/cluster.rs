@@ -153,6 +153,8 @@ pub struct Cluster {
     witness: Witness,
     nodes: Vec<Node>,
     left: BTreeSet<usize>,
+    /// Looks that agents have planned: the node and the second.
+    looks: BTreeSet<(usize, i64)>,
     proxies: Vec<BTreeSet<String>>,
     people: People,
     server_skew: i64,
@@ -235,6 +237,7 @@ impl Cluster {
             durable: Snapshot::default(),
             nodes,
             left: BTreeSet::new(),
+            looks: BTreeSet::new(),
             proxies: Vec::new(),
             people,
             server_skew: 0,
@@ -334,7 +337,12 @@ impl Cluster {
             }
             Event::Restart => self.restart()?,
             Event::Arrive(letter) => self.arrive(letter),
-            Event::Node(index, event) => self.on_node(index, event)?,
+            Event::Node(index, event) => {
+                if matches!(event, NodeEvent::Look) {
+                    self.looks.remove(&(index, self.seconds));
+                }
+                self.on_node(index, event)?;
+            }
             Event::PowerOn(index) => {
                 let name = self.nodes[index].name.clone();
                 self.trace.tell(self.seconds, "power", || format!("{name} is back"));
@@ -643,6 +651,8 @@ impl Cluster {
         let effects = self.nodes[index].take(event, &mut around);
         for effect in effects {
             match effect {
+                // One look sees to every pod: more than one a second would beget ever more.
+                Effect::Later(seconds, NodeEvent::Look) if !self.looks.insert((index, self.seconds + seconds)) => {}
                 Effect::Later(seconds, event) => self.schedule(seconds, Event::Node(index, event)),
                 Effect::Send(object, life, report) => self.send(index, &object, life, report),
                 Effect::Started(name) => self.one_process(&name)?,
