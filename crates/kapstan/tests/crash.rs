@@ -351,7 +351,7 @@ impl Durable {
             values.iter().filter(|(key, ..)| key.starts_with(prefix)).map(|(.., value)| value.clone()).collect()
         };
         let config_maps =
-            values.iter().filter(|(key, ..)| key.starts_with("configmaps/")).map(|(key, revision, value)| {
+            values.iter().filter(|(key, ..)| key.starts_with("configmaps/default/")).map(|(key, revision, value)| {
                 let number = value["data"]["n"].as_str().unwrap_or("0").parse().unwrap();
                 (key.rsplit('/').next().unwrap().to_owned(), Stored { revision: *revision, number })
             });
