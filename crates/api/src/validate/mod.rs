@@ -147,6 +147,7 @@ fn refuse_unsupported(errors: &mut Errors, body: &Body) {
     match body {
         Body::Pod(pod) => unsupported::pod(errors, pod),
         Body::Service(service) => unsupported::service(errors, service),
+        Body::ServiceAccount(account) => unsupported::service_account(errors, account),
         Body::Deployment(deployment) => {
             let template = deployment.spec.as_ref().map(|spec| &spec.template);
             template.into_iter().for_each(|template| unsupported::template(errors, &TEMPLATE, template));

@@ -723,6 +723,15 @@ fn others() {
                 EndpointSlice.discovery.k8s.io "s" is invalid: addressType: Invalid value: "IPv6": field is immutable
         "#]],
     );
+    creating(
+        Kind::ServiceAccount,
+        &json!({"metadata": {"name": "a", "namespace": "d"}}),
+        &["/imagePullSecrets = [{\"name\": \"login\"}]"],
+        expect![[r#"
+            /imagePullSecrets = [{"name": "login"}]
+                ServiceAccount "a" is invalid: imagePullSecrets: Forbidden: not supported by kapstan: logins for registries are in the node's registries.yaml
+        "#]],
+    );
     let binding = json!({"metadata": {"name": "system:b"}, "roleRef": {"kind": "ClusterRole", "name": "r"}, "subjects": [{"kind": "User", "name": "u"}]});
     let changes = [
         "/roleRef/kind = \"Role\"",

@@ -3,13 +3,16 @@
 //! This is kapstan's own list; upstream has no counterpart. To support a feature is to delete its line here.
 
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, PodTemplateSpec, Service};
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, PodTemplateSpec, Service, ServiceAccount};
 
 use super::field::{Errors, Path};
 use super::pod::source_names;
 
 /// Sources of volumes that the agent can mount.
 const VOLUMES: [&str; 6] = ["emptyDir", "hostPath", "secret", "configMap", "downwardAPI", "projected"];
+
+/// What stands in for logins to registries.
+const LOGINS: &str = "logins for registries are in the node's registries.yaml";
 
 /// Notes everything in a pod that kapstan does not do.
 pub fn pod(errors: &mut Errors, pod: &Pod) {
@@ -43,6 +46,13 @@ pub fn service(errors: &mut Errors, service: &Service) {
     }
 }
 
+/// Notes everything in a ServiceAccount that kapstan does not do.
+pub fn service_account(errors: &mut Errors, account: &ServiceAccount) {
+    if is_given(&account.image_pull_secrets) {
+        refuse(errors, &Path::root("imagePullSecrets"), LOGINS);
+    }
+}
+
 fn pod_spec(errors: &mut Errors, path: &Path<'_>, spec: &PodSpec) {
     if spec.os.as_ref().is_some_and(|os| os.name == "windows") {
         refuse(errors, &path.child("os.name"), "nodes run Linux");
@@ -51,11 +61,7 @@ fn pod_spec(errors: &mut Errors, path: &Path<'_>, spec: &PodSpec) {
         ("resourceClaims", is_given(&spec.resource_claims), "dynamic resource allocation"),
         ("runtimeClassName", spec.runtime_class_name.is_some(), "there is one container runtime"),
         ("schedulingGroup", spec.scheduling_group.is_some(), "scheduling in groups"),
-        (
-            "imagePullSecrets",
-            is_given(&spec.image_pull_secrets),
-            "logins for registries are in the node's registries.yaml",
-        ),
+        ("imagePullSecrets", is_given(&spec.image_pull_secrets), LOGINS),
         ("hostUsers", spec.host_users == Some(false), "user namespaces for pods"),
         ("setHostnameAsFQDN", spec.set_hostname_as_fqdn == Some(true), "the host name is the pod's name"),
     ];
