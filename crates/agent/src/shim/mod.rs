@@ -38,7 +38,7 @@ use nix::{
         stat::{Mode, umask},
         wait::{WaitPidFlag, WaitStatus, waitpid},
     },
-    unistd::{ForkResult, Pid, dup2, fork, pipe2, sethostname, setsid},
+    unistd::{ForkResult, Pid, dup2, fork, getppid, pipe2, sethostname, setsid},
 };
 use rustix::fs::FlockOperation;
 use std::{
@@ -63,6 +63,10 @@ pub fn main(args: &[String]) -> i32 {
             return 2;
         }
     };
+    if let Err(error) = die_with(config.agent) {
+        eprintln!("{error}");
+        return 1;
+    }
     match detach() {
         Err(error) => {
             eprintln!("cannot fork: {error}");
@@ -70,6 +74,18 @@ pub fn main(args: &[String]) -> i32 {
         }
         Ok(Detached::Parent(report)) => await_ready(report),
         Ok(Detached::Child(reporter)) => serve(config, reporter),
+    }
+}
+
+/// An agent that dies now never learns of the shim. This process dies with it, and the shim, which is told nothing of
+/// that by the kernel, then cannot say that it is ready, and ends.
+fn die_with(agent: u32) -> Result<(), String> {
+    prctl::set_pdeathsig(Signal::SIGKILL).map_err(|error| format!("prctl: {error}"))?;
+    // It may have died before the kernel knew.
+    if getppid().as_raw().unsigned_abs() == agent {
+        Ok(())
+    } else {
+        Err("the agent that started this shim is gone".into())
     }
 }
 
@@ -95,9 +111,6 @@ const SPARED: &str = "-998";
 const READY: &str = "ready";
 
 fn await_ready(report: OwnedFd) -> i32 {
-    // An agent that dies now never learns of the shim. This process dies with it, and the shim, which then cannot say that
-    // it is ready, ends.
-    let _ = prctl::set_pdeathsig(Signal::SIGKILL);
     let mut text = String::new();
     let _ = File::from(report).read_to_string(&mut text);
     if text == READY {

@@ -15,6 +15,8 @@ pub const FRAME_MAX: usize = 4 << 20;
 /// How a shim is told what to be: its one argument, as JSON.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ShimConfig {
+    /// Process id of the agent that starts it.
+    pub agent: u32,
     /// The pod's uid.
     pub pod_uid: String,
     /// Hostname of the pod.

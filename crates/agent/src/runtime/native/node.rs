@@ -112,6 +112,7 @@ impl Node {
 
     pub async fn execute_shim(&self, pod: &Pod) -> Result<(), RuntimeError> {
         let config = ShimConfig {
+            agent: std::process::id(),
             pod_uid: pod.uid().to_owned(),
             hostname: pod.record.spec.hostname.clone(),
             host_network: pod.record.spec.host_network,
