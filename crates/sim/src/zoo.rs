@@ -89,6 +89,9 @@ bugs! {
     AnsweredEarly "answered-early" "writes are acknowledged before they are durable";
 }
 
+/// The taint of a cordoned node.
+const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
+
 /// Decisions with a bug.
 struct Zoo {
     bug: Bug,
@@ -179,6 +182,8 @@ impl Minds for Zoo {
             Bug::BindsCordoned => Some(seen::<Node>(world, |node| {
                 if let Some(spec) = &mut node.spec {
                     spec.unschedulable = None;
+                    // The node lifecycle controller says the same by a taint.
+                    spec.taints.iter_mut().for_each(|taints| taints.retain(|taint| taint.key != UNSCHEDULABLE));
                 }
             })),
             _ => None,

@@ -110,10 +110,10 @@ pub fn recreate_never_overlaps(moment: &Moment) -> Verdict {
     if !facts::same_template(&facts::template(set), &facts::wanted(deployment)) {
         return Ok(());
     }
-    // Paused before it was to recreate: both sets stay as they are, and make up for lost pods.
+    // Paused, or under way, before it was to recreate: a set that is not grown makes up for lost pods.
     let earlier =
         moment.start.get::<ReplicaSet>(set.metadata.namespace.as_deref().unwrap_or(""), facts::name(&set.metadata));
-    if facts::is_paused(deployment) && earlier.is_some_and(|earlier| facts::size(earlier) >= facts::size(set)) {
+    if earlier.is_some_and(|earlier| facts::size(earlier) >= facts::size(set)) {
         return Ok(());
     }
     let others = facts::sets(deployment, moment.before);
