@@ -252,16 +252,21 @@ fn a_canary_gets_its_share_and_no_request_is_lost() {
         std::fs::copy(transcript::folder().join(manifest), cluster.folder().join(manifest)).unwrap();
     }
     let mut load: Option<Load> = None;
+    // A pod that has just become ready is in the rules a moment later.
     let share = |of_canary: u64| {
         let address = service(&cluster, &tools);
-        let answers = (0..COUNTED).map(|_| one_request(address).unwrap());
-        let canary = answers.filter(|version| version == "1.9.1").count() as u64;
-        assert!(canary.abs_diff(COUNTED * of_canary / 100) <= BESIDE, "{canary} of {COUNTED}, not {of_canary} of 100");
+        let counted = || {
+            let answers: Vec<String> = (0..COUNTED).map(|_| one_request(address)).collect::<Result<_, _>>()?;
+            let canary = answers.iter().filter(|version| *version == "1.9.1").count() as u64;
+            let fits = canary.abs_diff(COUNTED * of_canary / 100) <= BESIDE;
+            fits.then_some(()).ok_or(format!("{canary} of {COUNTED}, not {of_canary} of 100"))
+        };
+        eventually(PATIENCE, counted).unwrap();
     };
     transcript::play_and("canary.md", &cluster, &tools.kubectl, |command| match command {
         "kubectl rollout status deployment/web" if load.is_none() => {
-            load = Some(Load::start(service(&cluster, &tools)));
             share(0);
+            load = Some(Load::start(service(&cluster, &tools)));
         }
         "kubectl rollout status deployment/web-canary" => share(25),
         "kubectl wait --for=jsonpath={.status.readyReplicas}=3 deployment/web-canary" => share(50),
