@@ -2,10 +2,9 @@
 //! command, on real containers.
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::{Output, Stdio};
-use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
@@ -177,13 +176,15 @@ fn ports(cluster: &Cluster, client: &Kubectl) {
     let asked = eventually(PATIENCE, || TcpStream::connect(("127.0.0.1", port)));
     let answer = asked.and_then(|mut stream| stream.read(&mut [0; 1]));
     assert!(!matches!(answer, Ok(1..)), "{answer:?}");
-    std::thread::sleep(Duration::from_millis(100));
+    let (tell, told) = std::sync::mpsc::channel();
+    let lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
+    let reader = std::thread::spawn(move || lines.for_each(|line| drop(tell.send(line))));
+    let error = format!("an error occurred forwarding {port} -> 9");
+    while !told.recv_timeout(PATIENCE).expect("the client tells of the error").contains(&error) {}
     // It may have ended by itself: kubectl does since 1.23.
     drop(child.kill());
-    let mut told = String::new();
-    child.stderr.take().unwrap().read_to_string(&mut told).unwrap();
     child.wait().unwrap();
-    assert!(told.contains(&format!("an error occurred forwarding {port} -> 9")), "{told}");
+    reader.join().unwrap();
 }
 
 fn free_port() -> u16 {
