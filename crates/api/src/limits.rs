@@ -15,7 +15,7 @@ pub const TURN_REQUESTS: usize = 512;
 /// Decisions run in one turn; what is left waits for the next.
 pub const TURN_DECISIONS: usize = 4_096;
 /// Writes of one turn after which no further request or decision is taken in.
-pub const TURN_WRITES: usize = 2_048;
+pub const TURN_WRITES: usize = 8_192;
 /// Steps of a forecast; a rollout of more is told up to there.
 pub const FORECAST_STEPS: usize = 2_000;
 /// Turns that one step of a forecast takes at most.
@@ -25,7 +25,7 @@ pub const FORECASTS: usize = 2;
 /// Requests waiting for the writer; more get 429.
 pub const WAITING_REQUESTS: usize = 8_192;
 /// Turns computed but not yet durable.
-pub const TURNS_IN_FLIGHT: usize = 2;
+pub const TURNS_IN_FLIGHT: usize = 4;
 /// Streams into pods (exec, attach, port-forward) open at a time; more get 429.
 pub const STREAMS: usize = 1_024;
 /// Bytes of JSON of one kind's changes that are kept ready for watchers that follow.
