@@ -34,6 +34,7 @@ use std::{
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// How soon the kernel ends a process when memory runs out.
 pub const OOM_SCORE: &str = "/proc/self/oom_score_adj";
+
 /// A process's three first files.
 pub struct Stdio {
     /// Standard input.
