@@ -14,6 +14,8 @@ pub struct Tools {
     pub kubectl_old: Option<PathBuf>,
     /// kubectl 1.32 or newer.
     pub kubectl_current: Option<PathBuf>,
+    /// A static busybox, from Debian: what runs in the containers of the agent's tests.
+    pub busybox: Option<PathBuf>,
     /// What is missing, for the tests that are skipped for it.
     pub missing: Vec<String>,
 }
@@ -31,7 +33,8 @@ pub fn tools(target: &Path) -> Tools {
     };
     let kubectl_old = keep("kubectl 1.20", debian_kubectl(&folder));
     let kubectl_current = keep("kubectl 1.32 or newer", current_kubectl(&folder));
-    Tools { kubectl_old, kubectl_current, missing }
+    let busybox = keep("busybox-static", busybox(&folder));
+    Tools { kubectl_old, kubectl_current, busybox, missing }
 }
 
 /// Runs a command and gives what it printed; its standard error goes with the failure.
@@ -44,15 +47,24 @@ pub fn capture(command: &mut Command) -> Result<String, String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Debian's kubernetes-client, unpacked beside the build and not installed.
 fn debian_kubectl(folder: &Path) -> Result<PathBuf, String> {
-    let kubectl = folder.join("kubernetes-client/usr/bin/kubectl");
-    if kubectl.exists() {
-        return Ok(kubectl);
+    packaged(folder, "kubernetes-client", &["usr/bin/kubectl"])
+}
+
+fn busybox(folder: &Path) -> Result<PathBuf, String> {
+    packaged(folder, "busybox-static", &["usr/bin/busybox", "bin/busybox"])
+}
+
+/// A program of a Debian package, unpacked beside the build and not installed; at the first of `places` that is there.
+fn packaged(folder: &Path, package: &str, places: &[&str]) -> Result<PathBuf, String> {
+    let root = folder.join(package);
+    let program = || places.iter().map(|place| root.join(place)).find(|path| path.exists());
+    if let Some(program) = program() {
+        return Ok(program);
     }
-    println!("setup: fetching Debian's package kubernetes-client (unpacked below the build folder, not installed)");
-    fetch_package("kubernetes-client", &folder.join("kubernetes-client"))?;
-    kubectl.exists().then_some(kubectl).ok_or_else(|| "the package holds no kubectl".into())
+    println!("setup: fetching Debian's package {package} (unpacked below the build folder, not installed)");
+    fetch_package(package, &root)?;
+    program().ok_or_else(|| format!("the package holds no {}", places[0]))
 }
 
 /// Downloads a Debian package and unpacks it into `into`.

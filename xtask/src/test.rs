@@ -33,6 +33,7 @@ pub fn run(arguments: &[String]) -> Result<(), String> {
     };
     set("KAPSTAN_KUBECTL_OLD", tools.kubectl_old.as_deref());
     set("KAPSTAN_KUBECTL", tools.kubectl_current.as_deref());
+    set("KAPSTAN_BUSYBOX", tools.busybox.as_deref());
     set("KAPSTAN_NGINX_IMAGES", images.ok().as_deref());
     println!("== tests");
     count(tests)
