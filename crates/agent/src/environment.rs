@@ -10,8 +10,9 @@ use std::{
     net::IpAddr,
 };
 
+use api::Pod;
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Container, EnvVarSource, ObjectFieldSelector, Pod, ResourceFieldSelector, Secret, Service, ServicePort,
+    ConfigMap, Container, EnvVarSource, ObjectFieldSelector, ResourceFieldSelector, Secret, Service, ServicePort,
 };
 
 use crate::resources;
@@ -73,7 +74,7 @@ pub fn build(
     place: &Place,
 ) -> Result<Vec<(String, String)>, String> {
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-    let links = pod.spec.as_ref().is_none_or(|spec| spec.enable_service_links != Some(false));
+    let links = pod.spec.as_deref().is_none_or(|spec| spec.enable_service_links != Some(false));
     let services = service_variables(&sources.services, namespace, links);
     let mut variables = Variables::default();
     from_objects(&mut variables, container, sources, namespace)?;
@@ -194,7 +195,7 @@ fn from_source(
 pub fn field_value(field: &ObjectFieldSelector, pod: &Pod, place: &Place) -> Result<String, String> {
     let path = field.field_path.as_str();
     let meta = &pod.metadata;
-    let spec = pod.spec.as_ref();
+    let spec = pod.spec.as_deref();
     let account = || spec.and_then(|spec| spec.service_account_name.clone()).unwrap_or_default();
     if let Some((map, key)) = subscript(path) {
         let map = match map {
@@ -346,7 +347,7 @@ mod tests {
             cpu_milli: 2000,
             memory_bytes: 1 << 30,
         };
-        let container = &pod.spec.as_ref().unwrap().containers[0];
+        let container = &pod.spec.as_deref().unwrap().containers[0];
         let told = match build(&pod, container, &known, &place) {
             Ok(variables) => variables.iter().map(|(name, value)| format!("{name}={value}\n")).collect(),
             Err(error) => format!("error: {error}\n"),

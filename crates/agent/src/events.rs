@@ -9,9 +9,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use api::Pod;
 use jiff::Timestamp;
 use k8s_openapi::{
-    api::core::v1::{Event, EventSource, ObjectReference, Pod},
+    api::core::v1::{Event, EventSource, ObjectReference},
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
 };
 use kube::{
@@ -91,7 +92,7 @@ fn reference(pod: &Pod, note: &Note) -> ObjectReference {
 
 fn field_path(pod: &Pod, container: &str) -> String {
     let init = pod.spec.iter().flat_map(|spec| spec.init_containers.iter().flatten());
-    debug_assert!(pod.spec.iter().flat_map(all_containers).any(|one| one.name == container));
+    debug_assert!(pod.spec.as_deref().into_iter().flat_map(all_containers).any(|one| one.name == container));
     match init.into_iter().any(|one| one.name == container) {
         true => format!("spec.initContainers{{{container}}}"),
         false => format!("spec.containers{{{container}}}"),

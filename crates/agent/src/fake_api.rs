@@ -9,12 +9,13 @@ use std::{
     time::Duration,
 };
 
+use api::Pod;
 use bytes::Bytes;
 use futures::{StreamExt, stream};
 use http::{Method, Request, Response};
 use http_body_util::{BodyExt, Full, StreamBody, combinators::BoxBody};
 use hyper::body::Frame;
-use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use k8s_openapi::api::core::v1::PodStatus;
 use kube::Client;
 use serde_json::{Value, json};
 use tokio::sync::{broadcast, watch};

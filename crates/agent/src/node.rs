@@ -14,9 +14,10 @@ use std::{
     time::Duration,
 };
 
+use api::Pod;
 use api::pod_resources;
 use futures::{FutureExt, StreamExt};
-use k8s_openapi::api::core::v1::{Pod, PodSpec, Taint};
+use k8s_openapi::api::core::v1::{PodSpec, Taint};
 use kube::{
     Api, Client,
     runtime::{WatchStreamExt, watcher},
@@ -352,7 +353,7 @@ impl Floor {
 
     /// Whether the pod does not fit beside those that are here, in the kubelet's words.
     fn refuses(&self, pod: &Pod) -> Option<(String, String)> {
-        let spec = pod.spec.as_ref()?;
+        let spec = pod.spec.as_deref()?;
         let others: Vec<_> = self.workers.values().filter_map(|worker| active(&worker.pod)).collect();
         let used = |of: fn(&pod_resources::Requests) -> i64| -> i64 {
             others.iter().map(|spec| of(&pod_resources::requests(spec))).sum()
@@ -383,7 +384,7 @@ impl Floor {
 /// The spec of a pod that takes up room.
 fn active(pod: &Pod) -> Option<&PodSpec> {
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-    pod.spec.as_ref().filter(|_| !matches!(phase, Some("Succeeded" | "Failed")))
+    pod.spec.as_deref().filter(|_| !matches!(phase, Some("Succeeded" | "Failed")))
 }
 
 async fn stop_orphan(shop: &Workshop, orphan: &PodSeen) {

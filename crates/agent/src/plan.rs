@@ -6,8 +6,9 @@
 //! termination order of `pod_workers.go`, with two promises of our own: a container is replaced only once its new
 //! image is on the node, and nothing that may get requests is asked to stop before it was taken out of the rules.
 
+use api::Pod;
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
+use k8s_openapi::api::core::v1::{Container, PodSpec};
 
 use crate::{
     pod_on_node::{ContainerOnNode, Doing, ERROR_SHOWN_SECONDS, Ended, Failure, Leaving, PodOnNode, Stage, Withdrawal},

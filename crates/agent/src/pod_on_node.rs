@@ -6,8 +6,9 @@
 
 use std::net::IpAddr;
 
+use api::Pod;
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
+use k8s_openapi::api::core::v1::{Container, PodSpec};
 
 use crate::{
     plan::{Step, Why},
@@ -376,7 +377,7 @@ fn warning(container: Option<&str>, reason: &'static str, message: String) -> No
 impl PodOnNode {
     /// A pod that the node sees for the first time.
     pub fn new(pod: &Pod, now: Timestamp) -> PodOnNode {
-        let spec = pod.spec.as_ref();
+        let spec = pod.spec.as_deref();
         PodOnNode {
             since: now,
             failure: None,
@@ -444,7 +445,7 @@ impl PodOnNode {
 
     /// Follows a change of the spec: a new image gets a clean record.
     pub fn follow(&mut self, pod: &Pod) {
-        for spec in pod.spec.iter().flat_map(all_containers) {
+        for spec in pod.spec.as_deref().into_iter().flat_map(all_containers) {
             let image = spec.image.as_deref().unwrap_or_default();
             if let Some(container) = self.containers.iter_mut().find(|container| container.name == spec.name)
                 && container.wanted_image != image
@@ -962,7 +963,7 @@ pub fn all_containers(spec: &PodSpec) -> impl Iterator<Item = &Container> {
 
 /// The container of that name, init containers included.
 pub fn container_spec<'a>(pod: &'a Pod, name: &str) -> Option<&'a Container> {
-    pod.spec.iter().flat_map(all_containers).find(|container| container.name == name)
+    pod.spec.as_deref().into_iter().flat_map(all_containers).find(|container| container.name == name)
 }
 
 /// `name_namespace(uid)`, as the kubelet's messages name a pod.

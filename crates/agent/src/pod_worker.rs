@@ -13,8 +13,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+use api::Pod;
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{ConfigMap, Container, LifecycleHandler, Pod, Secret, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Container, LifecycleHandler, Secret, Service};
 use kube::{Api, Client, api::ListParams};
 use tokio::{
     sync::{mpsc, watch},
@@ -153,7 +154,8 @@ impl PodWorker {
         shop.runtime.introduce(&pod);
         let now = shop.clock.now();
         let mut known = PodOnNode::adopt(&pod, seen.as_ref(), now);
-        known.drains = shop.drained.is_some() && pod.spec.as_ref().is_some_and(|spec| spec.host_network != Some(true));
+        known.drains =
+            shop.drained.is_some() && pod.spec.as_deref().is_some_and(|spec| spec.host_network != Some(true));
         PodWorker {
             conditions: Conditions::of(pod.status.as_ref()),
             seen: known,
@@ -508,7 +510,7 @@ impl Work {
 
     /// Its sockets are among the node's.
     fn host_network(&self) -> bool {
-        self.pod.spec.as_ref().is_some_and(|spec| spec.host_network == Some(true))
+        self.pod.spec.as_deref().is_some_and(|spec| spec.host_network == Some(true))
     }
 
     fn place(&self) -> Place {
@@ -619,7 +621,7 @@ impl Work {
                 sources.secrets.insert(name, found);
             }
         }
-        if self.pod.spec.as_ref().is_none_or(|spec| spec.enable_service_links != Some(false)) {
+        if self.pod.spec.as_deref().is_none_or(|spec| spec.enable_service_links != Some(false)) {
             let services: Api<Service> = Api::namespaced(client.clone(), self.namespace());
             sources.services = services.list(&ListParams::default()).await.map_err(words)?.items;
         }

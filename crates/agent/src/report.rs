@@ -4,7 +4,8 @@
 //! and another pod of the same name is not meant. What is cleared is sent as `null`. The end is a DELETE with grace 0
 //! and the uid as precondition. Answers are not decoded: their status code says all.
 
-use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use api::Pod;
+use k8s_openapi::api::core::v1::PodStatus;
 use kube::Client;
 use serde_json::{Value, json};
 

@@ -13,10 +13,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use api::Pod;
 use api::usage::{ContainerUsage, NodeUsage, PodUsage, Report, Used};
 use futures::{StreamExt, stream};
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{LifecycleHandler, Node, Pod};
+use k8s_openapi::api::core::v1::{LifecycleHandler, Node};
 use kube::{
     Api, Client,
     api::ListParams,
@@ -242,7 +243,7 @@ struct LookedAt {
 
 impl LookedAt {
     fn of(pod: &Pod) -> LookedAt {
-        let gates = pod.spec.as_ref().and_then(|spec| spec.readiness_gates.as_ref());
+        let gates = pod.spec.as_deref().and_then(|spec| spec.readiness_gates.as_ref());
         LookedAt {
             generation: pod.metadata.generation,
             leaves: pod.metadata.deletion_timestamp.is_some(),
@@ -389,7 +390,7 @@ impl Fleet {
     }
 
     fn decoded(&mut self, pod: Pod) {
-        let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
+        let node = pod.spec.as_deref().and_then(|spec| spec.node_name.as_deref());
         let Some(&node) = node.and_then(|name| self.by_name.get(name)) else { return };
         let uid: Arc<str> = pod.metadata.uid.as_deref().unwrap_or_default().into();
         let pod = Arc::new(pod);
@@ -629,7 +630,7 @@ impl Fleet {
 
     fn sandbox(&mut self, node: usize, pod: &Pod) -> Outcome {
         let node = &mut self.nodes[node];
-        if pod.spec.as_ref().is_some_and(|spec| spec.host_network == Some(true)) {
+        if pod.spec.as_deref().is_some_and(|spec| spec.host_network == Some(true)) {
             return Outcome::SandboxReady(IpAddr::V4(node.ip));
         }
         match node.addresses.take() {

@@ -7,8 +7,9 @@
 
 use std::path::{Path, PathBuf};
 
+use api::Pod;
 use k8s_openapi::{
-    api::core::v1::{Container, Pod, PodSecurityContext, PodSpec, SeccompProfile, SecurityContext},
+    api::core::v1::{Container, PodSecurityContext, PodSpec, SeccompProfile, SecurityContext},
     apimachinery::pkg::api::resource::Quantity,
 };
 
@@ -117,7 +118,7 @@ pub fn container(
     mut mounts: Vec<Mount>,
     pod_dir: &Path,
 ) -> Result<ContainerSpec, String> {
-    let spec = pod.spec.as_ref().ok_or("the pod has no spec")?;
+    let spec = pod.spec.as_deref().ok_or("the pod has no spec")?;
     refuse_what_cannot_be(spec, container)?;
     let expanded = |words: &Option<Vec<String>>| -> Vec<String> {
         let value_of = |name: &str| env.iter().rev().find(|(other, _)| other == name).map(|(_, value)| value.clone());
@@ -236,7 +237,7 @@ mod tests {
     }
 
     fn built(pod: &Pod) -> Result<ContainerSpec, String> {
-        let one = &pod.spec.as_ref().unwrap().containers[0];
+        let one = &pod.spec.as_deref().unwrap().containers[0];
         container(pod, one, 1, vec![("A".into(), "b".into())], Vec::new(), Path::new("/pods/u"))
     }
 

@@ -4,11 +4,12 @@
 //! Conditions that others own (readiness gates, `PodScheduled`, `DisruptionTarget`) are left to them; `qosClass` is the
 //! API's. A transition time moves only when its condition does.
 
+use api::Pod;
 use jiff::Timestamp;
 use k8s_openapi::{
     api::core::v1::{
         Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,
-        ContainerStatus, HostIP, Pod, PodCondition, PodIP, PodSpec, PodStatus,
+        ContainerStatus, HostIP, PodCondition, PodIP, PodSpec, PodStatus,
     },
     apimachinery::pkg::apis::meta::v1::Time,
 };

@@ -4,8 +4,9 @@
 
 use std::{collections::HashMap, fmt::Write as _};
 
+use api::Pod;
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::{
     plan::{Step, plan},

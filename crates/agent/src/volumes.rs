@@ -12,11 +12,12 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
+use api::Pod;
 use k8s_openapi::api::{
     authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec},
     core::v1::{
-        ConfigMap, Container, DownwardAPIVolumeFile, EmptyDirVolumeSource, HostPathVolumeSource, KeyToPath, Pod,
-        Secret, ServiceAccount, ServiceAccountTokenProjection, Volume, VolumeProjection,
+        ConfigMap, Container, DownwardAPIVolumeFile, EmptyDirVolumeSource, HostPathVolumeSource, KeyToPath, Secret,
+        ServiceAccount, ServiceAccountTokenProjection, Volume, VolumeProjection,
     },
 };
 use kube::{Api, Client, api::PostParams};
@@ -96,7 +97,7 @@ async fn make(client: &Client, pod: &Pod, volume: &Volume, dir: &Path, place: &P
 }
 
 fn fs_group(pod: &Pod) -> Option<u32> {
-    let group = pod.spec.as_ref()?.security_context.as_ref()?.fs_group?;
+    let group = pod.spec.as_deref()?.security_context.as_ref()?.fs_group?;
     u32::try_from(group).ok()
 }
 
@@ -270,7 +271,7 @@ fn still_good(path: &Path, lives_seconds: i64) -> bool {
 }
 
 async fn token(client: &Client, pod: &Pod, source: &ServiceAccountTokenProjection) -> Result<String, String> {
-    let account = pod.spec.as_ref().and_then(|spec| spec.service_account_name.as_deref()).unwrap_or("default");
+    let account = pod.spec.as_deref().and_then(|spec| spec.service_account_name.as_deref()).unwrap_or("default");
     let request = TokenRequest {
         spec: Some(TokenRequestSpec {
             audiences: Some(source.audience.clone().filter(|audience| !audience.is_empty()).into_iter().collect()),
@@ -344,7 +345,7 @@ pub fn mounts(
     pod_dir: &Path,
     env: &[(String, String)],
 ) -> Result<Vec<Mount>, String> {
-    let volumes = pod.spec.as_ref().and_then(|spec| spec.volumes.as_deref()).unwrap_or_default();
+    let volumes = pod.spec.as_deref().and_then(|spec| spec.volumes.as_deref()).unwrap_or_default();
     let mut mounts = Vec::new();
     for mount in container.volume_mounts.iter().flatten() {
         let volume = volumes.iter().find(|volume| volume.name == mount.name);

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
 pub use crate::kinds::{Body, Kind, Typed};
+use crate::pod::PodSpecs;
 
 /// Names an object: kind, namespace (empty for cluster-wide kinds) and name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -74,9 +75,15 @@ impl Object {
         Arc::new(Object { body, json: Bytes::from(json), revision })
     }
 
-    /// An object read back from the store.
-    pub fn recovered(kind: Kind, json: Bytes, revision: u64) -> Result<Arc<Object>, serde_json::Error> {
+    /// An object read back from the store; pods share their spec with those in `specs`.
+    pub fn recovered(
+        kind: Kind,
+        json: Bytes,
+        revision: u64,
+        specs: &mut PodSpecs,
+    ) -> Result<Arc<Object>, serde_json::Error> {
         let mut body = kind.decode_slice(&json)?;
+        specs.share(&mut body);
         body.shrink();
         Ok(Arc::new(Object { body, json, revision }))
     }
@@ -118,15 +125,10 @@ impl Object {
 }
 
 impl Body {
-    /// Gives back the spare room of lists that every pod has: decoding leaves room for four where there is one.
+    /// Gives back the spare room of lists that every pod has of its own: decoding leaves room for four where there is one.
     fn shrink(&mut self) {
         let Body::Pod(pod) = self else { return };
         shrink(&mut pod.metadata.owner_references);
-        for container in pod.spec.iter_mut().flat_map(|spec| &mut spec.containers) {
-            shrink(&mut container.ports);
-            shrink(&mut container.env);
-            shrink(&mut container.volume_mounts);
-        }
         if let Some(status) = &mut pod.status {
             shrink(&mut status.container_statuses);
             shrink(&mut status.conditions);
@@ -136,7 +138,7 @@ impl Body {
     }
 }
 
-fn shrink<T>(list: &mut Option<Vec<T>>) {
+pub(crate) fn shrink<T>(list: &mut Option<Vec<T>>) {
     if let Some(list) = list {
         list.shrink_to_fit();
     }

@@ -5,9 +5,10 @@
 //! apiserver `pkg/registry/rest/update.go`. Fills in the defaults first, because what counts as a change is judged on
 //! complete objects; `validate` comes after. Never refuses. Uids, names and times are the caller's: set before.
 
+use crate::Pod;
 use k8s_openapi::api::apps::v1::{DaemonSet, DaemonSetSpec};
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{Namespace, NamespaceStatus, Pod, PodCondition, PodStatus, Service, ServiceSpec};
+use k8s_openapi::api::core::v1::{Namespace, NamespaceStatus, PodCondition, PodStatus, Service, ServiceSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::defaults;

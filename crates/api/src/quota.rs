@@ -7,8 +7,9 @@
 
 use std::collections::BTreeMap;
 
+use crate::Pod;
 use k8s_openapi::api::core::v1::{
-    Pod, PodAffinityTerm, PodSpec, ResourceQuota, ResourceQuotaSpec, ScopedResourceSelectorRequirement, Service,
+    PodAffinityTerm, PodSpec, ResourceQuota, ResourceQuotaSpec, ScopedResourceSelectorRequirement, Service,
 };
 
 use crate::kinds::{Body, Kind};

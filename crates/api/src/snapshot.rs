@@ -5,8 +5,8 @@
 
 use std::sync::Arc;
 
+use crate::Pod;
 use imbl::OrdMap;
-use k8s_openapi::api::core::v1::Pod;
 
 use crate::node_load::NodeLoad;
 use crate::object::{Change, Key, Kind, Object, Typed, controller_of};
@@ -303,7 +303,8 @@ fn node_of(object: &Object) -> Option<&str> {
 
 /// True for a pod with required anti-affinity.
 fn keeps_away(object: &Object) -> bool {
-    let affinity = object.get::<Pod>().and_then(|pod| pod.spec.as_ref()?.affinity.as_ref()?.pod_anti_affinity.as_ref());
+    let affinity =
+        object.get::<Pod>().and_then(|pod| pod.spec.as_deref()?.affinity.as_ref()?.pod_anti_affinity.as_ref());
     let terms = affinity.and_then(|it| it.required_during_scheduling_ignored_during_execution.as_ref());
     terms.is_some_and(|terms| !terms.is_empty())
 }
@@ -332,7 +333,7 @@ mod tests {
             "metadata": { "namespace": "ns", "name": format!("p{number}"), "ownerReferences": owners },
             "spec": { "nodeName": NODES[node], "containers": [{ "name": "c", "resources": { "requests": { "cpu": "1" } } }] },
         });
-        Object::recovered(Kind::Pod, pod.to_string().into(), revision).unwrap()
+        Object::recovered(Kind::Pod, pod.to_string().into(), revision, &mut crate::PodSpecs::default()).unwrap()
     }
 
     fn names<'a>(objects: impl Iterator<Item = &'a Pod>) -> Vec<String> {

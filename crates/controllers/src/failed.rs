@@ -4,8 +4,8 @@
 //! but without a memory of its own: the replacement carries how many before it failed, and the failed pod stays until its pause is over. So
 //! a restart of kapstan forgets no pause.
 
+use api::Pod;
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::Pod;
 
 /// On a pod: how many before it failed in a row.
 pub const FAILURES: &str = "kapstan.dev/failures-in-a-row";

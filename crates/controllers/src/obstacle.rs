@@ -1,7 +1,8 @@
 //! What keeps a pod from being available, in words for a person.
 
+use api::Pod;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use k8s_openapi::api::core::v1::ContainerStatus;
 
 use crate::pods;
 

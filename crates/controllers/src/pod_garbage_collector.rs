@@ -4,9 +4,9 @@
 //! Mirrors gcOrphaned and gcUnscheduledTerminating of upstream's `pkg/controller/podgc/gc_controller.go`. Never touches a
 //! pod whose node is there, however long it may have been silent.
 
-use api::{Context, Key, Plan, Snapshot, Typed, Write};
+use api::{Context, Key, Plan, Pod, Snapshot, Typed, Write};
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::Node;
 
 use crate::pods;
 

@@ -5,8 +5,9 @@
 
 use std::collections::BTreeMap;
 
+use api::Pod;
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Pod, PodCondition};
+use k8s_openapi::api::core::v1::PodCondition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 /// The condition of a pod that ends for what happens around it.
@@ -34,7 +35,7 @@ pub fn is_active(pod: &Pod) -> bool {
 
 /// The node the pod is bound to, empty if it is bound to none.
 pub fn node(pod: &Pod) -> &str {
-    pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).unwrap_or("")
+    pod.spec.as_deref().and_then(|spec| spec.node_name.as_deref()).unwrap_or("")
 }
 
 /// Name, empty if it has none.

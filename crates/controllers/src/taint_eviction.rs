@@ -6,9 +6,9 @@
 //! NoSchedule taints.
 
 use api::node_fit::tolerates;
-use api::{Context, EventNote, EventType, Key, Kind, Object, Plan, Propagation, Snapshot, Typed, Write};
+use api::{Context, EventNote, EventType, Key, Kind, Object, Plan, Pod, Propagation, Snapshot, Typed, Write};
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Node, Pod, Taint, Toleration};
+use k8s_openapi::api::core::v1::{Node, Taint, Toleration};
 
 use crate::pods;
 
@@ -47,7 +47,7 @@ fn evicting(node: &Node) -> impl Iterator<Item = &Taint> {
 
 /// When the pod has to go; `None` if it may stay.
 fn ends_at(pod: &Pod, taints: &[&Taint]) -> Option<Timestamp> {
-    let tolerations = pod.spec.as_ref().and_then(|spec| spec.tolerations.as_deref()).unwrap_or_default();
+    let tolerations = pod.spec.as_deref().and_then(|spec| spec.tolerations.as_deref()).unwrap_or_default();
     let came = came_at(pod);
     taints.iter().filter_map(|taint| end_by(taint, tolerations, came)).min()
 }

@@ -2,8 +2,8 @@
 //!
 //! Mirrors upstream's `pkg/controller/controller_utils.go` (GetPodFromTemplate).
 
-use api::Kind;
-use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};
+use api::{Kind, Pod, SharedSpec};
+use k8s_openapi::api::core::v1::PodTemplateSpec;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::claim;
@@ -21,7 +21,7 @@ pub fn pod(kind: Kind, owner: &ObjectMeta, template: PodTemplateSpec) -> Pod {
             owner_references: Some(vec![claim::controller_reference(kind, owner)]),
             ..Default::default()
         },
-        spec: template.spec,
+        spec: template.spec.map(SharedSpec::from),
         status: None,
     }
 }

@@ -16,13 +16,12 @@ use std::fmt::Write as _;
 use api::plan::CREATED;
 use api::template_hash::POD_TEMPLATE_HASH_LABEL;
 use api::{
-    Body, Change, Context, EventNote, Heard, Key, Kind, Object, Plan, Propagation, Refusal, Snapshot, Typed, Usage,
-    Write,
+    Body, Change, Context, EventNote, Heard, Key, Kind, Object, Plan, Pod, Propagation, Refusal, Snapshot, Typed,
+    Usage, Write,
 };
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus, ReplicaSet};
 use k8s_openapi::api::batch::v1::JobStatus;
-use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};
 

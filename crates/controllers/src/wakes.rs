@@ -8,11 +8,11 @@ use std::collections::BTreeMap;
 
 use api::object::controller_of;
 use api::selector::Selector;
-use api::{Change, Key, Kind, Object, Snapshot};
+use api::{Change, Key, Kind, Object, Pod, Snapshot};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod, ReplicationController, ResourceQuota, Service};
+use k8s_openapi::api::core::v1::{Namespace, Node, ReplicationController, ResourceQuota, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 

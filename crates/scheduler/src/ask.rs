@@ -1,9 +1,10 @@
 //! What a pod wants of a node, read once for all nodes.
 
+use api::Pod;
 use api::node_load::NodeLoad;
 use api::pod_resources::{self, Amounts, HostPort, Requests};
 use k8s_openapi::api::core::v1::{
-    NodeSelector, Pod, PodAffinityTerm, PodSpec, PreferredSchedulingTerm, Toleration, TopologySpreadConstraint,
+    NodeSelector, PodAffinityTerm, PodSpec, PreferredSchedulingTerm, Toleration, TopologySpreadConstraint,
     WeightedPodAffinityTerm,
 };
 use std::collections::BTreeMap;
@@ -24,7 +25,7 @@ pub struct Ask<'a> {
 impl<'a> Ask<'a> {
     /// Reads a pod.
     pub fn of(pod: &'a Pod) -> Ask<'a> {
-        let spec = pod.spec.as_ref();
+        let spec = pod.spec.as_deref();
         let mut others = spec.map(pod_resources::requested).unwrap_or_default();
         others.retain(|name, amount| name != "cpu" && name != "memory" && !amount.is_zero());
         Ask {

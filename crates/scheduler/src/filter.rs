@@ -82,7 +82,7 @@ fn lacking(ask: &Ask, node: &Node, load: Option<&NodeLoad>, world: &Snapshot) ->
         // Rare resources are not kept in the load, so they are summed up here.
         let used =
             world.pods_on(name_of(node)).filter(|pod| !crate::has_ended(pod)).fold(Amount::ZERO, |mut sum, pod| {
-                let requested = pod.spec.as_ref().map(pod_resources::requested).unwrap_or_default();
+                let requested = pod.spec.as_deref().map(pod_resources::requested).unwrap_or_default();
                 sum += requested.get(name).copied().unwrap_or_default();
                 sum
             });

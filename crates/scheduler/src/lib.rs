@@ -17,9 +17,9 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use api::node_fit::is_ready;
-use api::{Change, Context, EventNote, EventType, Key, Kind, Object, Plan, Snapshot, Typed, Write};
+use api::{Change, Context, EventNote, EventType, Key, Kind, Object, Plan, Pod, Snapshot, Typed, Write};
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Node, Pod, PodCondition};
+use k8s_openapi::api::core::v1::{Node, PodCondition};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use ask::Ask;
@@ -155,7 +155,7 @@ fn fill_node(key: &Key, world: &Snapshot) -> Plan {
     let mut waiting: Vec<&Pod> =
         world.unbound_pods().filter(|pod| is_mine(pod) && was_tried(pod)).take(WAITING_TRIED).collect();
     waiting.sort_by_key(|pod| {
-        let priority = pod.spec.as_ref().and_then(|spec| spec.priority).unwrap_or(0);
+        let priority = pod.spec.as_deref().and_then(|spec| spec.priority).unwrap_or(0);
         (Reverse(priority), pod.metadata.creation_timestamp.as_ref())
     });
     // The world as it is once the pods bound so far are in it.
@@ -271,7 +271,7 @@ fn is_mine(pod: &Pod) -> bool {
 
 /// The node that a pod takes room on, empty if it takes none.
 fn node_held(pod: &Pod) -> &str {
-    if has_ended(pod) { "" } else { pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).unwrap_or("") }
+    if has_ended(pod) { "" } else { pod.spec.as_deref().and_then(|spec| spec.node_name.as_deref()).unwrap_or("") }
 }
 
 fn has_ended(pod: &Pod) -> bool {

@@ -6,9 +6,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use api::Pod;
 use api::Snapshot;
 use api::selector::Selector;
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod, PodAffinityTerm, TopologySpreadConstraint};
+use k8s_openapi::api::core::v1::{Namespace, Node, PodAffinityTerm, TopologySpreadConstraint};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
 use crate::ask::Ask;
@@ -224,7 +225,7 @@ impl<'a> Survey<'a, '_> {
 }
 
 fn node_name(pod: &Pod) -> &str {
-    pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).unwrap_or("")
+    pod.spec.as_deref().and_then(|spec| spec.node_name.as_deref()).unwrap_or("")
 }
 
 fn label<'n>(node: &'n Node, key: &str) -> Option<&'n str> {

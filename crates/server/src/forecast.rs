@@ -8,10 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use api::account::Ended;
-use api::{Body, Key, Kind, Refusal, Snapshot, Typed, Usage, limits};
+use api::{Body, Key, Kind, Pod, Refusal, Snapshot, Typed, Usage, limits};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment, ReplicaSet};
-use k8s_openapi::api::core::v1::{Pod, PodCondition, PodStatus};
+use k8s_openapi::api::core::v1::{PodCondition, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use serde::Serialize;
 use tokio::sync::oneshot;
@@ -384,7 +384,7 @@ fn is_ending(pod: &Pod) -> bool {
 }
 
 fn is_placed(pod: &Pod) -> bool {
-    pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).is_some_and(|node| !node.is_empty())
+    pod.spec.as_deref().and_then(|spec| spec.node_name.as_deref()).is_some_and(|node| !node.is_empty())
 }
 
 fn ready_condition(pod: &Pod) -> Option<&PodCondition> {

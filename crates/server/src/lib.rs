@@ -32,7 +32,7 @@ use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use std::thread::JoinHandle;
 
-use api::{Change, Key, Object, Snapshot, limits};
+use api::{Change, Key, Object, PodSpecs, Snapshot, limits};
 use store::{Store, StoreError};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -176,17 +176,17 @@ struct Recovered {
 
 impl Recovered {
     fn read(stored: &store::Recovered) -> Result<Recovered, ServerError> {
-        let mut world = Snapshot::default();
+        let (mut world, mut specs) = (Snapshot::default(), PodSpecs::default());
         for record in &stored.objects {
-            if let Some(object) = object(&record.key, record.value.as_ref(), record.revision)? {
+            if let Some(object) = object(&record.key, record.value.as_ref(), record.revision, &mut specs)? {
                 world.put(object);
             }
         }
         world.advance(stored.revision);
         let pairs = stored.history.iter().zip(&stored.previous);
         let changes = pairs.map(|(record, previous)| {
-            let after = object(&record.key, record.value.as_ref(), record.revision)?;
-            let mut before = object(&record.key, previous.as_ref(), record.revision)?;
+            let after = object(&record.key, record.value.as_ref(), record.revision, &mut specs)?;
+            let mut before = object(&record.key, previous.as_ref(), record.revision, &mut specs)?;
             if after.is_none() {
                 // Watchers are shown the last state with the revision of the removal.
                 before = before.map(|last| Object::written(last.body.clone(), record.revision));
@@ -198,10 +198,15 @@ impl Recovered {
     }
 }
 
-fn object(key: &str, json: Option<&bytes::Bytes>, revision: u64) -> Result<Option<Arc<Object>>, ServerError> {
+fn object(
+    key: &str,
+    json: Option<&bytes::Bytes>,
+    revision: u64,
+    specs: &mut PodSpecs,
+) -> Result<Option<Arc<Object>>, ServerError> {
     let unreadable = |error: String| ServerError::Unreadable { key: key.to_owned(), error };
     let kind = Key::from_storage_key(key).ok_or_else(|| unreadable("unknown kind".into()))?.kind;
-    let object = json.map(|json| Object::recovered(kind, json.clone(), revision)).transpose();
+    let object = json.map(|json| Object::recovered(kind, json.clone(), revision, specs)).transpose();
     object.map_err(|error| unreadable(error.to_string()))
 }
 

@@ -9,7 +9,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, RwLock};
 
-use api::{Change, Kind, Object, Snapshot, limits};
+use api::{Change, Kind, Object, PodSpecs, Snapshot, limits};
 use bytes::Bytes;
 use tokio::sync::watch;
 
@@ -149,7 +149,8 @@ impl Encoded {
     fn decode(&self, kind: Kind) -> Change {
         let side = |object: &Option<(Bytes, u64)>| {
             let (json, revision) = object.as_ref()?;
-            Some(Object::recovered(kind, json.clone(), *revision).expect("it was encoded from an object"))
+            let object = Object::recovered(kind, json.clone(), *revision, &mut PodSpecs::default());
+            Some(object.expect("it was encoded from an object"))
         };
         Change { revision: self.revision, before: side(&self.before), after: side(&self.after) }
     }

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use api::plan::CREATED;
 use api::{
-    Body, Change, Context, EventNote, EventType, Heard, Key, Kind, Object, Plan, Propagation, Refusal, Snapshot, Usage,
-    Write,
+    Body, Change, Context, EventNote, EventType, Heard, Key, Kind, Object, Plan, PodSpecs, Propagation, Refusal,
+    Snapshot, Usage, Write,
 };
 use api::{limits, status};
 use controllers::Controller;
@@ -97,6 +97,7 @@ const BACK_OFF_LONGEST: Duration = Duration::from_secs(60);
 pub struct Writer {
     world: Snapshot,
     usage: Usage,
+    specs: PodSpecs,
     ids: Ids,
     recorder: Recorder,
     /// Decisions of this wave and of the next. A wave runs in the order of [`Decision`], so that what settles how many
@@ -119,7 +120,8 @@ impl Writer {
 
     /// As [`Writer::new`], with decisions that are not quite the real ones.
     pub fn with_minds(world: Snapshot, ids: Ids, why: Arc<Whys>, minds: Arc<dyn Minds>) -> Writer {
-        let mut writer = Writer { minds, ..Writer::at_rest(world, ids, why) };
+        let specs = PodSpecs::of(&world);
+        let mut writer = Writer { minds, specs, ..Writer::at_rest(world, ids, why) };
         let mut woken = Vec::new();
         controllers::wake_all(&writer.world, &mut |who, key| woken.push(Decision::Control(who, key)));
         scheduler::wake_all(&writer.world, &mut |key| woken.push(Decision::Schedule(key)));
@@ -142,6 +144,7 @@ impl Writer {
             minds: Arc::new(Real),
             world,
             usage: Usage::default(),
+            specs: PodSpecs::default(),
         }
     }
 
@@ -308,7 +311,8 @@ impl Writer {
         }
     }
 
-    fn write(&mut self, turn: &mut Turn, body: Body, dry_run: bool) -> Result<Arc<Object>, Refusal> {
+    fn write(&mut self, turn: &mut Turn, mut body: Body, dry_run: bool) -> Result<Arc<Object>, Refusal> {
+        self.specs.share(&mut body);
         let object = Object::written(body, self.world.revision() + 1);
         if object.json.len() > limits::OBJECT_BYTES {
             return Err(Refusal::too_large(limits::OBJECT_BYTES));

@@ -11,10 +11,10 @@ use agent::pod_on_node::Outcome;
 use agent::probes::{Kind as ProbeKind, Probed};
 use api::heard::NODE_LEASES;
 use api::patch::PatchType;
-use api::{Kind, Object, Refusal, Snapshot};
+use api::{Kind, Object, Pod, PodSpecs, Refusal, Snapshot};
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Node as NodeObject, Pod};
+use k8s_openapi::api::core::v1::Node as NodeObject;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use server::commit::Turn;
@@ -872,11 +872,11 @@ fn namespace(name: &str) -> Letter {
 
 /// What the store gives back: every object from its bytes (I15), which have to say all that the object was.
 fn recovered(durable: &Snapshot) -> Result<Snapshot, Breach> {
-    let mut world = Snapshot::default();
+    let (mut world, mut specs) = (Snapshot::default(), PodSpecs::default());
     let mut objects: Vec<&Arc<Object>> = Kind::ALL.iter().flat_map(|kind| durable.objects(*kind, None)).collect();
     objects.sort_by_key(|object| object.revision);
     for object in objects {
-        let read = Object::recovered(object.kind(), object.json.clone(), object.revision);
+        let read = Object::recovered(object.kind(), object.json.clone(), object.revision, &mut specs);
         let read = read.map_err(|error| Breach::new("I15 durable", format!("{}: {error}", object.key())))?;
         if read.body != object.body {
             return Err(Breach::new("I15 durable", format!("{} is another one when read back", object.key())));

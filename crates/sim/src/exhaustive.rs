@@ -11,11 +11,11 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use api::patch::PatchType;
-use api::{Key, Kind, Snapshot};
+use api::{Key, Kind, Pod, Snapshot};
 use bytes::Bytes;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::json;
 use server::door::{DeleteOptions, Ids, Part, Requester};

@@ -6,11 +6,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use api::object::controller_of;
-use api::{Body, Kind, Object, Snapshot, Typed};
+use api::{Body, Kind, Object, Pod, Snapshot, Typed};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::batch::v1::{Job, JobCondition};
-use k8s_openapi::api::core::v1::{Container, Namespace, Node, Pod, PodTemplateSpec};
+use k8s_openapi::api::core::v1::{Container, Namespace, Node, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
@@ -82,7 +82,7 @@ pub fn is_on_lost_node(pod: &Pod, world: &Snapshot) -> bool {
 
 /// The node a pod is bound to, empty if none.
 pub fn node(pod: &Pod) -> &str {
-    pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).unwrap_or("")
+    pod.spec.as_deref().and_then(|spec| spec.node_name.as_deref()).unwrap_or("")
 }
 
 /// Pods a set is to have.
@@ -217,7 +217,7 @@ pub fn place(pod: &Pod) -> Option<String> {
     if !node(pod).is_empty() {
         return Some(node(pod).to_owned());
     }
-    let affinity = pod.spec.as_ref()?.affinity.as_ref()?.node_affinity.as_ref()?;
+    let affinity = pod.spec.as_deref()?.affinity.as_ref()?.node_affinity.as_ref()?;
     let terms = &affinity.required_during_scheduling_ignored_during_execution.as_ref()?.node_selector_terms;
     terms.first()?.match_fields.as_ref()?.first()?.values.as_ref()?.first().cloned()
 }

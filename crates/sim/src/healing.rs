@@ -1,8 +1,7 @@
 //! What must be so once the faults have stopped for long enough: the cluster is as it was asked to be.
 
-use api::{Kind, Snapshot};
+use api::{Kind, Pod, Snapshot};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
-use k8s_openapi::api::core::v1::Pod;
 
 use crate::facts;
 use crate::invariants::{Breach, Verdict, WorldCheck, daemon_sets, jobs, replication_controllers, stateful_sets};

@@ -18,10 +18,9 @@ mod revisions;
 pub mod stateful_sets;
 mod tally;
 
-use api::{Change, Snapshot};
+use api::{Change, Pod, Snapshot};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
-use k8s_openapi::api::core::v1::Pod;
 use server::commit::Turn;
 
 /// One change among all that was and is.

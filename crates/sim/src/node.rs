@@ -17,9 +17,8 @@ use agent::report::status_patch;
 use agent::runtime::{ContainerSeen, Exit, ImageSeen, PodSeen};
 use agent::status::{Conditions, Host, agrees, status};
 use agent::written::Written;
-use api::{Object, Snapshot};
+use api::{Object, Pod, Snapshot};
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::Pod;
 use rand::Rng;
 use rand::rngs::StdRng;
 

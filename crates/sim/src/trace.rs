@@ -1,9 +1,8 @@
 //! A run on paper: one aligned line for every commit, crash, fault and act of a person.
 
-use api::{Change, Kind, Snapshot};
+use api::{Change, Kind, Pod, Snapshot};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::Pod;
 
 use crate::facts;
 

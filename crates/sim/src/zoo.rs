@@ -7,13 +7,13 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use api::template_hash::template_hash;
-use api::{Body, Change, Context, Key, Kind, Object, Plan, Propagation, Snapshot, Typed, Write};
+use api::{Body, Change, Context, Key, Kind, Object, Plan, Pod, Propagation, Snapshot, Typed, Write};
 use bytes::Bytes;
 use controllers::Controller;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod, PodCondition, PodTemplateSpec};
+use k8s_openapi::api::core::v1::{Namespace, Node, PodCondition, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use server::minds::Minds;

@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 use std::{net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use k8s_openapi::api::core::v1::Pod;
+use api::Pod;
 
 use crate::shim::cgroup::Spent;
 

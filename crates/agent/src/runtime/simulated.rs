@@ -11,8 +11,8 @@ use std::{
     time::Duration,
 };
 
+use api::Pod;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::mpsc;
 
 use crate::shim::cgroup::Spent;
@@ -245,7 +245,7 @@ fn std_duration(duration: jiff::SignedDuration) -> Duration {
 
 /// A pod of a Job, or one that is not restarted for ever.
 pub fn meant_to_end(pod: &Pod) -> bool {
-    let policy = pod.spec.as_ref().and_then(|spec| spec.restart_policy.as_deref()).unwrap_or("Always");
+    let policy = pod.spec.as_deref().and_then(|spec| spec.restart_policy.as_deref()).unwrap_or("Always");
     policy != "Always" || pod.metadata.owner_references.iter().flatten().any(|owner| owner.kind == "Job")
 }
 

@@ -5,9 +5,10 @@
 
 use std::collections::BTreeMap;
 
+use crate::Pod;
 use k8s_openapi::api::core::v1::{
-    Container, DownwardAPIVolumeFile, EmptyDirVolumeSource, HTTPGetAction, LifecycleHandler, Pod, PodSpec,
-    PodTemplateSpec, Probe, ResourceFieldSelector, ResourceRequirements, Volume,
+    Container, DownwardAPIVolumeFile, EmptyDirVolumeSource, HTTPGetAction, LifecycleHandler, PodSpec, PodTemplateSpec,
+    Probe, ResourceFieldSelector, ResourceRequirements, Volume,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 

@@ -2,8 +2,9 @@
 //!
 //! This is kapstan's own list; upstream has no counterpart. To support a feature is to delete its line here.
 
+use crate::Pod;
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, PodTemplateSpec, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{Container, PodSpec, PodTemplateSpec, Service, ServiceAccount};
 
 use super::field::{Errors, Path};
 use super::pod::source_names;
@@ -16,7 +17,7 @@ const LOGINS: &str = "logins for registries are in the node's registries.yaml";
 
 /// Notes everything in a pod that kapstan does not do.
 pub fn pod(errors: &mut Errors, pod: &Pod) {
-    if let Some(spec) = pod.spec.as_ref() {
+    if let Some(spec) = pod.spec.as_deref() {
         pod_spec(errors, &Path::root("spec"), spec);
     }
 }

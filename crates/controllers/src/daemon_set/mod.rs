@@ -18,9 +18,9 @@ use api::limits::BURST_REPLICAS;
 use api::plan::CREATED;
 use api::prepare::TEMPLATE_GENERATION;
 use api::selector::Selector;
-use api::{Context, EventNote, EventType, Key, Kind, Plan, Propagation, Refusal, Snapshot, Typed, Write};
+use api::{Context, EventNote, EventType, Key, Kind, Plan, Pod, Propagation, Refusal, Snapshot, Typed, Write};
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet};
-use k8s_openapi::api::core::v1::{Pod, PodSpec};
+use k8s_openapi::api::core::v1::PodSpec;
 
 use crate::history::{self, History, Owner, REVISION_LABEL, Wanted};
 use crate::refusals::{is_outdated, namespace_is_ending};
@@ -275,7 +275,7 @@ fn daemon_pod(set: &DaemonSet, hash: &str, node: &str, failures: u32) -> Pod {
         labels.insert(TEMPLATE_GENERATION_LABEL.into(), generation.clone());
     }
     failed::carry(&mut pod, failures);
-    let spec = pod.spec.get_or_insert_default();
+    let spec: &mut PodSpec = pod.spec.get_or_insert_default();
     nodes::pin(spec, node);
     nodes::tolerate(spec.tolerations.get_or_insert_default(), spec.host_network == Some(true));
     pod

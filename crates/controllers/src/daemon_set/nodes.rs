@@ -5,10 +5,10 @@
 //! Never looks at room: a pod for which there is none waits for it on its node.
 
 use api::Object;
+use api::Pod;
 use api::node_fit::{NAME_FIELD, any_term_fits, is_ready, only_node, tolerates};
 use k8s_openapi::api::core::v1::{
-    Affinity, Node, NodeAffinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Pod, PodSpec, Taint,
-    Toleration,
+    Affinity, Node, NodeAffinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, PodSpec, Taint, Toleration,
 };
 
 use crate::pods;
@@ -80,7 +80,7 @@ pub fn target(pod: &Pod) -> Option<&str> {
     if !bound.is_empty() {
         return Some(bound);
     }
-    let affinity = pod.spec.as_ref()?.affinity.as_ref()?.node_affinity.as_ref()?;
+    let affinity = pod.spec.as_deref()?.affinity.as_ref()?.node_affinity.as_ref()?;
     only_node(affinity.required_during_scheduling_ignored_during_execution.as_ref()?)
 }
 

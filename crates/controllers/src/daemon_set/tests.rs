@@ -1,9 +1,9 @@
 use expect_test::expect;
 use serde_json::{Value, json};
 
-use api::{Kind, Propagation, Refusal, Snapshot, Write};
+use api::{Kind, Pod, Propagation, Refusal, Snapshot, Write};
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet};
-use k8s_openapi::api::core::v1::{Node, Pod, PodSpec};
+use k8s_openapi::api::core::v1::{Node, PodSpec};
 
 use super::nodes::{Fit, Wants, target};
 use crate::history::REVISION_LABEL;
@@ -64,7 +64,7 @@ fn set_image(world: &mut World, image: &str) {
 }
 
 fn image(pod: &Pod) -> &str {
-    pod.spec.as_ref().unwrap().containers[0].image.as_deref().unwrap()
+    pod.spec.as_deref().unwrap().containers[0].image.as_deref().unwrap()
 }
 
 /// What is on each node, a line each: `n1: v1 ready`.
@@ -234,7 +234,7 @@ fn a_pod_says_where_it_belongs() {
     let pod = world.snapshot.get::<Pod>("default", name).unwrap();
     let labels: Vec<String> =
         pod.metadata.labels.iter().flatten().map(|(key, value)| format!("{key}={}", masked(value))).collect();
-    let spec = pod.spec.as_ref().unwrap();
+    let spec = pod.spec.as_deref().unwrap();
     let tolerations: Vec<String> = spec
         .tolerations
         .iter()

@@ -5,10 +5,9 @@ use std::borrow::Cow;
 use std::cell::OnceCell;
 
 use api::selector::Selector;
-use api::{Snapshot, Typed, Write};
+use api::{Pod, Snapshot, Typed, Write};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, ReplicaSetSpec, ReplicaSetStatus};
-use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::terms::Terms;

@@ -4,9 +4,8 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use super::terms::{Strategy, fenceposts};
 use crate::testing::{World, deployment_status, masked, show};
 use crate::{Controller, pods};
-use api::{Kind, Refusal, Write};
+use api::{Kind, Pod, Refusal, Write};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
-use k8s_openapi::api::core::v1::Pod;
 
 fn plan(text: &str) -> String {
     show(&World::read(text).plan(Controller::Deployment, Kind::Deployment, "web"))

@@ -5,8 +5,8 @@
 
 use std::collections::BTreeMap;
 
-use api::{Key, Kind, Propagation, Snapshot, Typed, Write};
-use k8s_openapi::api::core::v1::{EndpointAddress, EndpointPort, EndpointSubset, Endpoints, Pod, Service};
+use api::{Key, Kind, Pod, Propagation, Snapshot, Typed, Write};
+use k8s_openapi::api::core::v1::{EndpointAddress, EndpointPort, EndpointSubset, Endpoints, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::{

@@ -10,8 +10,8 @@ mod slices;
 #[cfg(test)]
 mod tests;
 
-use api::{Key, Kind, Object, Plan, Snapshot, Write};
-use k8s_openapi::api::core::v1::{Node, ObjectReference, Pod, Service, ServicePort};
+use api::{Key, Kind, Object, Plan, Pod, Snapshot, Write};
+use k8s_openapi::api::core::v1::{Node, ObjectReference, Service, ServicePort};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use crate::pods;
@@ -79,7 +79,7 @@ pub fn digest(object: Option<&Object>) -> Option<impl PartialEq + use<'_>> {
     if pods::address(pod).is_empty() || pods::has_ended(pod) {
         return None;
     }
-    let spec = pod.spec.as_ref();
+    let spec = pod.spec.as_deref();
     Some((
         (&pod.metadata.uid, &pod.metadata.labels),
         (&status.pod_ip, &status.pod_ips, pods::node(pod)),
@@ -114,7 +114,7 @@ fn target_port(pod: &Pod, port: &ServicePort) -> Option<i32> {
         Some(IntOrString::Int(number)) => return Some(*number),
         Some(IntOrString::String(name)) => name,
     };
-    let spec = pod.spec.as_ref()?;
+    let spec = pod.spec.as_deref()?;
     let sidecars = spec.init_containers.iter().flatten().filter(|it| it.restart_policy.as_deref() == Some("Always"));
     let ports = spec.containers.iter().chain(sidecars).flat_map(|container| container.ports.iter().flatten());
     ports
@@ -125,7 +125,7 @@ fn target_port(pod: &Pod, port: &ServicePort) -> Option<i32> {
 
 /// The pod's host name, when the Service is the one that gives its pods names.
 fn hostname(pod: &Pod, service: &Service) -> Option<String> {
-    let spec = pod.spec.as_ref()?;
+    let spec = pod.spec.as_deref()?;
     let named = spec.subdomain.is_some() && spec.subdomain == service.metadata.name;
     spec.hostname.clone().filter(|name| named && !name.is_empty())
 }

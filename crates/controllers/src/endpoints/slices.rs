@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
 use api::object::controller_of;
-use api::{Body, Key, Kind, Propagation, Snapshot, Typed, Write};
-use k8s_openapi::api::core::v1::{Pod, Service};
+use api::{Body, Key, Kind, Pod, Propagation, Snapshot, Typed, Write};
+use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 

@@ -1,8 +1,8 @@
 use expect_test::expect;
 use serde_json::{Value, json};
 
-use api::{Kind, Propagation};
-use k8s_openapi::api::core::v1::{Endpoints, Pod};
+use api::{Kind, Pod, Propagation};
+use k8s_openapi::api::core::v1::Endpoints;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 use crate::testing::{World, show};

@@ -7,13 +7,13 @@
 
 use api::quantity::Amount;
 use api::usage::{NodeUsage, PodUsage};
-use api::{Context, Usage, pod_resources};
+use api::{Context, Pod, Usage, pod_resources};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::autoscaling::v2::{
     ContainerResourceMetricStatus, HorizontalPodAutoscalerBehavior, MetricSpec, MetricStatus, MetricTarget,
     MetricValueStatus, ResourceMetricStatus,
 };
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::Container;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
 use super::calculate::{self, Pods, Sample, Tolerance, Wanted};
@@ -257,7 +257,7 @@ fn starts_up(pod: &Pod, node: &NodeUsage, now: Timestamp) -> bool {
 
 /// What the pod (or one container of it) requests, in thousandths.
 fn requested(pod: &Pod, container: &str, resource: &str) -> Result<i64, String> {
-    let Some(spec) = pod.spec.as_ref() else { return Ok(0) };
+    let Some(spec) = pod.spec.as_deref() else { return Ok(0) };
     let name = pods::name(pod);
     let pod_level = spec.resources.as_ref().and_then(|resources| resources.requests.as_ref());
     if container.is_empty() && pod_level.is_some_and(|requests| !requests.is_empty()) {

@@ -5,10 +5,9 @@
 
 use std::sync::Arc;
 
-use api::{Body, Kind, Object, Refusal, Snapshot};
+use api::{Body, Kind, Object, Pod, Refusal, Snapshot};
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::autoscaling::v2::CrossVersionObjectReference;
-use k8s_openapi::api::core::v1::Pod;
 
 use crate::pods;
 

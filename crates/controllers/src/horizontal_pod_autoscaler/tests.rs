@@ -1,11 +1,10 @@
 use std::fmt::Write as _;
 
 use api::usage::{ContainerUsage, NodeUsage, PodUsage, Report, Used};
-use api::{Context, Kind, Plan, Refusal, Typed};
+use api::{Context, Kind, Plan, Pod, Refusal, Typed};
 use expect_test::expect;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
-use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
 use super::reconcile;

@@ -4,8 +4,8 @@
 //! Mirrors upstream's `pkg/controller/job/backoff_utils.go`. Upstream remembers failures; here they are read off the
 //! pods that are there, so that a restart changes nothing. Failures since the last success count.
 
+use api::Pod;
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::Pod;
 
 use super::State;
 use super::terms::{self, INDEX_FAILURES, INDEX_IGNORED_FAILURES};

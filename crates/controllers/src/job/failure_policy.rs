@@ -2,8 +2,9 @@
 //!
 //! Mirrors upstream's `pkg/controller/job/pod_failure_policy.go`. The first rule that fits decides.
 
+use api::Pod;
 use k8s_openapi::api::batch::v1::{Job, PodFailurePolicyOnExitCodesRequirement, PodFailurePolicyRule};
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use k8s_openapi::api::core::v1::ContainerStatus;
 
 use super::terms;
 use crate::pods;

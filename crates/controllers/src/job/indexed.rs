@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::Pod;
+use api::Pod;
 
 use super::failure_policy::{self, Meaning};
 use super::indexes::Indexes;

@@ -6,8 +6,8 @@ use std::cmp::Reverse;
 
 use api::limits::BURST_REPLICAS;
 use api::plan::CREATED;
-use api::{EventType, Key, Kind, Plan, Propagation, Typed, Write};
-use k8s_openapi::api::core::v1::{EnvVar, EnvVarSource, ObjectFieldSelector, Pod, PodTemplateSpec};
+use api::{EventType, Key, Kind, Plan, Pod, Propagation, Typed, Write};
+use k8s_openapi::api::core::v1::{EnvVar, EnvVarSource, ObjectFieldSelector, PodTemplateSpec};
 
 use super::{State, back_off, count, event, indexed, terms, uid, verdict};
 use crate::{pods, template};

@@ -25,10 +25,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use api::limits::BURST_REPLICAS;
 use api::selector::Selector;
-use api::{Body, Context, EventNote, EventType, Key, Kind, Object, Plan, Refusal, Snapshot, Typed, Write};
+use api::{Body, Context, EventNote, EventType, Key, Kind, Object, Plan, Pod, Refusal, Snapshot, Typed, Write};
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{Namespace, Pod};
+use k8s_openapi::api::core::v1::Namespace;
 
 use crate::claim;
 use crate::pods;

@@ -4,9 +4,8 @@
 //! workload has taken over.
 
 use api::object::controller_of;
-use api::{Key, Kind, Object, Plan, Snapshot, Typed, Write};
+use api::{Key, Kind, Object, Plan, Pod, Snapshot, Typed, Write};
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::Pod;
 
 use super::terms;
 

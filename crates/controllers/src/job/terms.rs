@@ -2,8 +2,8 @@
 
 use std::sync::LazyLock;
 
+use api::Pod;
 use k8s_openapi::api::batch::v1::{Job, JobSpec};
-use k8s_openapi::api::core::v1::Pod;
 
 /// Holds a pod back until the Job has counted it.
 pub const TRACKING_FINALIZER: &str = "batch.kubernetes.io/job-tracking";

@@ -5,10 +5,9 @@ use expect_test::expect;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use api::{Kind, Object, Propagation, Refusal, Snapshot, Typed, Write};
+use api::{Kind, Object, Pod, Propagation, Refusal, Snapshot, Typed, Write};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::Pod;
 
 use super::terms;
 use crate::testing::{World, job_status, show};

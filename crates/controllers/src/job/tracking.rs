@@ -5,9 +5,9 @@
 use std::collections::BTreeSet;
 
 use api::EventType;
+use api::Pod;
 use api::limits::BURST_REPLICAS;
 use k8s_openapi::api::batch::v1::{JobStatus, UncountedTerminatedPods};
-use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::conditions::{self, COMPLETE, FAILED, FAILURE_TARGET, SUCCESS_CRITERIA_MET, SUSPENDED};

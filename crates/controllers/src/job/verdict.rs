@@ -85,7 +85,7 @@ fn restarted_too_often(state: &State, limit: i32) -> bool {
 }
 
 /// Restarts of all containers of a pod.
-pub fn restarts(pod: &k8s_openapi::api::core::v1::Pod) -> i32 {
+pub fn restarts(pod: &api::Pod) -> i32 {
     let Some(status) = pod.status.as_ref() else { return 0 };
     let lists = [&status.init_container_statuses, &status.container_statuses];
     lists.into_iter().flat_map(|list| list.iter().flatten()).map(|one| one.restart_count).fold(0, i32::saturating_add)

@@ -11,9 +11,9 @@ mod taints;
 mod tests;
 pub mod zones;
 
-use api::{Context, EventNote, EventType, Key, Kind, Object, Plan, Snapshot, Typed, Write};
+use api::{Context, EventNote, EventType, Key, Kind, Object, Plan, Pod, Snapshot, Typed, Write};
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Node, NodeCondition, Pod};
+use k8s_openapi::api::core::v1::{Node, NodeCondition};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::pods;

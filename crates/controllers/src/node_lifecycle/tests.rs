@@ -1,7 +1,7 @@
-use api::{Context, Heard, Key, Kind, Usage};
+use api::{Context, Heard, Key, Kind, Pod, Usage};
 use expect_test::{Expect, expect};
 use jiff::SignedDuration;
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};
 

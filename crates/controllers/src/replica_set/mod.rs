@@ -17,10 +17,10 @@ use std::borrow::Cow;
 use api::limits::BURST_REPLICAS;
 use api::plan::CREATED;
 use api::selector::Selector;
-use api::{Context, EventNote, EventType, Key, Kind, Plan, Propagation, Refusal, Snapshot, Typed, Write};
+use api::{Context, EventNote, EventType, Key, Kind, Plan, Pod, Propagation, Refusal, Snapshot, Typed, Write};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::ReplicaSet;
-use k8s_openapi::api::core::v1::{Pod, ReplicationController};
+use k8s_openapi::api::core::v1::ReplicationController;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::claim::{self, Claim};

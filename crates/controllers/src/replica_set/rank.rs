@@ -9,11 +9,11 @@
 use std::cmp::Reverse;
 use std::collections::HashMap;
 
+use api::Pod;
 use api::Snapshot;
 use api::object::controller_of;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::ReplicaSet;
-use k8s_openapi::api::core::v1::Pod;
 
 use super::status::min_ready_seconds;
 use crate::pods;

@@ -3,10 +3,10 @@
 //! Mirrors upstream's `pkg/controller/replicaset/replica_set_utils.go` (calculateStatus). Writes nothing when nothing
 //! changed.
 
+use api::Pod;
 use api::selector::Selector;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetStatus};
-use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::{pods, specs};

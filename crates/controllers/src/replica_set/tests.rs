@@ -1,9 +1,8 @@
 use expect_test::expect;
 use serde_json::{Value, json};
 
-use api::{Kind, Propagation, Refusal};
+use api::{Kind, Pod, Propagation, Refusal};
 use k8s_openapi::api::apps::v1::ReplicaSet;
-use k8s_openapi::api::core::v1::Pod;
 
 use crate::testing::{World, show};
 use crate::{Controller, pods};

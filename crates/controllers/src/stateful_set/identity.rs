@@ -4,8 +4,8 @@
 //! newVersionedStatefulSetPod).
 
 use api::Kind;
+use api::Pod;
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
-use k8s_openapi::api::core::v1::Pod;
 
 use crate::history::{self, REVISION_LABEL};
 use crate::{pods, specs, template};

@@ -16,9 +16,8 @@ use std::collections::BTreeSet;
 
 use api::limits::BURST_REPLICAS;
 use api::selector::Selector;
-use api::{Context, EventNote, EventType, Key, Kind, Plan, Propagation, Refusal, Snapshot, Typed, Write};
+use api::{Context, EventNote, EventType, Key, Kind, Plan, Pod, Propagation, Refusal, Snapshot, Typed, Write};
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
-use k8s_openapi::api::core::v1::Pod;
 
 use crate::history::{self, History, Owner, Wanted};
 use crate::refusals::{is_outdated, namespace_is_ending};

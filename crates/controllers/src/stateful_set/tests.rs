@@ -1,9 +1,8 @@
 use expect_test::expect;
 use serde_json::{Value, json};
 
-use api::{Kind, Propagation, Refusal, Snapshot, Typed, Write};
+use api::{Kind, Pod, Propagation, Refusal, Snapshot, Typed, Write};
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
-use k8s_openapi::api::core::v1::Pod;
 
 use super::identity;
 use super::members::Members;
@@ -54,7 +53,7 @@ fn set_image(world: &mut World, image: &str) {
 }
 
 fn image(pod: &Pod) -> &str {
-    pod.spec.as_ref().unwrap().containers[0].image.as_deref().unwrap()
+    pod.spec.as_deref().unwrap().containers[0].image.as_deref().unwrap()
 }
 
 /// The pods in a line: `web-0 v1 ready, web-1 v1`.
@@ -159,7 +158,7 @@ fn who_a_pod_is() {
     let pod = world.snapshot.get::<Pod>("default", "web-0").unwrap();
     let labels: Vec<String> =
         pods::labels(pod).unwrap().iter().map(|(key, value)| format!("{key}={}", masked(value))).collect();
-    let spec = pod.spec.as_ref().unwrap();
+    let spec = pod.spec.as_deref().unwrap();
     expect![[r#"
         app=web
         apps.kubernetes.io/pod-index=0

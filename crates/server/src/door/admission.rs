@@ -5,9 +5,9 @@
 use std::collections::HashSet;
 use std::net::Ipv4Addr;
 
-use api::{Body, Cause, Kind, Refusal, Snapshot};
+use api::{Body, Cause, Kind, Pod, Refusal, Snapshot};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Node, Pod, Service, ServiceSpec, Taint, Toleration};
+use k8s_openapi::api::core::v1::{Node, Service, ServiceSpec, Taint, Toleration};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::{Call, limit_range, quota, service_account};

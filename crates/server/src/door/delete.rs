@@ -91,7 +91,7 @@ fn settle_finalizers(body: &mut Body, propagation: Option<Propagation>) -> bool 
 /// Only pods take time to end, and only where a node runs them.
 fn grace_seconds(body: &Body, asked: Option<i64>) -> i64 {
     let Body::Pod(pod) = body else { return 0 };
-    let spec = pod.spec.as_ref();
+    let spec = pod.spec.as_deref();
     let unassigned = spec.and_then(|spec| spec.node_name.as_deref()).unwrap_or("").is_empty();
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
     if unassigned || matches!(phase, Some("Succeeded" | "Failed")) {

@@ -4,9 +4,9 @@
 //! what has to be written before the pod is deleted; the deletion itself is the turn's.
 
 use api::selector::Selector;
-use api::{Body, Cause, Key, Kind, Refusal, Snapshot};
+use api::{Body, Cause, Key, Kind, Pod, Refusal, Snapshot};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Pod, PodCondition};
+use k8s_openapi::api::core::v1::PodCondition;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 

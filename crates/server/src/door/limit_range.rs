@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 
 use api::pod_resources::{self, Amounts};
 use api::quantity::Amount;
-use api::{Kind, Refusal, Snapshot};
-use k8s_openapi::api::core::v1::{Container, LimitRange, LimitRangeItem, Pod};
+use api::{Kind, Pod, Refusal, Snapshot};
+use k8s_openapi::api::core::v1::{Container, LimitRange, LimitRangeItem};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 /// Tells what was added.
@@ -78,7 +78,7 @@ fn tell(told: &mut Vec<String>, what: &str, [requests, limits]: [Vec<String>; 2]
 /// Refuses a pod that is out of bounds.
 pub(super) fn check(world: &Snapshot, pod: &Pod) -> Result<(), Refusal> {
     let namespace = pod.metadata.namespace.as_deref().unwrap_or("");
-    let Some(spec) = pod.spec.as_ref() else { return Ok(()) };
+    let Some(spec) = pod.spec.as_deref() else { return Ok(()) };
     let mut faults: Vec<String> = Vec::new();
     for item in items(world, namespace) {
         match item.type_.as_str() {

@@ -23,7 +23,7 @@ pub(super) fn check(world: &Snapshot, before: Option<&Body>, after: &Body) -> Re
         let Some(spec) = quota.spec.as_ref().filter(|spec| quota::applies(spec, class.as_ref())) else { continue };
         let name = quota.metadata.name.as_deref().unwrap_or("");
         if let (Body::Pod(pod), None) = (after, before) {
-            let unsaid = quota::unsaid(spec, pod.spec.as_ref().unwrap_or(&Default::default()));
+            let unsaid = quota::unsaid(spec, pod.spec.as_deref().unwrap_or(&Default::default()));
             if !unsaid.is_empty() {
                 return Err(refusal(after, format!("failed quota: {name}: must specify {}", listed(&unsaid))));
             }

@@ -3,17 +3,20 @@
 //! Mirrors upstream's `plugin/pkg/admission/serviceaccount/admission.go`. Only says what is to be mounted: the token itself
 //! is made by the API when the node's agent asks for it.
 
-use api::{Kind, Refusal, Snapshot};
+use api::template_hash::safe_encode;
+use api::{Kind, Pod, Refusal, Snapshot};
 use k8s_openapi::api::core::v1::{
-    ConfigMapProjection, Container, DownwardAPIProjection, DownwardAPIVolumeFile, KeyToPath, ObjectFieldSelector, Pod,
-    ProjectedVolumeSource, ServiceAccount, ServiceAccountTokenProjection, Volume, VolumeMount, VolumeProjection,
+    ConfigMapProjection, Container, DownwardAPIProjection, DownwardAPIVolumeFile, KeyToPath, ObjectFieldSelector,
+    PodSpec, ProjectedVolumeSource, ServiceAccount, ServiceAccountTokenProjection, Volume, VolumeMount,
+    VolumeProjection,
 };
 
 use super::Call;
 
 /// Where containers look for it.
 const MOUNT_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
-/// Volumes of this kind are named so; a random suffix follows.
+/// Volumes of this kind are named so; what follows is made of the account's uid. Upstream draws it at random, which would
+/// make every pod's spec one of its own ([`api::PodSpecs`]).
 const VOLUME_PREFIX: &str = "kube-api-access-";
 /// Seconds a token lives; the agent fetches another one before.
 const TOKEN_SECONDS: i64 = 60 * 60 + 7;
@@ -21,7 +24,7 @@ const TOKEN_SECONDS: i64 = 60 * 60 + 7;
 const FILE_MODE: i32 = 0o644;
 
 /// Names the pod's account, which has to be there, and mounts its token.
-pub fn admit(call: &mut Call, pod: &mut Pod) -> Result<(), Refusal> {
+pub fn admit(call: &Call, pod: &mut Pod) -> Result<(), Refusal> {
     let (namespace, pod_name) = (pod.metadata.namespace.clone().unwrap_or_default(), pod.metadata.name.clone());
     let spec = pod.spec.get_or_insert_default();
     let given = spec.service_account_name.clone().or_else(|| spec.service_account.clone());
@@ -31,7 +34,7 @@ pub fn admit(call: &mut Call, pod: &mut Pod) -> Result<(), Refusal> {
     let account = account(call.world, &namespace, &name, pod_name.as_deref().unwrap_or(""))?;
     let mounts = spec.automount_service_account_token.or(account.automount_service_account_token);
     if mounts != Some(false) {
-        mount(call, pod);
+        mount(account, pod);
     }
     Ok(())
 }
@@ -44,12 +47,12 @@ fn account<'a>(world: &'a Snapshot, namespace: &str, name: &str, pod: &str) -> R
 }
 
 /// Mounts the token in every container that mounts nothing else at its place.
-fn mount(call: &mut Call, pod: &mut Pod) {
-    let spec = pod.spec.get_or_insert_default();
+fn mount(account: &ServiceAccount, pod: &mut Pod) {
+    let spec: &mut PodSpec = pod.spec.get_or_insert_default();
     let volumes = spec.volumes.as_deref().unwrap_or_default();
     let known = volumes.iter().find(|volume| volume.name.starts_with(VOLUME_PREFIX)).map(|volume| volume.name.clone());
     let is_new = known.is_none();
-    let name = known.unwrap_or_else(|| call.ids.generated_name(VOLUME_PREFIX));
+    let name = known.unwrap_or_else(|| volume_name(account));
     let mut mounted = false;
     for container in spec.init_containers.iter_mut().flatten().chain(&mut spec.containers) {
         mounted |= mount_in(container, &name);
@@ -57,6 +60,11 @@ fn mount(call: &mut Call, pod: &mut Pod) {
     if is_new && mounted {
         spec.volumes.get_or_insert_default().push(volume(name));
     }
+}
+
+fn volume_name(account: &ServiceAccount) -> String {
+    let uid: String = account.metadata.uid.iter().flat_map(|uid| uid.chars()).take(5).collect();
+    format!("{VOLUME_PREFIX}{}", safe_encode(&uid))
 }
 
 fn mount_in(container: &mut Container, name: &str) -> bool {

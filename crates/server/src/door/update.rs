@@ -13,7 +13,10 @@ pub(super) fn update(call: &mut Call, current: &Body, part: Part, mut new: Body)
         Part::Finalize => finalize(&mut new, current),
         Part::Main | Part::Scale => api::prepare::update(&mut new, current),
     }
-    api::defaults::apply(&mut new);
+    // A pod's spec is as it was and has its defaults: to set them again would copy what pods share.
+    if !(part == Part::Status && matches!(new, Body::Pod(_))) {
+        api::defaults::apply(&mut new);
+    }
     if part != Part::Status {
         admission::on_update(call, current, &mut new)?;
     }
@@ -41,7 +44,7 @@ pub(super) fn bind(call: &mut Call, key: &Key, uid: &str, node: &str) -> Result<
         let why = format!("pod {} is being deleted, cannot be assigned to a host", key.name);
         return Err(Refusal::conflict(key.kind, &key.name, why));
     }
-    let assigned = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).unwrap_or("");
+    let assigned = pod.spec.as_deref().and_then(|spec| spec.node_name.as_deref()).unwrap_or("");
     if !assigned.is_empty() {
         let why = format!("pod {} is already assigned to node \"{assigned}\"", key.name);
         return Err(Refusal::conflict(key.kind, &key.name, why));

@@ -1,12 +1,11 @@
 //! `GET pods/NAME/log`: checked here, read by the node that runs the pod.
 
-use api::{Kind, Refusal};
+use api::{Kind, Pod, Refusal};
 use axum::body::Body;
 use axum::response::Response;
 use futures::StreamExt;
 use http::{HeaderValue, StatusCode};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::oneshot;
 
 use super::query::Query;
@@ -21,7 +20,7 @@ pub async fn stream(gate: &Gate, target: &Target, query: &Query) -> Result<Respo
         snapshot.get(&target.namespace, &target.name).ok_or_else(|| Refusal::not_found(Kind::Pod, &target.name))?;
     let request = request(pod, target, query)?;
     let container = request.container.clone();
-    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).unwrap_or_default();
+    let node = pod.spec.as_deref().and_then(|spec| spec.node_name.clone()).unwrap_or_default();
     if node.is_empty() {
         return Err(Refusal::bad_request(format!("pod {} does not have a host assigned", target.name)));
     }

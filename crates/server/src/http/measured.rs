@@ -6,11 +6,10 @@
 use api::kinds::{KindInfo, Scope};
 use api::quantity::Amount;
 use api::usage::{NodeUsage, PodUsage, Report, Used};
-use api::{Kind, Object, Refusal, Usage};
+use api::{Kind, Object, Pod, Refusal, Usage};
 use axum::extract::Request as HttpRequest;
 use axum::response::Response;
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
 use super::negotiate::Form;

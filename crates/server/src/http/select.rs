@@ -62,7 +62,7 @@ fn field_of<'a>(object: &'a Object, field: &str) -> Cow<'a, str> {
     }
     match &object.body {
         Body::Pod(pod) => {
-            let (spec, status) = (pod.spec.as_ref(), pod.status.as_ref());
+            let (spec, status) = (pod.spec.as_deref(), pod.status.as_ref());
             match field {
                 "spec.nodeName" => text(spec.and_then(|spec| spec.node_name.as_ref())),
                 "spec.restartPolicy" => text(spec.and_then(|spec| spec.restart_policy.as_ref())),

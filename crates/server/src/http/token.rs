@@ -4,14 +4,13 @@
 //! `pkg/apis/authentication/validation/validation.go: ValidateTokenRequest`. A token is not stored: it is valid for as
 //! long as it says and what it is bound to is there.
 
-use api::{Cause, Kind, Object, Refusal, Snapshot};
+use api::{Cause, Kind, Object, Pod, Refusal, Snapshot};
 use axum::extract::Request as HttpRequest;
 use axum::response::Response;
 use bytes::Bytes;
 use http::StatusCode;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequestSpec, TokenRequestStatus};
-use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::Value;
 
@@ -123,7 +122,7 @@ fn bound(world: &Snapshot, account: &Object, to: Option<&BoundObjectReference>) 
     }
     match kind {
         Kind::Pod => {
-            let spec = object.get::<Pod>().and_then(|pod| pod.spec.as_ref());
+            let spec = object.get::<Pod>().and_then(|pod| pod.spec.as_deref());
             if spec.and_then(|spec| spec.service_account_name.as_deref()) != Some(account.name()) {
                 let why = format!(
                     "cannot bind token for serviceaccount \"{}\" to pod running with different serviceaccount name.",

@@ -1,9 +1,9 @@
 //! DaemonSets: one pod on every node, never two but while surging, and never too few by our own act.
 
-use api::{Object, Snapshot};
+use api::{Object, Pod, Snapshot};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::DaemonSet;
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::Node;
 
 use super::{Moment, Verdict};
 use crate::facts;

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use api::Pod;
 use api::Snapshot;
 use jiff::SignedDuration;
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentCondition, ReplicaSet};
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::Node;
 
 use super::{Moment, Verdict};
 use crate::behind::MOST_BEHIND;
@@ -168,7 +169,7 @@ pub fn pods_are_as_their_template(moment: &Moment) -> Verdict {
     if moment.asked {
         return Ok(());
     }
-    let containers = |pod: &Pod| pod.spec.as_ref().map(|spec| spec.containers.clone()).unwrap_or_default();
+    let containers = |pod: &Pod| pod.spec.as_deref().map(|spec| spec.containers.clone()).unwrap_or_default();
     if let Some(before) = before {
         let same = containers(before) == containers(after);
         return if same { Ok(()) } else { Err("has other containers than before".into()) };

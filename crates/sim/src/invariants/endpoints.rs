@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use api::Pod;
 use api::Snapshot;
-use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 use super::Verdict;

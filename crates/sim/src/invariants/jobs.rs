@@ -4,10 +4,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use api::object::controller_of;
-use api::{Object, Snapshot};
+use api::{Object, Pod, Snapshot};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::batch::v1::{CronJob, Job, JobSpec};
-use k8s_openapi::api::core::v1::Pod;
 
 use super::tally::{SCHEDULED, is_tracked};
 use super::{Moment, Verdict};

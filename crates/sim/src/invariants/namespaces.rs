@@ -1,8 +1,8 @@
 //! Namespaces: emptied pods first, and gone only when nothing is left in them.
 
 use api::Kind;
+use api::Pod;
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::Pod;
 
 use super::{Moment, Verdict};
 use crate::facts;

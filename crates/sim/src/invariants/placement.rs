@@ -1,8 +1,9 @@
 //! Where pods are put.
 
+use api::Pod;
 use api::pod_resources::requests;
 use api::quantity::Amount;
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::Node;
 
 use super::{Moment, Verdict};
 use crate::facts;
@@ -38,7 +39,7 @@ fn has_room(node: &Node, moment: &Moment) -> Verdict {
         amounts.and_then(|amounts| amounts.get(resource)).map_or(Amount::ZERO, Amount::of)
     };
     let pods: Vec<&Pod> = moment.after.pods_on(name).filter(|pod| !facts::has_ended(pod)).collect();
-    let cpu: i64 = pods.iter().filter_map(|pod| pod.spec.as_ref()).map(|spec| requests(spec).cpu_milli).sum();
+    let cpu: i64 = pods.iter().filter_map(|pod| pod.spec.as_deref()).map(|spec| requests(spec).cpu_milli).sum();
     if cpu > room("cpu").milli() || pods.len() as i64 > room("pods").value() {
         return Err(format!("{name} now has {} pods that ask for {cpu}m of its {}m", pods.len(), room("cpu").milli()));
     }

@@ -1,7 +1,8 @@
 //! ReplicationControllers: as many pods as asked, and none is ended that is not one too many.
 
+use api::Pod;
 use api::Snapshot;
-use k8s_openapi::api::core::v1::{Pod, ReplicationController};
+use k8s_openapi::api::core::v1::ReplicationController;
 
 use super::{Moment, Verdict};
 use crate::facts;

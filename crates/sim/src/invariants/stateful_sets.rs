@@ -2,10 +2,10 @@
 
 use std::ops::Range;
 
+use api::Pod;
 use api::Snapshot;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
-use k8s_openapi::api::core::v1::Pod;
 
 use super::{Moment, Verdict};
 use crate::facts;

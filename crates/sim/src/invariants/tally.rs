@@ -4,11 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use api::object::controller_of;
-use api::{Change, Object};
+use api::{Change, Object, Pod};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::jobs::index;

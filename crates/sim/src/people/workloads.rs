@@ -3,11 +3,11 @@
 //! A run has a random part of the kinds, one object of each, under a name of its own.
 
 use api::patch::PatchType;
-use api::{Key, Kind, Object, Propagation, Snapshot};
+use api::{Key, Kind, Object, Pod, Propagation, Snapshot};
 use bytes::Bytes;
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, StatefulSet};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
-use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec, ReplicationController};
+use k8s_openapi::api::core::v1::{PodTemplateSpec, ReplicationController};
 use rand::Rng;
 use rand::rngs::StdRng;
 use serde_json::{Value, json};

@@ -11,7 +11,8 @@ mod scheduling;
 mod security;
 mod volumes;
 
-use k8s_openapi::api::core::v1::{Container, Pod, PodDNSConfig, PodSpec, PodTemplateSpec, Toleration};
+use crate::Pod;
+use k8s_openapi::api::core::v1::{Container, PodDNSConfig, PodSpec, PodTemplateSpec, Toleration};
 
 pub(super) use probes::port;
 pub(super) use resources::amount_of;
@@ -35,7 +36,7 @@ pub fn create(pod: &Pod) -> Errors {
     meta::create(&mut errors, &pod.metadata, true, names::dns_subdomain);
     pod_annotations(&mut errors, &Path::root("metadata.annotations"), pod.metadata.annotations.as_ref());
     let path = Path::root("spec");
-    let Some(spec) = pod.spec.as_ref() else {
+    let Some(spec) = pod.spec.as_deref() else {
         errors.required(&path, "");
         return errors;
     };
@@ -71,7 +72,7 @@ pub fn update(new: &Pod, old: &Pod) -> Errors {
     }
     toleration_update(&mut errors, &path.child("tolerations"), new, old);
     gate_update(&mut errors, &path.child("schedulingGates"), new, old);
-    if new != old && with_changeable_fields_of(new, old) != *old {
+    if new != old && with_changeable_fields_of(new, old) != **old {
         errors.forbidden(
             &path,
             "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,\

@@ -11,12 +11,12 @@ mod spdy;
 mod upgrade;
 mod websocket;
 
-use api::{Kind, Refusal};
+use api::{Kind, Pod, Refusal};
 use axum::body::Body;
 use axum::extract::Request as HttpRequest;
 use axum::response::Response;
 use http::{HeaderValue, StatusCode};
-use k8s_openapi::api::core::v1::{Container, Node, Pod};
+use k8s_openapi::api::core::v1::{Container, Node};
 use tokio::sync::{mpsc, oneshot};
 
 use super::query::Query;
@@ -127,7 +127,7 @@ impl Place {
         let snapshot = gate.snapshot();
         let pod: &Pod =
             snapshot.get(&target.namespace, &target.name).ok_or_else(|| Refusal::not_found(Kind::Pod, &target.name))?;
-        let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).unwrap_or_default();
+        let node = pod.spec.as_deref().and_then(|spec| spec.node_name.clone()).unwrap_or_default();
         if node.is_empty() {
             return Err(Refusal::bad_request(format!("pod {} does not have a host assigned", target.name)));
         }
@@ -169,7 +169,7 @@ impl Place {
     }
 
     fn container(&self, name: &str) -> Option<&Container> {
-        let spec = self.pod.spec.as_ref()?;
+        let spec = self.pod.spec.as_deref()?;
         spec.containers.iter().chain(spec.init_containers.iter().flatten()).find(|container| container.name == name)
     }
 

@@ -1,8 +1,8 @@
 //! The row of a pod: its status in one word, as upstream's `printPod` finds it.
 
-use api::{Body, Object};
+use api::{Body, Object, Pod};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Pod, PodSpec, PodStatus};
+use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, PodSpec, PodStatus};
 use serde_json::{Value, json};
 
 use super::columns::{age, or_none};
@@ -51,7 +51,7 @@ pub fn cells(pod: &Pod, name: Value, age_cell: Value, now: Timestamp) -> Vec<Val
         json!(restarts),
         age_cell,
         json!(or_none(status.pod_ip.unwrap_or_default())),
-        json!(or_none(spec.node_name.unwrap_or_default())),
+        json!(or_none(spec.node_name.clone().unwrap_or_default())),
         json!(or_none(status.nominated_node_name.unwrap_or_default())),
         json!(gate_cell),
     ]
