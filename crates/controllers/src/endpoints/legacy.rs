@@ -10,7 +10,8 @@ use k8s_openapi::api::core::v1::{EndpointAddress, EndpointPort, EndpointSubset, 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::{
-    HEADLESS, hostname, is_headless, pod_reference, protocol, publishes_not_ready, service_ports, target_port,
+    HEADLESS, hostname, is_headless, pod_reference, protocol, publishes_not_ready, refers_to, service_ports,
+    target_port,
 };
 use crate::pods;
 
@@ -25,6 +26,10 @@ pub fn reconcile(key: &Key, service: &Service, candidates: &[&Pod], world: &Snap
     let mut subsets = subsets(service, candidates);
     let truncated = truncate(&mut subsets);
     let current = world.get::<Endpoints>(&key.namespace, &key.name);
+    let labels = labels(service);
+    if current.is_some_and(|current| is_told(current, &subsets, service, &labels, truncated)) {
+        return None;
+    }
     let mut wanted = current.cloned().unwrap_or_else(|| Endpoints {
         metadata: ObjectMeta {
             name: Some(key.name.clone()),
@@ -33,19 +38,32 @@ pub fn reconcile(key: &Key, service: &Service, candidates: &[&Pod], world: &Snap
         },
         subsets: None,
     });
-    wanted.subsets = Some(subsets).filter(|subsets| !subsets.is_empty());
-    wanted.metadata.labels = Some(labels(service));
+    let told = subsets.iter().map(|subset| subset.told(service)).collect();
+    wanted.subsets = Some(told).filter(|subsets: &Vec<_>| !subsets.is_empty());
+    wanted.metadata.labels = Some(labels);
     let mut annotations = wanted.metadata.annotations.take().unwrap_or_default();
     annotations.remove(OVER_CAPACITY.0);
     if truncated {
         annotations.insert(OVER_CAPACITY.0.into(), OVER_CAPACITY.1.into());
     }
     wanted.metadata.annotations = Some(annotations).filter(|annotations| !annotations.is_empty());
-    match current {
-        None => Some(Write::Create(wanted.into_body())),
-        Some(current) if *current == wanted => None,
-        Some(_) => Some(Write::Update(wanted.into_body())),
-    }
+    Some(if current.is_some() { Write::Update(wanted.into_body()) } else { Write::Create(wanted.into_body()) })
+}
+
+/// True if nothing has to be written. Most often nothing has, so nothing is made to find out.
+fn is_told(
+    current: &Endpoints,
+    subsets: &[Subset],
+    service: &Service,
+    labels: &BTreeMap<String, String>,
+    truncated: bool,
+) -> bool {
+    let told = current.subsets.as_deref().unwrap_or_default();
+    let over = current.metadata.annotations.as_ref().and_then(|all| all.get(OVER_CAPACITY.0)).map(String::as_str);
+    current.metadata.labels.as_ref() == Some(labels)
+        && over == truncated.then_some(OVER_CAPACITY.1)
+        && told.len() == subsets.len()
+        && told.iter().zip(subsets).all(|(told, subset)| subset.is_told_by(told, service))
 }
 
 /// Takes out the Endpoints of a Service that is gone.
@@ -73,11 +91,52 @@ fn labels(service: &Service) -> BTreeMap<String, String> {
 /// Name, number, protocol and application protocol of a port.
 type Port<'a> = (Option<&'a str>, i32, &'a str, Option<&'a str>);
 
-/// Addresses that have the same ports share a subset.
-fn subsets(service: &Service, candidates: &[&Pod]) -> Vec<EndpointSubset> {
+/// Pods that have the same ports.
+struct Subset<'a> {
+    ports: Vec<Port<'a>>,
+    ready: Vec<&'a Pod>,
+    not_ready: Vec<&'a Pod>,
+}
+
+impl Subset<'_> {
+    fn told(&self, service: &Service) -> EndpointSubset {
+        let addresses = |pods: &[&Pod]| {
+            let list = pods.iter().map(|pod| address(pod, service)).collect();
+            Some(list).filter(|list: &Vec<_>| !list.is_empty())
+        };
+        EndpointSubset {
+            addresses: addresses(&self.ready),
+            not_ready_addresses: addresses(&self.not_ready),
+            ports: self.told_ports(),
+        }
+    }
+
+    fn told_ports(&self) -> Option<Vec<EndpointPort>> {
+        let port = |(name, port, protocol, application): &Port| EndpointPort {
+            name: name.map(str::to_owned),
+            port: *port,
+            protocol: Some((*protocol).to_owned()),
+            app_protocol: application.map(str::to_owned),
+        };
+        Some(self.ports.iter().map(port).collect()).filter(|ports: &Vec<_>| !ports.is_empty())
+    }
+
+    /// True if `told` is what [`Subset::told`] would make.
+    fn is_told_by(&self, told: &EndpointSubset, service: &Service) -> bool {
+        let same = |list: &Option<Vec<EndpointAddress>>, pods: &[&Pod]| {
+            let list = list.as_deref().unwrap_or_default();
+            list.len() == pods.len() && list.iter().zip(pods).all(|(address, pod)| is_address(address, pod, service))
+        };
+        same(&told.addresses, &self.ready)
+            && same(&told.not_ready_addresses, &self.not_ready)
+            && told.ports == self.told_ports()
+    }
+}
+
+fn subsets<'a>(service: &'a Service, candidates: &[&'a Pod]) -> Vec<Subset<'a>> {
     let not_ready_too = publishes_not_ready(service);
     let ports = service_ports(service);
-    let mut by_ports: BTreeMap<Vec<Port>, (Vec<EndpointAddress>, Vec<EndpointAddress>)> = BTreeMap::new();
+    let mut by_ports: BTreeMap<Vec<Port>, (Vec<&Pod>, Vec<&Pod>)> = BTreeMap::new();
     for pod in candidates.iter().filter(|pod| not_ready_too || !pods::is_deleted(pod)) {
         let mut found: Vec<Port> = ports
             .iter()
@@ -93,53 +152,49 @@ fn subsets(service: &Service, candidates: &[&Pod]) -> Vec<EndpointSubset> {
         found.dedup();
         let (ready, not_ready) = by_ports.entry(found).or_default();
         let list = if not_ready_too || pods::is_ready(pod) { ready } else { not_ready };
-        list.push(address(pod, service));
+        list.push(pod);
     }
-    by_ports.into_iter().map(|(ports, (ready, not_ready))| subset(&ports, ready, not_ready)).collect()
-}
-
-fn subset(ports: &[Port], ready: Vec<EndpointAddress>, not_ready: Vec<EndpointAddress>) -> EndpointSubset {
-    let sorted = |mut list: Vec<EndpointAddress>| {
-        list.sort_by(|one, other| one.ip.cmp(&other.ip));
-        Some(list).filter(|list| !list.is_empty())
-    };
-    let ports: Vec<EndpointPort> = ports
-        .iter()
-        .map(|(name, port, protocol, application)| EndpointPort {
-            name: name.map(str::to_owned),
-            port: *port,
-            protocol: Some((*protocol).to_owned()),
-            app_protocol: application.map(str::to_owned),
-        })
-        .collect();
-    EndpointSubset {
-        addresses: sorted(ready),
-        not_ready_addresses: sorted(not_ready),
-        ports: Some(ports).filter(|ports| !ports.is_empty()),
-    }
+    by_ports.into_iter().map(|(ports, (ready, not_ready))| Subset { ports, ready, not_ready }).collect()
 }
 
 fn address(pod: &Pod, service: &Service) -> EndpointAddress {
     EndpointAddress {
         ip: pods::address(pod).to_owned(),
-        hostname: hostname(pod, service),
+        hostname: hostname(pod, service).map(str::to_owned),
         node_name: Some(pods::node(pod).to_owned()).filter(|node| !node.is_empty()),
         target_ref: Some(pod_reference(pod)),
     }
 }
 
-/// Cuts the addresses to what one object may list, those of pods that are not ready first; true if some were cut.
-fn truncate(subsets: &mut [EndpointSubset]) -> bool {
+/// True if `address` is what [`address`] makes of the pod.
+fn is_address(address: &EndpointAddress, pod: &Pod, service: &Service) -> bool {
+    address.ip == pods::address(pod)
+        && address.hostname.as_deref() == hostname(pod, service)
+        && address.node_name.as_deref().unwrap_or("") == pods::node(pod)
+        && address.target_ref.as_ref().is_some_and(|target| refers_to(target, pod))
+}
+
+/// Sorts the pods by address and cuts them to what one object may list, those that are not ready first; true if some
+/// were cut.
+fn truncate(subsets: &mut [Subset]) -> bool {
     let mut room = ADDRESSES;
     let mut cut = false;
-    let mut keep = |list: &mut Option<Vec<EndpointAddress>>| {
-        let Some(addresses) = list else { return };
-        cut |= addresses.len() > room;
-        addresses.truncate(room);
-        room -= addresses.len();
-        *list = list.take().filter(|list| !list.is_empty());
+    let mut keep = |pods: &mut Vec<&Pod>| {
+        // Pods in the node's network share its address.
+        let by_address = |one: &&Pod, other: &&Pod| {
+            pods::address(one).cmp(pods::address(other)).then_with(|| pods::name(one).cmp(pods::name(other)))
+        };
+        if room < pods.len() {
+            cut = true;
+            if 0 < room {
+                pods.select_nth_unstable_by(room - 1, by_address);
+            }
+            pods.truncate(room);
+        }
+        pods.sort_unstable_by(by_address);
+        room -= pods.len();
     };
-    subsets.iter_mut().for_each(|subset| keep(&mut subset.addresses));
-    subsets.iter_mut().for_each(|subset| keep(&mut subset.not_ready_addresses));
+    subsets.iter_mut().for_each(|subset| keep(&mut subset.ready));
+    subsets.iter_mut().for_each(|subset| keep(&mut subset.not_ready));
     cut
 }

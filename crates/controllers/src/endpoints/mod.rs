@@ -124,10 +124,10 @@ fn target_port(pod: &Pod, port: &ServicePort) -> Option<i32> {
 }
 
 /// The pod's host name, when the Service is the one that gives its pods names.
-fn hostname(pod: &Pod, service: &Service) -> Option<String> {
+fn hostname<'a>(pod: &'a Pod, service: &Service) -> Option<&'a str> {
     let spec = pod.spec.as_deref()?;
     let named = spec.subdomain.is_some() && spec.subdomain == service.metadata.name;
-    spec.hostname.clone().filter(|name| named && !name.is_empty())
+    spec.hostname.as_deref().filter(|name| named && !name.is_empty())
 }
 
 fn pod_reference(pod: &Pod) -> ObjectReference {
@@ -140,7 +140,17 @@ fn pod_reference(pod: &Pod) -> ObjectReference {
     }
 }
 
-fn zone(pod: &Pod, world: &Snapshot) -> Option<String> {
+/// True if `reference` is what [`pod_reference`] makes of the pod.
+fn refers_to(reference: &ObjectReference, pod: &Pod) -> bool {
+    let meta = &pod.metadata;
+    reference.kind.as_deref() == Some("Pod")
+        && (&reference.namespace, &reference.name, &reference.uid) == (&meta.namespace, &meta.name, &meta.uid)
+        && reference.api_version.is_none()
+        && reference.field_path.is_none()
+        && reference.resource_version.is_none()
+}
+
+fn zone<'a>(pod: &Pod, world: &'a Snapshot) -> Option<&'a str> {
     let node = world.get::<Node>("", pods::node(pod))?;
-    node.metadata.labels.as_ref()?.get("topology.kubernetes.io/zone").cloned()
+    node.metadata.labels.as_ref()?.get("topology.kubernetes.io/zone").map(String::as_str)
 }

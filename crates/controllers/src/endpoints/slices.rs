@@ -12,10 +12,11 @@ use api::{Body, Key, Kind, Pod, Propagation, Snapshot, Typed, Write};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::{
-    HEADLESS, SERVICE_NAME, hostname, is_headless, pod_reference, protocol, publishes_not_ready, service_ports,
-    target_port, zone,
+    HEADLESS, SERVICE_NAME, hostname, is_headless, pod_reference, protocol, publishes_not_ready, refers_to,
+    service_ports, target_port, zone,
 };
 use crate::{claim, pods};
 
@@ -38,7 +39,7 @@ pub fn reconcile(key: &Key, service: &Service, candidates: &[&Pod], world: &Snap
         .filter(|slice| service_name(&slice.metadata) == Some(&key.name))
         .filter(|slice| slice.metadata.deletion_timestamp.is_none())
         .collect();
-    let mut groups = wanted(service, candidates, world);
+    let mut groups = wanted(service, candidates);
     let mut writes = Vec::new();
     let families = families(service);
     // Slices of another owner or of a group that is no longer wanted cannot be changed into what is wanted.
@@ -64,9 +65,9 @@ pub fn reconcile(key: &Key, service: &Service, candidates: &[&Pod], world: &Snap
             writes.extend(slices.iter().map(|slice| delete(slice)));
         }
     }
-    for (group, endpoints) in groups {
+    for (group, pods) in groups {
         let slices = by_group.remove(&group).unwrap_or_default();
-        writes.extend(fill(&group, endpoints, &slices, service, &labels));
+        writes.extend(fill(&group, &pods, &slices, service, &labels, world));
     }
     writes
 }
@@ -116,56 +117,100 @@ fn families(service: &Service) -> Vec<&'static str> {
     known
 }
 
-fn wanted(service: &Service, candidates: &[&Pod], world: &Snapshot) -> BTreeMap<Group, Vec<Endpoint>> {
-    let families = families(service);
-    let mut groups: BTreeMap<Group, Vec<Endpoint>> = BTreeMap::new();
-    for pod in candidates {
-        let mut ports: Vec<_> = service_ports(service)
-            .iter()
-            .filter_map(|port| {
-                let number = target_port(pod, port)?;
-                let name = port.name.clone().unwrap_or_default();
-                Some((name, number, protocol(port).to_owned(), port.app_protocol.clone()))
-            })
-            .collect();
-        ports.sort_unstable();
-        for family in &families {
-            let addresses = addresses(pod, family);
-            if !addresses.is_empty() {
-                let group = Group { family, ports: ports.clone() };
-                groups.entry(group).or_default().push(endpoint(pod, service, addresses, world));
+/// The pods that are endpoints, by what their endpoints have in common.
+fn wanted<'a>(service: &Service, candidates: &[&'a Pod]) -> BTreeMap<Group, Vec<&'a Pod>> {
+    let mut groups: BTreeMap<Group, Vec<&Pod>> = BTreeMap::new();
+    for family in families(service) {
+        let candidates = candidates.iter().filter(|pod| addresses(pod, family).next().is_some());
+        if has_named_targets(service) {
+            for pod in candidates {
+                groups.entry(Group { family, ports: ports(service, pod) }).or_default().push(pod);
+            }
+        } else {
+            let mut pods = candidates.copied().peekable();
+            if let Some(first) = pods.peek() {
+                groups.insert(Group { family, ports: ports(service, first) }, pods.collect());
             }
         }
     }
     groups
 }
 
-fn addresses(pod: &Pod, family: &str) -> Vec<String> {
-    let status = pod.status.as_ref();
-    let list = status.and_then(|status| status.pod_ips.as_ref()).filter(|list| !list.is_empty());
-    let all: Vec<&str> = match list {
-        Some(list) => list.iter().map(|address| address.ip.as_str()).collect(),
-        None => vec![pods::address(pod)],
-    };
-    let fits = |text: &&str| text.parse::<IpAddr>().is_ok_and(|address| address.is_ipv6() == (family == "IPv6"));
-    all.into_iter().filter(fits).map(str::to_owned).collect()
+/// True if a port of the Service may lead to another number in each pod.
+fn has_named_targets(service: &Service) -> bool {
+    service_ports(service).iter().any(|port| matches!(port.target_port, Some(IntOrString::String(_))))
 }
 
-fn endpoint(pod: &Pod, service: &Service, addresses: Vec<String>, world: &Snapshot) -> Endpoint {
-    let serving = pods::is_ready(pod);
-    let terminating = pods::is_deleted(pod);
-    Endpoint {
-        addresses,
-        conditions: Some(EndpointConditions {
-            ready: Some(publishes_not_ready(service) || (serving && !terminating)),
+fn ports(service: &Service, pod: &Pod) -> Vec<(String, i32, String, Option<String>)> {
+    let mut ports: Vec<_> = service_ports(service)
+        .iter()
+        .filter_map(|port| {
+            let number = target_port(pod, port)?;
+            let name = port.name.clone().unwrap_or_default();
+            Some((name, number, protocol(port).to_owned(), port.app_protocol.clone()))
+        })
+        .collect();
+    ports.sort_unstable();
+    ports
+}
+
+/// The pod's addresses of one family.
+fn addresses<'a>(pod: &'a Pod, family: &str) -> impl Iterator<Item = &'a str> {
+    let wants_v6 = family == "IPv6";
+    let list = pod.status.as_ref().and_then(|status| status.pod_ips.as_deref()).unwrap_or_default();
+    let only = Some(pods::address(pod)).filter(|_| list.is_empty());
+    let all = list.iter().map(|address| address.ip.as_str()).chain(only);
+    all.filter(move |text| text.parse::<IpAddr>().is_ok_and(|address| address.is_ipv6() == wants_v6))
+}
+
+/// What turns a pod into an endpoint.
+struct Teller<'a> {
+    service: &'a Service,
+    world: &'a Snapshot,
+    family: &'static str,
+    /// Zones of nodes that were asked for: many pods share a node.
+    zones: HashMap<&'a str, Option<&'a str>>,
+}
+
+impl<'a> Teller<'a> {
+    fn zone(&mut self, pod: &'a Pod) -> Option<&'a str> {
+        let world = self.world;
+        *self.zones.entry(pods::node(pod)).or_insert_with(|| zone(pod, world))
+    }
+
+    fn conditions(&self, pod: &Pod) -> EndpointConditions {
+        let (serving, terminating) = (pods::is_ready(pod), pods::is_deleted(pod));
+        EndpointConditions {
+            ready: Some(publishes_not_ready(self.service) || (serving && !terminating)),
             serving: Some(serving),
             terminating: Some(terminating),
-        }),
-        hostname: hostname(pod, service),
-        node_name: Some(pods::node(pod).to_owned()).filter(|node| !node.is_empty()),
-        target_ref: Some(pod_reference(pod)),
-        zone: zone(pod, world),
-        ..Default::default()
+        }
+    }
+
+    /// The endpoint that tells of a pod.
+    fn endpoint(&mut self, pod: &'a Pod) -> Endpoint {
+        Endpoint {
+            addresses: addresses(pod, self.family).map(str::to_owned).collect(),
+            conditions: Some(self.conditions(pod)),
+            hostname: hostname(pod, self.service).map(str::to_owned),
+            node_name: Some(pods::node(pod).to_owned()).filter(|node| !node.is_empty()),
+            target_ref: Some(pod_reference(pod)),
+            zone: self.zone(pod).map(str::to_owned),
+            ..Default::default()
+        }
+    }
+
+    /// True if `endpoint` is what [`Teller::endpoint`] would make. Most are, so nothing is made to find out.
+    fn is_told_by(&mut self, pod: &'a Pod, endpoint: &Endpoint) -> bool {
+        let node = Some(pods::node(pod)).filter(|node| !node.is_empty());
+        addresses(pod, self.family).eq(endpoint.addresses.iter().map(String::as_str))
+            && endpoint.conditions.as_ref() == Some(&self.conditions(pod))
+            && endpoint.hostname.as_deref() == hostname(pod, self.service)
+            && endpoint.node_name.as_deref() == node
+            && endpoint.target_ref.as_ref().is_some_and(|target| refers_to(target, pod))
+            && endpoint.zone.as_deref() == self.zone(pod)
+            && endpoint.deprecated_topology.is_none()
+            && endpoint.hints.is_none()
     }
 }
 
@@ -183,23 +228,32 @@ fn labels(key: &Key, service: &Service) -> BTreeMap<String, String> {
 /// A slice being worked on.
 struct Draft<'a> {
     slice: &'a EndpointSlice,
-    endpoints: Vec<Endpoint>,
+    endpoints: Vec<Told<'a>>,
     changed: bool,
 }
 
-/// The writes that make `slices`, which are of one group, hold exactly `endpoints`.
+/// An endpoint of a slice being worked on.
+enum Told<'a> {
+    /// As it is told already.
+    Already(&'a Endpoint),
+    /// Of this pod, to be told anew.
+    Anew(&'a Pod),
+}
+
+/// The writes that make `slices`, which are of one group, hold exactly the endpoints of `pods`.
 fn fill(
     group: &Group,
-    endpoints: Vec<Endpoint>,
+    pods: &[&Pod],
     slices: &[&EndpointSlice],
     service: &Service,
     labels: &BTreeMap<String, String>,
+    world: &Snapshot,
 ) -> Vec<Write> {
-    let order: Vec<String> = endpoints.iter().map(identity).collect();
-    let mut left: HashMap<String, Endpoint> = order.iter().cloned().zip(endpoints).collect();
-    let mut drafts: Vec<Draft> = slices.iter().map(|slice| keep(slice, &mut left, labels)).collect();
+    let mut teller = Teller { service, world, family: group.family, zones: HashMap::new() };
+    let mut left: HashMap<&str, &Pod> = pods.iter().map(|pod| (uid(pod), *pod)).collect();
+    let mut drafts: Vec<Draft> = slices.iter().map(|slice| keep(slice, &mut left, labels, &mut teller)).collect();
     // In the order of the pods, so that the outcome does not depend on the map.
-    let mut new: Vec<Endpoint> = order.iter().filter_map(|identity| left.remove(identity)).collect();
+    let mut new: Vec<&Pod> = pods.iter().filter(|pod| left.contains_key(uid(pod))).copied().collect();
     for draft in drafts.iter_mut().filter(|draft| draft.changed) {
         add(draft, &mut new);
     }
@@ -208,46 +262,60 @@ fn fill(
         add(draft, &mut new);
     }
     let mut writes = Vec::new();
-    let mut hold_one = order.is_empty();
+    let mut hold_one = pods.is_empty();
     for draft in drafts {
         // One slice remains even if there is nothing to tell.
         if draft.endpoints.is_empty() && !std::mem::take(&mut hold_one) {
             writes.push(delete(draft.slice));
         } else if draft.changed {
-            writes.push(Write::Update(body(draft.slice.clone(), draft.endpoints, labels)));
+            let endpoints = draft.endpoints.into_iter().map(|told| match told {
+                Told::Already(endpoint) => endpoint.clone(),
+                Told::Anew(pod) => teller.endpoint(pod),
+            });
+            writes.push(Write::Update(body(draft.slice.clone(), endpoints.collect(), labels)));
         }
     }
     let mut rest = new.into_iter().peekable();
     while hold_one || rest.peek().is_some() {
         hold_one = false;
-        let chunk: Vec<Endpoint> = rest.by_ref().take(ENDPOINTS).collect();
+        let chunk: Vec<Endpoint> = rest.by_ref().take(ENDPOINTS).map(|pod| teller.endpoint(pod)).collect();
         writes.push(Write::Create(body(new_slice(group, service), chunk, labels)));
     }
     writes
 }
 
-/// Keeps in a slice what is still wanted, as it is wanted now; what is found is taken from `left`.
+/// Keeps in a slice the pods that are still wanted, as they are now; what is found is taken from `left`.
 fn keep<'a>(
     slice: &'a EndpointSlice,
-    left: &mut HashMap<String, Endpoint>,
+    left: &mut HashMap<&str, &'a Pod>,
     labels: &BTreeMap<String, String>,
+    teller: &mut Teller<'a>,
 ) -> Draft<'a> {
     let before = slice.endpoints.as_deref().unwrap_or_default();
-    let endpoints: Vec<Endpoint> = before.iter().filter_map(|endpoint| left.remove(&identity(endpoint))).collect();
-    let changed = endpoints != before || slice.metadata.labels.as_ref() != Some(labels);
+    let mut changed = slice.metadata.labels.as_ref() != Some(labels);
+    let mut endpoints = Vec::with_capacity(before.len());
+    for endpoint in before {
+        let uid = endpoint.target_ref.as_ref().and_then(|target| target.uid.as_deref()).unwrap_or("");
+        let told = match left.remove(uid) {
+            Some(pod) if teller.is_told_by(pod, endpoint) => Some(Told::Already(endpoint)),
+            Some(pod) => Some(Told::Anew(pod)),
+            None => None,
+        };
+        changed |= !matches!(told, Some(Told::Already(_)));
+        endpoints.extend(told);
+    }
     Draft { slice, endpoints, changed }
 }
 
-fn add(draft: &mut Draft, new: &mut Vec<Endpoint>) {
+fn add<'a>(draft: &mut Draft<'a>, new: &mut Vec<&'a Pod>) {
     let room = ENDPOINTS.saturating_sub(draft.endpoints.len()).min(new.len());
     draft.changed |= room > 0;
-    draft.endpoints.extend(new.drain(..room));
+    draft.endpoints.extend(new.drain(..room).map(Told::Anew));
 }
 
-/// Tells endpoints apart: the pod and its addresses.
-fn identity(endpoint: &Endpoint) -> String {
-    let uid = endpoint.target_ref.as_ref().and_then(|target| target.uid.as_deref()).unwrap_or("");
-    format!("{uid} {}", endpoint.addresses.join(" "))
+/// Tells pods apart.
+fn uid(pod: &Pod) -> &str {
+    pod.metadata.uid.as_deref().unwrap_or("")
 }
 
 fn body(mut slice: EndpointSlice, endpoints: Vec<Endpoint>, labels: &BTreeMap<String, String>) -> Body {

@@ -3,7 +3,7 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use api::{Context, Heard, Key, Kind, Object, Snapshot, Usage};
+use api::{Body, Context, Heard, Key, Kind, Object, PodSpecs, Snapshot, Usage, Write};
 use controllers::{Controller, reconcile};
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -27,9 +27,9 @@ pub fn measure(settings: &Settings) -> Vec<Figure> {
 }
 
 fn of_size(pods: usize, runs: usize) -> Vec<Figure> {
-    let world = world(pods);
     let (now, usage, heard) = (Timestamp::UNIX_EPOCH, Usage::default(), Heard::default());
     let context = Context { now, refused: None, usage: &usage, heard: &heard };
+    let world = with_one_change(at_rest(world(pods), &context));
     let one = |(what, who, kind, name): (&str, Controller, Kind, &str)| {
         let key = Key::new(kind, "default", name);
         let times: Vec<f64> = (0..DECISIONS * runs)
@@ -44,6 +44,33 @@ fn of_size(pods: usize, runs: usize) -> Vec<Figure> {
     DECIDED.map(one).into()
 }
 
+/// The world once all that is decided is written.
+fn at_rest(mut world: Snapshot, context: &Context) -> Snapshot {
+    for (_, who, kind, name) in DECIDED {
+        let key = Key::new(kind, "default", name);
+        for (number, write) in reconcile(who, &key, &world, context).writes.into_iter().enumerate() {
+            let (Write::Create(mut body) | Write::Update(mut body) | Write::Status(mut body)) = write else { continue };
+            let meta = body.meta_mut();
+            if let (None, Some(prefix)) = (&meta.name, &meta.generate_name) {
+                meta.name = Some(format!("{prefix}{number}"));
+            }
+            world.put(Object::written(body, world.revision() + 1));
+        }
+    }
+    world
+}
+
+/// The world after one pod stopped being ready: what is decided is what has to be written about that.
+fn with_one_change(mut world: Snapshot) -> Snapshot {
+    let pod = world.object(Kind::Pod, "default", "web-h-0").expect("there is at least one pod");
+    let mut body = pod.body.clone();
+    let Body::Pod(pod) = &mut body else { unreachable!("it was found among pods") };
+    let conditions = pod.status.iter_mut().flat_map(|status| status.conditions.iter_mut().flatten());
+    conditions.for_each(|condition| condition.status = "False".into());
+    world.put(Object::written(body, world.revision() + 1));
+    world
+}
+
 /// A Deployment, its ReplicaSet, so many ready pods and a Service.
 fn world(pods: usize) -> Snapshot {
     let mut world = Snapshot::default();
@@ -56,8 +83,10 @@ fn world(pods: usize) -> Snapshot {
     let containers = json!([{ "name": "web", "image": "web:v1", "ports": [{ "containerPort": 80 }] }]);
     let template = json!({ "metadata": { "labels": labels }, "spec": { "containers": containers } });
     let selector = json!({ "matchLabels": labels });
+    let mut specs = PodSpecs::default();
     let mut put = |kind: Kind, value: Value| {
-        let body = kind.decode(value).expect("written here as the kind has it");
+        let mut body = kind.decode(value).expect("written here as the kind has it");
+        specs.share(&mut body);
         world.put(Object::written(body, world.revision() + 1));
     };
     put(
