@@ -116,12 +116,12 @@ impl<'de> Deserialize<'de> for SharedSpec {
 #[derive(Clone, Default)]
 pub struct PodSpecs {
     known: HashMap<u64, Vec<Weak<PodSpec>>>,
-    /// Specs taken in since those that are gone were dropped.
-    added: usize,
+    /// Entries at which those that are gone are dropped: twice as many as were left the last time.
+    full: usize,
 }
 
-/// Specs taken in before the ones that are gone are looked for, at least.
-const SWEEP_AFTER: usize = 1_024;
+/// Entries at which the ones that are gone are looked for, at least.
+const SWEEP_AT: usize = 1_024;
 
 impl PodSpecs {
     /// The specs of the pods in `world`.
@@ -151,13 +151,12 @@ impl PodSpecs {
             return;
         }
         alike.push(Arc::downgrade(&spec.0));
-        self.added += 1;
-        if SWEEP_AFTER.max(self.known.len()) < self.added {
+        if SWEEP_AT.max(self.full) < self.known.len() {
             self.known.retain(|_, alike| {
                 alike.retain(|known| known.strong_count() > 0);
                 !alike.is_empty()
             });
-            self.added = 0;
+            self.full = 2 * self.known.len();
         }
     }
 }
@@ -225,10 +224,10 @@ mod tests {
     #[test]
     fn specs_go_with_their_pods() {
         let mut specs = PodSpecs::default();
-        for number in 0..10 * SWEEP_AFTER {
+        for number in 0..10 * SWEEP_AT {
             specs.share(&mut pod("a", &format!("n{number}")));
         }
-        assert!(specs.known.len() <= 2 * SWEEP_AFTER + 1, "{}", specs.known.len());
+        assert!(specs.known.len() <= SWEEP_AT, "{}", specs.known.len());
     }
 
     #[test]
