@@ -15,7 +15,9 @@ pub const TURN_REQUESTS: usize = 512;
 /// Decisions run in one turn; what is left waits for the next.
 pub const TURN_DECISIONS: usize = 4_096;
 /// Writes of one turn after which no further request or decision is taken in.
-pub const TURN_WRITES: usize = 8_192;
+pub const TURN_WRITES: usize = 2_048;
+/// Bytes of JSON after which turns that wait for the disk are no longer made durable together: they are copied for it.
+pub const COMMIT_BYTES: usize = 4 << 20;
 /// Steps of a forecast; a rollout of more is told up to there.
 pub const FORECAST_STEPS: usize = 2_000;
 /// Turns that one step of a forecast takes at most.

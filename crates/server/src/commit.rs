@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::thread::JoinHandle;
 
-use api::{Change, Kind, Refusal, Snapshot};
+use api::{Change, Kind, Refusal, Snapshot, limits};
 use store::{Batch, Record, Store, StoreError};
 use tokio::sync::oneshot;
 
@@ -38,6 +38,11 @@ impl Turn {
         self.changes.is_empty() && self.answers.is_empty()
     }
 
+    /// Bytes of JSON that it makes durable, at most.
+    fn bytes(&self) -> usize {
+        self.changes.iter().filter_map(|change| change.after.as_ref()).map(|object| object.json.len()).sum()
+    }
+
     /// The durable form: the last state of each object touched.
     fn batch(&self) -> Batch {
         let mut last: HashMap<String, Record> = HashMap::new();
@@ -61,7 +66,7 @@ pub fn run(
 ) -> Result<Store, StoreError> {
     let mut compaction: Option<JoinHandle<Result<store::Snapshot, StoreError>>> = None;
     while let Ok(first) = turns.recv() {
-        let waiting: Vec<Turn> = std::iter::once(first).chain(turns.try_iter()).collect();
+        let waiting = with_those_behind(first, &turns);
         let batches: Vec<Batch> = waiting.iter().map(Turn::batch).filter(|batch| !batch.records.is_empty()).collect();
         if !batches.is_empty() {
             store.append(&batches)?;
@@ -81,6 +86,19 @@ pub fn run(
         adopt(&mut store, done)?;
     }
     Ok(store)
+}
+
+/// A turn, and those that wait behind it as long as they are not too much for one write.
+fn with_those_behind(first: Turn, turns: &Receiver<Turn>) -> Vec<Turn> {
+    let mut bytes = first.bytes();
+    let mut waiting = vec![first];
+    while bytes < limits::COMMIT_BYTES
+        && let Ok(turn) = turns.try_recv()
+    {
+        bytes += turn.bytes();
+        waiting.push(turn);
+    }
+    waiting
 }
 
 /// Writes all that is live beside the committer, which goes on meanwhile.

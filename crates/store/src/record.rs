@@ -31,6 +31,9 @@ impl Borrowed<'_> {
     }
 }
 
+/// Bytes that a record takes beside its key and value, at most: three numbers.
+pub(crate) const OVERHEAD: usize = 3 * 10;
+
 /// Appends a record to `out`. The value's length is written plus one, 0 stands for "deleted".
 pub(crate) fn encode(record: Borrowed<'_>, out: &mut Vec<u8>) {
     number(record.revision, out);

@@ -162,6 +162,8 @@ impl Store {
         if bytes > self.limits.append_bytes {
             return Err(StoreError::TooLarge { bytes, limit: self.limits.append_bytes });
         }
+        // Known beforehand: growing by doubling would hold twice as much.
+        self.raw.reserve_exact(bytes + records().count() * record::OVERHEAD);
         for record in records() {
             if record.revision <= last {
                 return Err(StoreError::Revision { revision: record.revision, key: record.key.clone(), last });
