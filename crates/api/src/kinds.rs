@@ -8,6 +8,7 @@ use k8s_openapi::api::{
     core::v1 as core, discovery::v1 as discovery, policy::v1 as policy, rbac::v1 as rbac,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1 as apiregistration;
 
 /// Whether objects of a kind live in a namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -165,6 +166,7 @@ kinds! {
     ClusterRoleBinding: rbac::ClusterRoleBinding, "rbac.authorization.k8s.io" "v1" "clusterrolebindings" "clusterrolebinding" [] Cluster sub [] cat [];
     Role: rbac::Role, "rbac.authorization.k8s.io" "v1" "roles" "role" [] Namespaced sub [] cat [];
     RoleBinding: rbac::RoleBinding, "rbac.authorization.k8s.io" "v1" "rolebindings" "rolebinding" [] Namespaced sub [] cat [];
+    APIService: apiregistration::APIService, "apiregistration.k8s.io" "v1" "apiservices" "apiservice" [] Cluster sub ["status"] cat ["api-extensions"];
 }
 
 impl Kind {

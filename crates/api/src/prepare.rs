@@ -10,6 +10,7 @@ use k8s_openapi::api::apps::v1::{DaemonSet, DaemonSetSpec};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Namespace, NamespaceStatus, PodCondition, PodStatus, Service, ServiceSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
 
 use crate::defaults;
 use crate::defaults::core::NAMESPACE_FINALIZER;
@@ -47,6 +48,7 @@ pub fn create(body: &mut Body) {
         Body::ResourceQuota(quota) => quota.status = Some(Default::default()),
         Body::HorizontalPodAutoscaler(autoscaler) => autoscaler.status = Some(Default::default()),
         Body::PodDisruptionBudget(budget) => budget.status = Some(Default::default()),
+        Body::APIService(service) => service.status = Some(Default::default()),
         // A node reports about itself when it joins.
         Body::Node(_) => {}
         Body::Endpoints(_)
@@ -87,6 +89,7 @@ pub fn update(new: &mut Body, old: &Body) {
         (Body::ResourceQuota(new), Body::ResourceQuota(old)) => new.status.clone_from(&old.status),
         (Body::HorizontalPodAutoscaler(new), Body::HorizontalPodAutoscaler(old)) => new.status.clone_from(&old.status),
         (Body::PodDisruptionBudget(new), Body::PodDisruptionBudget(old)) => new.status.clone_from(&old.status),
+        (Body::APIService(new), Body::APIService(old)) => new.status.clone_from(&old.status),
         _ => {}
     }
     if has_generation(old) && wants_more(new, old) {
@@ -116,8 +119,19 @@ pub fn update_status(new: &mut Body, old: &Body) {
         (Body::ResourceQuota(new), Body::ResourceQuota(old)) => new.spec.clone_from(&old.spec),
         (Body::HorizontalPodAutoscaler(new), Body::HorizontalPodAutoscaler(old)) => new.spec.clone_from(&old.spec),
         (Body::PodDisruptionBudget(new), Body::PodDisruptionBudget(old)) => new.spec.clone_from(&old.spec),
+        (Body::APIService(new), Body::APIService(old)) => update_api_service_status(new, old),
         _ => {}
     }
+}
+
+/// Of an APIService only the status counts (upstream: `kube-aggregator/pkg/registry/apiservice/strategy.go`).
+fn update_api_service_status(new: &mut APIService, old: &APIService) {
+    new.spec.clone_from(&old.spec);
+    let (new, old) = (&mut new.metadata, &old.metadata);
+    new.labels.clone_from(&old.labels);
+    new.annotations.clone_from(&old.annotations);
+    new.finalizers.clone_from(&old.finalizers);
+    new.owner_references.clone_from(&old.owner_references);
 }
 
 /// Prepares a namespace whose finalizers were changed (`/finalize`): only they count.

@@ -4,6 +4,7 @@
 //! One file a group; mirrors `pkg/apis/*/v1/defaults.go` and the generated defaulters of upstream. Defaulting twice
 //! changes nothing. Never judges: what is wrong stays wrong, for `validate` to say so.
 
+pub mod apiregistration;
 pub mod apps;
 pub mod autoscaling;
 pub mod batch;
@@ -37,6 +38,7 @@ pub fn apply(body: &mut Body) {
         Body::EndpointSlice(slice) => discovery::endpoint_slice(slice),
         Body::ClusterRoleBinding(binding) => rbac::cluster_role_binding(binding),
         Body::RoleBinding(binding) => rbac::role_binding(binding),
+        Body::APIService(service) => apiregistration::api_service(service),
         Body::ConfigMap(_)
         | Body::ServiceAccount(_)
         | Body::ResourceQuota(_)

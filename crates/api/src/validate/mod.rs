@@ -8,6 +8,7 @@
 //! refuses; a value shown as JSON has its API names in alphabetical order, where upstream shows its internal ones; and a
 //! refused pod update comes without upstream's dump of both specs.
 
+mod apiregistration;
 pub mod apps;
 mod autoscaling;
 pub mod batch;
@@ -68,6 +69,7 @@ pub fn create(body: &Body) -> Errors {
         Body::ClusterRoleBinding(new) => rbac::cluster_role_binding(new, None),
         Body::Role(new) => rbac::role(new, None),
         Body::RoleBinding(new) => rbac::role_binding(new, None),
+        Body::APIService(new) => apiregistration::api_service(new, None),
         Body::ServiceAccount(_) | Body::Lease(_) => create_metadata(body),
     };
     refuse_unsupported(&mut errors, body);
@@ -107,6 +109,7 @@ pub fn update(new: &Body, old: &Body) -> Errors {
         (Body::ClusterRoleBinding(new), Body::ClusterRoleBinding(old)) => rbac::cluster_role_binding(new, Some(old)),
         (Body::Role(new), Body::Role(old)) => rbac::role(new, Some(old)),
         (Body::RoleBinding(new), Body::RoleBinding(old)) => rbac::role_binding(new, Some(old)),
+        (Body::APIService(new), Body::APIService(old)) => apiregistration::api_service(new, Some(old)),
         _ => update_metadata(new, old),
     };
     refuse_unsupported(&mut errors, new);
@@ -126,6 +129,7 @@ pub fn update_status(new: &Body, old: &Body) -> Errors {
         }
         (Body::DaemonSet(new), Body::DaemonSet(old)) => apps::update_daemon_set_status(new, old),
         (Body::StatefulSet(new), Body::StatefulSet(old)) => apps::update_stateful_set_status(new, old),
+        (Body::APIService(new), Body::APIService(old)) => apiregistration::update_api_service_status(new, old),
         _ => update_metadata(new, old),
     }
 }

@@ -1053,3 +1053,45 @@ fn budgets_and_autoscalers() {
         "#]],
     );
 }
+
+#[test]
+fn api_services() {
+    let remote = json!({"metadata": {"name": "v1.metrics.example"}, "spec": {"group": "metrics.example", "version": "v1",
+        "groupPriorityMinimum": 100, "versionPriority": 100, "service": {"namespace": "d", "name": "adapter"}}});
+    let changes = [
+        "/spec/insecureSkipTLSVerify = true",
+        "/metadata/name = \"v1.other\"",
+        "/spec/group = \"\"",
+        "/spec/version = \"1\"",
+        "/spec/groupPriorityMinimum = 20001",
+        "/spec/versionPriority = 0",
+        "/spec/service = {\"port\": 70000}",
+        "/spec/service = null",
+    ];
+    creating(Kind::APIService, &remote, &changes, expect![[r#"
+        /spec/insecureSkipTLSVerify = true
+            fine
+        /metadata/name = "v1.other"
+            APIService.apiregistration.k8s.io "v1.other" is invalid: metadata.name: Invalid value: "v1.other": must be `spec.version+"."+spec.group`: "v1.metrics.example"
+        /spec/group = ""
+            APIService.apiregistration.k8s.io "v1.metrics.example" is invalid: metadata.name: Invalid value: "v1.metrics.example": must be `spec.version+"."+spec.group`: "v1."
+        /spec/version = "1"
+            APIService.apiregistration.k8s.io "v1.metrics.example" is invalid: [metadata.name: Invalid value: "v1.metrics.example": must be `spec.version+"."+spec.group`: "1.metrics.example", spec.version: Invalid value: "1": a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for validation is '[a-z]([-a-z0-9]*[a-z0-9])?')]
+        /spec/groupPriorityMinimum = 20001
+            APIService.apiregistration.k8s.io "v1.metrics.example" is invalid: spec.groupPriorityMinimum: Invalid value: 20001: must be positive and less than 20000
+        /spec/versionPriority = 0
+            APIService.apiregistration.k8s.io "v1.metrics.example" is invalid: spec.versionPriority: Invalid value: 0: must be positive and less than 1000
+        /spec/service = {"port": 70000}
+            APIService.apiregistration.k8s.io "v1.metrics.example" is invalid: [spec.service.namespace: Required value, spec.service.name: Required value, spec.service.port: Invalid value: 70000: port is not valid: must be between 1 and 65535, inclusive]
+        /spec/service = null
+            fine
+    "#]]);
+    let bundle = with(&remote, "/spec/caBundle = \"YWJj\"");
+    let changes = ["/spec/insecureSkipTLSVerify = true", "/spec/service = null"];
+    creating(Kind::APIService, &bundle, &changes, expect![[r#"
+        /spec/insecureSkipTLSVerify = true
+            APIService.apiregistration.k8s.io "v1.metrics.example" is invalid: spec.insecureSkipTLSVerify: Invalid value: true: may not be true if caBundle is present
+        /spec/service = null
+            APIService.apiregistration.k8s.io "v1.metrics.example" is invalid: spec.caBundle: Invalid value: "3 bytes": local APIServices may not have a caBundle
+    "#]]);
+}

@@ -13,6 +13,7 @@ use k8s_openapi::api::rbac::v1::{RoleRef, Subject};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, Time};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
 use serde_json::{Value, json};
 
 use super::{autoscaler, pod};
@@ -158,6 +159,7 @@ pub fn of(kind: Kind) -> Vec<Column> {
         Kind::ClusterRoleBinding | Kind::RoleBinding => {
             vec![NAME, column("Role"), AGE, wide("Users"), wide("Groups"), wide("ServiceAccounts")]
         }
+        Kind::APIService => vec![NAME, column("Service"), column("Available"), AGE],
     }
 }
 
@@ -225,7 +227,27 @@ pub fn cells(object: &Object, now: Timestamp) -> Vec<Value> {
         Body::ClusterRole(_) | Body::Role(_) => vec![name, json!(meta.creation_timestamp)],
         Body::ClusterRoleBinding(binding) => role_binding(&binding.role_ref, binding.subjects.as_deref(), name, age),
         Body::RoleBinding(binding) => role_binding(&binding.role_ref, binding.subjects.as_deref(), name, age),
+        Body::APIService(service) => api_service(service, name, age),
     }
+}
+
+/// Upstream: `kube-aggregator/pkg/registry/apiservice/etcd/etcd.go: ConvertToTable`.
+fn api_service(service: &APIService, name: Value, age: Value) -> Vec<Value> {
+    let by = service.spec.as_ref().and_then(|spec| spec.service.as_ref());
+    let by = by.map_or_else(
+        || "Local".to_owned(),
+        |it| format!("{}/{}", it.namespace.as_deref().unwrap_or(""), it.name.as_deref().unwrap_or("")),
+    );
+    let conditions = service.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    let available = conditions.into_iter().find(|condition| condition.type_ == "Available");
+    let available = available.map_or_else(
+        || "Unknown".to_owned(),
+        |it| match it.reason.as_deref() {
+            Some(reason) if it.status != "True" && !reason.is_empty() => format!("{} ({reason})", it.status),
+            _ => it.status.clone(),
+        },
+    );
+    vec![name, json!(by), json!(available), age]
 }
 
 /// Requests and limits apart: `pods: 2/3, requests.cpu: 1/2`.
