@@ -9,6 +9,7 @@ pub mod heard;
 pub mod int_or_string;
 pub mod kinds;
 pub mod limits;
+pub mod metric;
 pub mod names;
 pub mod node_fit;
 pub mod node_load;

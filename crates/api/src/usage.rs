@@ -1,4 +1,4 @@
-//! What nodes and pods use: the last samples that agents reported, and how a report is worded.
+//! What nodes and pods use: the last samples that agents reported, how a report is worded, and what metrics APIs told last.
 //!
 //! Held in memory only and never stored: a sample is outdated before a restart is over. Kept by node, because that is
 //! how it comes in: a report replaces all that was known of its node, so nothing of a pod that has gone stays behind.
@@ -9,6 +9,8 @@ use std::sync::Arc;
 use imbl::OrdMap;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
+
+use crate::metric::{Query, Reading};
 
 /// Seconds after which a sample says nothing any more: its node has stopped reporting.
 const OUTDATED_SECONDS: i64 = 90;
@@ -81,10 +83,11 @@ pub struct Report {
 /// Path that reports are sent to, as a JSON list of [`Report`].
 pub const REPORT_PATH: &str = "/kapstan/v1/usage";
 
-/// The last report of every node. A clone costs a pointer.
+/// The last report of every node, and the last answer to every question to a metrics API. A clone costs a few pointers.
 #[derive(Clone, Debug, Default)]
 pub struct Usage {
     nodes: OrdMap<Arc<str>, Arc<NodeUsage>>,
+    readings: OrdMap<Query, Arc<Reading>>,
 }
 
 impl Usage {
@@ -119,6 +122,23 @@ impl Usage {
         let usage = self.of_node(node, now)?;
         let index = usage.pods.binary_search_by(|pod| pod.uid.as_str().cmp(uid)).ok()?;
         Some((usage, &usage.pods[index]))
+    }
+
+    /// Takes an answer in.
+    pub fn read(&mut self, query: Query, reading: Reading) {
+        self.readings.insert(query, Arc::new(reading));
+    }
+
+    /// Forgets answers that `asked` does not know.
+    pub fn retain_readings(&mut self, asked: impl Fn(&Query) -> bool) {
+        let gone: Vec<Query> = self.readings.keys().filter(|query| !asked(query)).cloned().collect();
+        gone.iter().for_each(|query| drop(self.readings.remove(query)));
+    }
+
+    /// The last answer; `None` when there is no recent one.
+    pub fn reading(&self, query: &Query, now: Timestamp) -> Option<&Reading> {
+        let outdated = |reading: &&Reading| now.duration_since(reading.at).as_secs() > OUTDATED_SECONDS;
+        self.readings.get(query).map(|reading| &**reading).filter(|reading| !outdated(reading))
     }
 }
 

@@ -35,6 +35,7 @@ mod testing;
 
 use api::{Context, Key, Plan, Snapshot};
 
+pub use horizontal_pod_autoscaler::queries as metric_queries;
 pub use wakes::{wake_all, wakes};
 
 /// Who decides. The order is the order in which the decisions of one round are best run: a Deployment that was changed

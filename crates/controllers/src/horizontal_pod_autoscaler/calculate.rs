@@ -1,9 +1,9 @@
 //! From what pods use to how many there should be: numbers only.
 //!
-//! Mirrors `pkg/controller/podautoscaler/replica_calculator.go` (GetResourceReplicas, calcPlainMetricReplicas) and
-//! `metrics/utilization.go`, whole numbers cut off where upstream cuts them off. What differs: pods beyond the replicas
-//! asked for (the surge of a rollout) share the work but ask for no replicas of their own; see
-//! docs/decisions/0010-autoscaling.md.
+//! Mirrors `pkg/controller/podautoscaler/replica_calculator.go` (GetResourceReplicas, calcPlainMetricReplicas,
+//! getUsageRatioReplicaCount, GetObjectPerPodMetricReplicas) and `metrics/utilization.go`, whole numbers cut off where
+//! upstream cuts them off. What differs: pods beyond the replicas asked for (the surge of a rollout) share the work but ask
+//! for no replicas of their own; see docs/decisions/0010-autoscaling.md.
 
 /// What one pod uses and asks for, in thousandths.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,7 +73,7 @@ pub fn wanted(current: i32, pods: &Pods, target: Target, tolerance: Tolerance) -
     let unready = &pods.unready[..pods.unready.len().min(room - missing.len())];
     let held_back = !unready.is_empty() && ratio > 1.0;
     if !held_back && missing.is_empty() {
-        return Ok(found(if tolerance.covers(ratio) { current } else { measured.replicas() }));
+        return Ok(found(if tolerance.covers(ratio) { current } else { measured.replicas(current) }));
     }
     let mut assumed = pods.ready.clone();
     if ratio < 1.0 {
@@ -91,7 +91,7 @@ pub fn wanted(current: i32, pods: &Pods, target: Target, tolerance: Tolerance) -
     if tolerance.covers(assumed_ratio) || turned {
         return Ok(found(current));
     }
-    let replicas = load.replicas();
+    let replicas = load.replicas(current);
     let crossed = (assumed_ratio < 1.0 && replicas > current) || (assumed_ratio > 1.0 && replicas < current);
     Ok(found(if crossed { current } else { replicas }))
 }
@@ -131,18 +131,50 @@ impl Load {
         Ok(Load { pods, ratio, utilization, average })
     }
 
-    /// How the target would be met if the replicas asked for did all of the work. More pods than those are the surge of
-    /// a rollout: that they share the work is no reason to want fewer or more.
+    /// How the target would be met if only the replicas asked for were there. More pods than those are the surge of a
+    /// rollout. Nobody can tell from numbers whether they share the work (as requests are) or whether each has its own
+    /// amount (as memory often is), so more are wanted only if each pod is above the target, and fewer only if the
+    /// replicas alone would be below it.
     fn per_replica(&self, current: i32) -> f64 {
-        let replicas = f64::from(current.max(1));
-        self.ratio * (self.pods as f64 / replicas).max(1.0)
+        let surge = (self.pods as f64 / f64::from(current.max(1))).max(1.0);
+        let (alone, shared) = (self.ratio, self.ratio * surge);
+        if alone > 1.0 {
+            alone
+        } else if shared < 1.0 {
+            shared
+        } else {
+            1.0
+        }
     }
 
-    /// Pods that would do the work of these, each on target.
-    fn replicas(&self) -> i32 {
-        // Casting from a float stops at the bounds of the number.
-        (self.ratio * self.pods as f64).ceil() as i32
+    fn replicas(&self, current: i32) -> i32 {
+        let asked = usize::try_from(current).unwrap_or(0).max(1);
+        let counted = if self.ratio > 1.0 { self.pods.min(asked) } else { self.pods };
+        (self.ratio * counted as f64).ceil() as i32
     }
+}
+
+/// Replicas for a value that is aimed at as a whole, `ready` of which work now. Upstream counts the ready pods either
+/// way; here those of a surge are not counted, and pods that are missing are no reason to want fewer.
+pub fn by_ratio(current: i32, ready: usize, used: i64, target: i64, tolerance: Tolerance) -> i32 {
+    let ratio = used as f64 / target as f64;
+    let asked = f64::from(current);
+    if current == 0 {
+        ratio.ceil() as i32
+    } else if tolerance.covers(ratio) {
+        current
+    } else if ratio < 1.0 {
+        (ratio * asked).ceil() as i32
+    } else {
+        ((ratio * (ready as f64).min(asked)).ceil() as i32).max(current)
+    }
+}
+
+/// Replicas for a value that they share, and how much each has of it now.
+pub fn by_share(current: i32, used: i64, target: i64, tolerance: Tolerance) -> (i32, i64) {
+    let (used, target, asked) = (used as f64, target as f64, f64::from(current));
+    let replicas = if tolerance.covers(used / (target * asked)) { current } else { (used / target).ceil() as i32 };
+    (replicas, (used / asked.max(1.0)).ceil() as i64)
 }
 
 #[cfg(test)]
@@ -204,6 +236,10 @@ mod tests {
             ("MissingMetricsUnreadyChange", "3 at 50%: ~100/1000 450/1000 ?/1000"),
             ("MissingMetricsUnreadyScaleUp", "3 at 50%: ~100/1000 2000/1000 ?/1000"),
             ("MissingMetricsUnreadyScaleDown", "4 at 50%: ~100/1000 100/1000 100/1000 ?/1000"),
+            ("ScaleUpCMUnreadyHotCpuNoLessScale", "3 at 15000: 50000 10000 30000"),
+            ("ScaleUpCMUnreadyHotCpuScaleWouldScaleDown", "3 at 15000: 50000 15000 30000"),
+            ("PlainMetricMissingMetricsNoChangeEq", "5 at 20000: 20000 19000 21000 ? ?"),
+            ("DuringRollingUpdateWithMaxSurgeCM", "2 at 17000: 10000 10000 ?"),
         ];
         let table = cases.map(|(name, line)| format!("{name}: {}\n", case(line))).concat();
         expect![[r#"
@@ -226,6 +262,83 @@ mod tests {
             MissingMetricsUnreadyChange: 3 (45%, 450m)
             MissingMetricsUnreadyScaleUp: 4 (200%, 2000m)
             MissingMetricsUnreadyScaleDown: 3 (10%, 100m)
+            ScaleUpCMUnreadyHotCpuNoLessScale: 6 (30000m)
+            ScaleUpCMUnreadyHotCpuScaleWouldScaleDown: 7 (31666m)
+            PlainMetricMissingMetricsNoChangeEq: 5 (20000m)
+            DuringRollingUpdateWithMaxSurgeCM: 2 (10000m)
+        "#]]
+        .assert_eq(&table);
+    }
+
+    /// `3 (1 ready) 50000/10000` is a value aimed at as a whole, `3 each 20000/5000` one that the replicas share.
+    fn value_case(text: &str) -> String {
+        let words: Vec<&str> = text.split_whitespace().collect();
+        let current: i32 = words[0].parse().unwrap();
+        let (used, target) = words.last().unwrap().split_once('/').unwrap();
+        let number = |text: &str| text.parse().unwrap_or(i64::MAX);
+        let (used, target) = (number(used), number(target));
+        if words[1] == "each" {
+            let (replicas, average) = by_share(current, used, target, TOLERANCE);
+            return format!("{replicas} ({average}m)");
+        }
+        let ready = words[1].trim_start_matches('(').parse().unwrap();
+        by_ratio(current, ready, used, target, TOLERANCE).to_string()
+    }
+
+    /// The cases of upstream's `replica_calculator_test.go`, by their names there. One differs on purpose: with a value of
+    /// twice the target upstream wants two of three replicas (CMExternalIgnoresUnreadyPods), because one pod is ready.
+    #[test]
+    fn upstream_cases_of_single_values() {
+        let cases = [
+            ("ScaleUpOverflow", "3 (3 ready) max/1"),
+            ("ExternalPerPodMetricReplicaOverflow", "1 each max/1"),
+            ("ExternalPerPodMetricUsageOverflow", "1 each max/max"),
+            ("ScaleUpCMObject", "3 (3 ready) 20000/15000"),
+            ("ScaleUpCMPerPodObject", "3 each 20000/5000"),
+            ("ScaleUpCMObjectIgnoresUnreadyPods", "3 (1 ready) 50000/10000"),
+            ("ScaleUpCMExternal", "1 (1 ready) 8600/4400"),
+            ("ScaleUpCMExternalIgnoresUnreadyPods", "3 (1 ready) 8600/4400"),
+            ("ScaleUpPerPodCMExternal", "3 each 8600/2150"),
+            ("ScaleDownPerPodCMObject", "5 each 6000/2000"),
+            ("ScaleDownCMObject", "5 (5 ready) 12000/20000"),
+            ("ScaleDownCMExternal", "5 (5 ready) 8600/14334"),
+            ("ScaleDownPerPodCMExternal", "5 each 8600/2867"),
+            ("ToleranceCMObject", "3 (3 ready) 20666/20000"),
+            ("TolerancePerPodCMObject", "4 each 20166/5000"),
+            ("ToleranceCMExternal", "3 (3 ready) 8600/8888"),
+            ("TolerancePerPodCMExternal", "3 each 8600/2900"),
+            ("ExternalMetricUsageOverflow", "3 (3 ready) max/max"),
+            ("from nothing", "0 (0 ready) 25000/10000"),
+            ("nothing stays nothing", "0 (0 ready) 0/10000"),
+            ("from nothing, shared", "0 each 25000/10000"),
+            ("a rollout has more ready pods than replicas", "10 (13 ready) 12000/10000"),
+            ("a rollout has fewer", "10 (7 ready) 8000/10000"),
+        ];
+        let table = cases.map(|(name, line)| format!("{name}: {}\n", value_case(line))).concat();
+        expect![[r#"
+            ScaleUpOverflow: 2147483647
+            ExternalPerPodMetricReplicaOverflow: 2147483647 (9223372036854775807m)
+            ExternalPerPodMetricUsageOverflow: 1 (9223372036854775807m)
+            ScaleUpCMObject: 4
+            ScaleUpCMPerPodObject: 4 (6667m)
+            ScaleUpCMObjectIgnoresUnreadyPods: 5
+            ScaleUpCMExternal: 2
+            ScaleUpCMExternalIgnoresUnreadyPods: 3
+            ScaleUpPerPodCMExternal: 4 (2867m)
+            ScaleDownPerPodCMObject: 3 (1200m)
+            ScaleDownCMObject: 3
+            ScaleDownCMExternal: 3
+            ScaleDownPerPodCMExternal: 3 (1720m)
+            ToleranceCMObject: 3
+            TolerancePerPodCMObject: 4 (5042m)
+            ToleranceCMExternal: 3
+            TolerancePerPodCMExternal: 3 (2867m)
+            ExternalMetricUsageOverflow: 3
+            from nothing: 3
+            nothing stays nothing: 0
+            from nothing, shared: 3 (25000m)
+            a rollout has more ready pods than replicas: 12
+            a rollout has fewer: 8
         "#]]
         .assert_eq(&table);
     }
@@ -273,6 +386,20 @@ mod tests {
             let surging = pods(count + surge, same_work, start, mute);
             let rolled = wanted(current, &surging, Target::Average(target), TOLERANCE).unwrap();
             prop_assert!(rolled.replicas <= calm.replicas.max(current), "{rolled:?} {calm:?}");
+            // Nor do they if each of them has an amount of its own that no other takes from it.
+            let alike = pods(count + surge, each, start, mute);
+            let rolled = wanted(current, &alike, Target::Average(target), TOLERANCE).unwrap();
+            prop_assert!(rolled.replicas <= calm.replicas.max(current), "{rolled:?} {calm:?}");
+        }
+
+        #[test]
+        fn a_rollout_never_raises_the_number_for_a_single_value(
+            current in 1..50i32, ready in 0..100usize, used in 0..1_000_000i64, target in 1..100_000i64,
+        ) {
+            let calm = by_ratio(current, current as usize, used, target, TOLERANCE);
+            let rolled = by_ratio(current, ready, used, target, TOLERANCE);
+            prop_assert!(rolled <= calm.max(current), "{rolled} {calm}");
+            prop_assert!(calm.min(current) <= rolled, "{rolled} {calm}");
         }
     }
 }

@@ -2,8 +2,7 @@
 //!
 //! Mirrors `computeReplicasForMetric` and `computeStatusFor…` (`pkg/controller/podautoscaler/horizontal.go`), `groupPods`
 //! and `calculateRequests` (`replica_calculator.go`), with the errors worded as theirs: a user finds them in conditions.
-//! Values of pods come from the nodes' reports. No server here has the APIs of custom and external metrics; metrics of
-//! those types say so, as they do upstream where nobody serves these APIs.
+//! Values of pods come from the nodes' reports; those of the other metrics APIs are in `custom`.
 
 use api::quantity::Amount;
 use api::usage::{NodeUsage, PodUsage};
@@ -14,9 +13,9 @@ use k8s_openapi::api::autoscaling::v2::{
     MetricValueStatus, ResourceMetricStatus,
 };
 use k8s_openapi::api::core::v1::Container;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
 use super::calculate::{self, Pods, Sample, Tolerance, Wanted};
+use super::custom;
 use crate::pods;
 
 /// Upstream's `--horizontal-pod-autoscaler-tolerance`.
@@ -50,6 +49,8 @@ pub struct Failure {
 pub struct Scene<'a> {
     /// Namespace of the target.
     pub namespace: &'a str,
+    /// What its pods are selected by.
+    pub selector: &'a str,
     /// Its pods.
     pub pods: &'a [&'a Pod],
     /// Replicas asked for now.
@@ -70,58 +71,15 @@ pub fn look(spec: &MetricSpec, scene: &Scene) -> Result<Proposal, Failure> {
     match spec.type_.as_str() {
         "Resource" => resource(spec, scene),
         "ContainerResource" => container_resource(spec, scene),
-        "Pods" => {
-            let name = spec.pods.as_ref().map_or("", |source| source.metric.name.as_str());
-            Err(no_custom(
-                "FailedGetPodsMetric",
-                "failed to get pods metric value: ",
-                format!("unable to get metric {name}: {NO_CUSTOM}"),
-            ))
-        }
-        "Object" => Err(object(spec, scene)),
-        "External" => Err(external(spec, scene)),
+        "Pods" => custom::pods(spec, scene),
+        "Object" => custom::object(spec, scene),
+        "External" => custom::external(spec, scene),
         other => Err(Failure {
             reason: "InvalidMetricSourceType",
             error: format!("unknown metric source type {other:?}"),
             prefix: String::new(),
         }),
     }
-}
-
-const NO_CUSTOM: &str =
-    "unable to fetch metrics from custom metrics API: no custom metrics API (custom.metrics.k8s.io) registered";
-
-fn no_custom(reason: &'static str, prefix: &str, error: String) -> Failure {
-    Failure { reason, error, prefix: prefix.to_owned() }
-}
-
-fn object(spec: &MetricSpec, scene: &Scene) -> Failure {
-    let source = spec.object.clone().unwrap_or_default();
-    let (metric, about) = (source.metric.name, source.described_object);
-    let error =
-        format!("unable to get metric {metric}: {NO_CUSTOM} on {} {}/{}", about.kind, scene.namespace, about.name);
-    no_custom("FailedGetObjectMetric", "failed to get object metric value: ", error)
-}
-
-fn external(spec: &MetricSpec, scene: &Scene) -> Failure {
-    let metric = spec.external.clone().unwrap_or_default().metric;
-    let (namespace, name) = (scene.namespace, metric.name);
-    let error = format!(
-        "unable to get external metric {namespace}/{name}/{}: unable to fetch metrics from external metrics API: the server could not find the requested resource (get {name}.external.metrics.k8s.io)",
-        shown(metric.selector.as_ref())
-    );
-    let prefix = format!("failed to get {name} external metric value: failed to get {name} external metric: ");
-    Failure { reason: "FailedGetExternalMetric", error, prefix }
-}
-
-/// A selector as Go shows it.
-fn shown(selector: Option<&LabelSelector>) -> String {
-    let Some(selector) = selector else { return "nil".into() };
-    let labels = selector.match_labels.iter().flatten().map(|(name, value)| format!("{name}: {value},"));
-    format!(
-        "&LabelSelector{{MatchLabels:map[string]string{{{}}},MatchExpressions:[]LabelSelectorRequirement{{}},}}",
-        labels.collect::<String>()
-    )
 }
 
 fn resource(spec: &MetricSpec, scene: &Scene) -> Result<Proposal, Failure> {
@@ -189,7 +147,7 @@ fn generic(resource: &str, container: &str, target: &MetricTarget, scene: &Scene
 }
 
 /// How far off the target nothing is done; each direction may have its own.
-fn tolerance(behavior: Option<&HorizontalPodAutoscalerBehavior>) -> Tolerance {
+pub fn tolerance(behavior: Option<&HorizontalPodAutoscalerBehavior>) -> Tolerance {
     let rules = [behavior.and_then(|it| it.scale_down.as_ref()), behavior.and_then(|it| it.scale_up.as_ref())];
     let [down, up] = rules.map(|rules| {
         let given = rules.and_then(|rules| rules.tolerance.as_ref());

@@ -7,6 +7,7 @@
 
 mod bounds;
 mod calculate;
+mod custom;
 mod memory;
 mod metrics;
 mod target;
@@ -22,6 +23,8 @@ use k8s_openapi::api::autoscaling::v2::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+pub use custom::queries;
+
 use crate::refusals::is_outdated;
 use bounds::Numbers;
 use memory::Memory;
@@ -30,6 +33,8 @@ use target::Target;
 
 /// How often it is decided (upstream: `--horizontal-pod-autoscaler-sync-period`).
 const PERIOD: SignedDuration = SignedDuration::from_secs(15);
+/// How soon it is looked again whether a metrics API has answered.
+const SOON: SignedDuration = SignedDuration::from_secs(1);
 
 /// Decides about one autoscaler.
 pub fn reconcile(key: &Key, world: &Snapshot, context: &Context) -> Plan {
@@ -47,16 +52,22 @@ pub fn reconcile(key: &Key, world: &Snapshot, context: &Context) -> Plan {
         context,
         status: autoscaler.status.clone().unwrap_or_default(),
         memory: Memory::read(annotation.map(String::as_str)),
+        waits: false,
         plan: Plan::nothing(),
     };
     let known = autoscaler.status.as_ref().is_some_and(|status| status.conditions.is_some());
-    if known && context.usage.nodes() == 0 {
+    let by_usage = autoscaler.spec.metrics.as_deref().is_none_or(|metrics| !metrics.iter().all(custom::is_custom));
+    if known && by_usage && context.usage.nodes() == 0 {
         turn.plan.why.push("no node has reported yet what its pods use".into());
     } else {
         turn.decide();
-        turn.write_status();
+        // What was so before the answer is still so.
+        if !(turn.waits && known) {
+            turn.write_status();
+        }
     }
-    turn.plan.wake_by(context.now.saturating_add(PERIOD).unwrap_or(context.now));
+    let pause = if turn.waits { SOON } else { PERIOD };
+    turn.plan.wake_by(context.now.saturating_add(pause).unwrap_or(context.now));
     turn.plan
 }
 
@@ -68,6 +79,8 @@ struct Turn<'a> {
     context: &'a Context<'a>,
     status: HorizontalPodAutoscalerStatus,
     memory: Memory,
+    /// A metrics API has not answered yet.
+    waits: bool,
     plan: Plan,
 }
 
@@ -105,6 +118,12 @@ impl Turn<'_> {
 
     fn follow_metrics(&mut self, target: &Target, least: i32, most: i32) {
         let current = target.replicas;
+        if let Some(why) = custom::awaited(self.autoscaler, &target.selector(), self.context) {
+            self.waits = true;
+            self.plan.why.push(why);
+            self.status.current_replicas = Some(current);
+            return;
+        }
         let (asked, statuses) = self.ask(target);
         let Some(asked) = asked else {
             let desired = self.status.desired_replicas;
@@ -140,7 +159,8 @@ impl Turn<'_> {
         }
         let (pods, behavior) = (target.pods(), self.autoscaler.spec.behavior.as_ref());
         let (namespace, context) = (self.key.namespace.as_str(), self.context);
-        let scene = Scene { namespace, pods: &pods, replicas: target.replicas, behavior, context };
+        let selector = &target.selector();
+        let scene = Scene { namespace, selector, pods: &pods, replicas: target.replicas, behavior, context };
         let specs = self.autoscaler.spec.metrics.as_deref().unwrap_or_default();
         let (mut asked, mut statuses, mut failures): (Option<Asked>, _, Vec<Failure>) = (None, Vec::new(), Vec::new());
         for spec in specs {

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use api::selector::Selector;
 use api::{Body, Kind, Object, Pod, Refusal, Snapshot};
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::autoscaling::v2::CrossVersionObjectReference;
@@ -52,6 +53,21 @@ impl<'a> Target<'a> {
         }
         let sets = self.world.controlled_by::<ReplicaSet>(self.object.uid());
         sets.flat_map(|set| of(set.metadata.uid.as_deref().unwrap_or(""))).collect()
+    }
+
+    /// What its pods are selected by, as text.
+    pub fn selector(&self) -> String {
+        let selector = match &self.object.body {
+            Body::Deployment(it) => it.spec.as_ref().map(|spec| &spec.selector),
+            Body::ReplicaSet(it) => it.spec.as_ref().map(|spec| &spec.selector),
+            Body::StatefulSet(it) => it.spec.as_ref().map(|spec| &spec.selector),
+            Body::ReplicationController(it) => {
+                let labels = it.spec.as_ref().and_then(|spec| spec.selector.as_ref());
+                return labels.map_or_else(Selector::nothing, Selector::from_labels).to_string();
+            }
+            _ => None,
+        };
+        Selector::from_label_selector(selector).unwrap_or_else(|_| Selector::nothing()).to_string()
     }
 
     /// The target with another number of replicas.

@@ -1,9 +1,11 @@
 use std::fmt::Write as _;
 
+use api::metric::{About, Query, Reading};
 use api::usage::{ContainerUsage, NodeUsage, PodUsage, Report, Used};
 use api::{Context, Kind, Plan, Pod, Refusal, Typed};
 use expect_test::expect;
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use serde_json::{Value, json};
 
@@ -58,7 +60,12 @@ fn status(autoscaler: &HorizontalPodAutoscaler) -> String {
     let mut text = format!("{} of {} wanted\n", status.current_replicas.unwrap_or(0), status.desired_replicas);
     for metric in status.current_metrics.into_iter().flatten() {
         let now = metric.resource.map(|it| it.current).or(metric.container_resource.map(|it| it.current));
-        let now = now.map(|it| format!("{:?} {}", it.average_utilization, it.average_value.unwrap().0));
+        let now = now.or(metric.pods.map(|it| it.current)).or(metric.object.map(|it| it.current));
+        let now = now.or(metric.external.map(|it| it.current));
+        let now = now.map(|it| match it.value {
+            Some(value) => format!("value {}", value.0),
+            None => format!("{:?} {}", it.average_utilization, it.average_value.unwrap().0),
+        });
         writeln!(text, "  metric {} {}", metric.type_, now.unwrap_or_default()).unwrap();
     }
     for condition in status.conditions.into_iter().flatten() {
@@ -79,6 +86,24 @@ fn decided(world: &World) -> String {
     let rest: String =
         show(&plan).lines().filter(|line| !line.starts_with("status")).map(|it| format!("{it}\n")).collect();
     written.unwrap_or_default() + &rest
+}
+
+const NO_CUSTOM: &str = "no custom metrics API (custom.metrics.k8s.io) registered";
+
+/// The metrics APIs answer every question that the autoscalers have.
+fn answer(world: &mut World, values: &dyn Fn(&Query) -> Result<Vec<api::metric::Value>, String>) {
+    for query in super::queries(&world.snapshot) {
+        let reading = Reading { at: world.now, values: values(&query) };
+        world.usage.read(query, reading);
+    }
+}
+
+/// Values by the names of objects, in thousandths.
+fn told(values: &[(&str, i64)]) -> Result<Vec<api::metric::Value>, String> {
+    Ok(values
+        .iter()
+        .map(|(object, milli)| api::metric::Value { object: (*object).to_owned(), milli: *milli })
+        .collect())
 }
 
 /// Three ready pods that request a core each, for hours.
@@ -120,12 +145,18 @@ fn one_decision() {
         world.change_pod("web-a-1", |pod| pod.spec.as_mut().unwrap().containers[0].resources = None);
     });
     let own = json!([{ "type": "Pods", "pods": { "metric": { "name": "requests" }, "target": { "type": "AverageValue", "averageValue": "10" } } }]);
-    case("nobody serves custom metrics", json!({ "metrics": own }), &busy);
+    case("nobody serves custom metrics", json!({ "metrics": own }), &|world| {
+        busy(world);
+        answer(world, &|_| Err(format!("unable to fetch metrics from custom metrics API: {NO_CUSTOM}")));
+    });
     let queue = json!([
         { "type": "External", "external": { "metric": { "name": "queue" }, "target": { "type": "Value", "value": "10" } } },
         utilization(30)[0],
     ]);
-    case("one of two metrics fails, the other asks for more", json!({ "metrics": queue }), &busy);
+    case("one of two metrics fails, the other asks for more", json!({ "metrics": queue }), &|world| {
+        busy(world);
+        answer(world, &|_| Err("unable to fetch metrics from external metrics API: it is away".into()));
+    });
     case(
         "the target is gone",
         json!({ "metrics": utilization(50), "scaleTargetRef": { "apiVersion": "apps/v1", "kind": "Deployment", "name": "none" } }),
@@ -201,6 +232,240 @@ fn one_decision() {
           AbleToScale False FailedGetScale: the HPA controller was unable to get the target's current scale: no matches for kind "Website" in group "apps"
         event FailedGetScale no matches for kind "Website" in group "apps"
     "##]].assert_eq(&table);
+}
+
+/// Metrics of the other APIs, as specs.
+fn custom(kind: &str, target: Value) -> Value {
+    let metric = json!({ "name": "requests", "selector": { "matchLabels": { "verb": "GET" } } });
+    match kind {
+        "Pods" => json!({ "type": "Pods", "pods": { "metric": metric, "target": target } }),
+        "Object" => json!({ "type": "Object", "object": { "metric": metric, "target": target,
+            "describedObject": { "apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "name": "main" } } }),
+        _ => json!({ "type": "External", "external": { "metric": metric, "target": target } }),
+    }
+}
+
+fn average(value: &str) -> Value {
+    json!({ "type": "AverageValue", "averageValue": value })
+}
+
+fn whole(value: &str) -> Value {
+    json!({ "type": "Value", "value": value })
+}
+
+/// Every type of metric, with and without an answer.
+#[test]
+fn metrics_of_other_apis() {
+    let mut table = String::new();
+    let mut case = |name: &str, metrics: Value, values: &dyn Fn(&Query) -> Result<Vec<api::metric::Value>, String>| {
+        let mut world = three_pods();
+        autoscaler(&mut world, json!({ "metrics": metrics }));
+        answer(&mut world, values);
+        write!(table, "# {name}\n{}", decided(&world)).unwrap();
+    };
+    let each =
+        |milli: i64| move |_: &Query| told(&[("web-a-0", milli), ("web-a-1", milli), ("web-a-2", milli), ("other", 1)]);
+    let one = |milli: i64| move |_: &Query| told(&[("main", milli)]);
+    case("pods", json!([custom("Pods", average("10"))]), &each(15_500));
+    case("pods of which one is not told of", json!([custom("Pods", average("10"))]), &|_| {
+        told(&[("web-a-0", 9_000), ("web-a-1", 9_000)])
+    });
+    case("none of the pods is told of", json!([custom("Pods", average("10"))]), &|_| told(&[("other", 1)]));
+    case("an object as a whole", json!([custom("Object", whole("10"))]), &one(20_000));
+    case("an object, shared", json!([custom("Object", average("10"))]), &one(39_000));
+    case("two values where there should be one", json!([custom("Object", average("10"))]), &|_| {
+        told(&[("main", 1), ("main", 2)])
+    });
+    case("an object of which nothing is known", json!([custom("Object", whole("10"))]), &|_| {
+        Err("unable to fetch metrics from custom metrics API: the server is currently unable to handle the request (get ingresses.networking.k8s.io.custom.metrics.k8s.io main)".into())
+    });
+    case("something outside as a whole", json!([custom("External", whole("10"))]), &|_| {
+        told(&[("", 12_000), ("", 8_000)])
+    });
+    case("something outside, shared", json!([custom("External", average("10"))]), &one(39_000));
+    case("nothing outside", json!([custom("External", average("10"))]), &|_| told(&[]));
+    case(
+        "the largest of all counts",
+        json!([custom("Pods", average("10")), custom("Object", average("10")), custom("External", average("10"))]),
+        &|query| match query.about {
+            About::Pods(_) => told(&[("web-a-0", 5_000), ("web-a-1", 5_000), ("web-a-2", 5_000)]),
+            About::Object { .. } => told(&[("main", 41_000)]),
+            About::External => told(&[("", 10_000)]),
+        },
+    );
+    case(
+        "a failing one keeps from scaling down",
+        json!([custom("Pods", average("10")), custom("External", average("10"))]),
+        &|query| match query.about {
+            About::External => Err("unable to fetch metrics from external metrics API: it is away".into()),
+            _ => told(&[("web-a-0", 5_000), ("web-a-1", 5_000), ("web-a-2", 5_000)]),
+        },
+    );
+    case(
+        "a selector that is none",
+        {
+            let mut spec = custom("Pods", average("10"));
+            spec["pods"]["metric"]["selector"] =
+                json!({ "matchExpressions": [{ "key": "verb", "operator": "Likes" }] });
+            json!([spec])
+        },
+        &each(1),
+    );
+    expect![[r##"
+        # pods
+        3 of 5 wanted
+          metric Pods None 15500m
+          AbleToScale True SucceededRescale: the HPA controller was able to update the target scale to 5
+          ScalingActive True ValidMetricFound: the HPA was able to successfully calculate a replica count from pods metric requests
+          ScalingLimited False DesiredWithinRange: the desired count is within the acceptable range
+        update Deployment web
+        event SuccessfulRescale New size: 5; reason: pods metric requests above target
+        # pods of which one is not told of
+        3 of 3 wanted
+          metric Pods None 9
+          AbleToScale True ReadyForNewScale: recommended size matches current size
+          ScalingActive True ValidMetricFound: the HPA was able to successfully calculate a replica count from pods metric requests
+          ScalingLimited False DesiredWithinRange: the desired count is within the acceptable range
+        # none of the pods is told of
+        3 of 0 wanted
+          metric  
+          AbleToScale True SucceededGetScale: the HPA controller was able to get the target's current scale
+          ScalingActive False FailedGetPodsMetric: the HPA was unable to compute the replica count: did not receive metrics for targeted pods (pods might be unready)
+        event FailedGetPodsMetric did not receive metrics for targeted pods (pods might be unready)
+        event FailedComputeMetricsReplicas invalid metrics (1 invalid out of 1), first error is: failed to get pods metric value: did not receive metrics for targeted pods (pods might be unready)
+        # an object as a whole
+        3 of 6 wanted
+          metric Object value 20
+          AbleToScale True SucceededRescale: the HPA controller was able to update the target scale to 6
+          ScalingActive True ValidMetricFound: the HPA was able to successfully calculate a replica count from Ingress metric requests
+          ScalingLimited False DesiredWithinRange: the desired count is within the acceptable range
+        update Deployment web
+        event SuccessfulRescale New size: 6; reason: Ingress metric requests above target
+        # an object, shared
+        3 of 4 wanted
+          metric Object None 13
+          AbleToScale True SucceededRescale: the HPA controller was able to update the target scale to 4
+          ScalingActive True ValidMetricFound: the HPA was able to successfully calculate a replica count from external metric requests(&LabelSelector{MatchLabels:map[string]string{verb: GET,},MatchExpressions:[]LabelSelectorRequirement{},})
+          ScalingLimited False DesiredWithinRange: the desired count is within the acceptable range
+        update Deployment web
+        event SuccessfulRescale New size: 4; reason: external metric requests(&LabelSelector{MatchLabels:map[string]string{verb: GET,},MatchExpressions:[]LabelSelectorRequirement{},}) above target
+        # two values where there should be one
+        3 of 0 wanted
+          metric  
+          AbleToScale True SucceededGetScale: the HPA controller was able to get the target's current scale
+          ScalingActive False FailedGetObjectMetric: the HPA was unable to compute the replica count: unable to get metric requests: unable to fetch metrics from custom metrics API: the custom metrics API server returned 2 results when we asked for exactly one on Ingress default/main
+        event FailedGetObjectMetric unable to get metric requests: unable to fetch metrics from custom metrics API: the custom metrics API server returned 2 results when we asked for exactly one on Ingress default/main
+        event FailedComputeMetricsReplicas invalid metrics (1 invalid out of 1), first error is: failed to get object metric value: failed to get requests object metric: unable to get metric requests: unable to fetch metrics from custom metrics API: the custom metrics API server returned 2 results when we asked for exactly one on Ingress default/main
+        # an object of which nothing is known
+        3 of 0 wanted
+          metric  
+          AbleToScale True SucceededGetScale: the HPA controller was able to get the target's current scale
+          ScalingActive False FailedGetObjectMetric: the HPA was unable to compute the replica count: unable to get metric requests: unable to fetch metrics from custom metrics API: the server is currently unable to handle the request (get ingresses.networking.k8s.io.custom.metrics.k8s.io main) on Ingress default/main
+        event FailedGetObjectMetric unable to get metric requests: unable to fetch metrics from custom metrics API: the server is currently unable to handle the request (get ingresses.networking.k8s.io.custom.metrics.k8s.io main) on Ingress default/main
+        event FailedComputeMetricsReplicas invalid metrics (1 invalid out of 1), first error is: failed to get object metric value: unable to get metric requests: unable to fetch metrics from custom metrics API: the server is currently unable to handle the request (get ingresses.networking.k8s.io.custom.metrics.k8s.io main) on Ingress default/main
+        # something outside as a whole
+        3 of 6 wanted
+          metric External value 20
+          AbleToScale True SucceededRescale: the HPA controller was able to update the target scale to 6
+          ScalingActive True ValidMetricFound: the HPA was able to successfully calculate a replica count from external metric requests(&LabelSelector{MatchLabels:map[string]string{verb: GET,},MatchExpressions:[]LabelSelectorRequirement{},})
+          ScalingLimited False DesiredWithinRange: the desired count is within the acceptable range
+        update Deployment web
+        event SuccessfulRescale New size: 6; reason: external metric requests(&LabelSelector{MatchLabels:map[string]string{verb: GET,},MatchExpressions:[]LabelSelectorRequirement{},}) above target
+        # something outside, shared
+        3 of 4 wanted
+          metric External None 13
+          AbleToScale True SucceededRescale: the HPA controller was able to update the target scale to 4
+          ScalingActive True ValidMetricFound: the HPA was able to successfully calculate a replica count from external metric requests(&LabelSelector{MatchLabels:map[string]string{verb: GET,},MatchExpressions:[]LabelSelectorRequirement{},})
+          ScalingLimited False DesiredWithinRange: the desired count is within the acceptable range
+        update Deployment web
+        event SuccessfulRescale New size: 4; reason: external metric requests(&LabelSelector{MatchLabels:map[string]string{verb: GET,},MatchExpressions:[]LabelSelectorRequirement{},}) above target
+        # nothing outside
+        3 of 0 wanted
+          metric  
+          AbleToScale True SucceededGetScale: the HPA controller was able to get the target's current scale
+          ScalingActive False FailedGetExternalMetric: the HPA was unable to compute the replica count: unable to get external metric default/requests/&LabelSelector{MatchLabels:map[string]string{verb: GET,},MatchExpressions:[]LabelSelectorRequirement{},}: no metrics returned from external metrics API
+        event FailedGetExternalMetric unable to get external metric default/requests/&LabelSelector{MatchLabels:map[string]string{verb: GET,},MatchExpressions:[]LabelSelectorRequirement{},}: no metrics returned from external metrics API
+        event FailedComputeMetricsReplicas invalid metrics (1 invalid out of 1), first error is: failed to get requests external metric value: failed to get requests external metric: unable to get external metric default/requests/&LabelSelector{MatchLabels:map[string]string{verb: GET,},MatchExpressions:[]LabelSelectorRequirement{},}: no metrics returned from external metrics API
+        # the largest of all counts
+        3 of 5 wanted
+          metric Pods None 5
+          metric Object None 13667m
+          metric External None 3334m
+          AbleToScale True SucceededRescale: the HPA controller was able to update the target scale to 5
+          ScalingActive True ValidMetricFound: the HPA was able to successfully calculate a replica count from external metric requests(&LabelSelector{MatchLabels:map[string]string{verb: GET,},MatchExpressions:[]LabelSelectorRequirement{},})
+          ScalingLimited False DesiredWithinRange: the desired count is within the acceptable range
+        update Deployment web
+        event SuccessfulRescale New size: 5; reason: external metric requests(&LabelSelector{MatchLabels:map[string]string{verb: GET,},MatchExpressions:[]LabelSelectorRequirement{},}) above target
+        # a failing one keeps from scaling down
+        3 of 0 wanted
+          metric Pods None 5
+          metric  
+          AbleToScale True SucceededGetScale: the HPA controller was able to get the target's current scale
+          ScalingActive False FailedGetExternalMetric: the HPA was unable to compute the replica count: unable to get external metric default/requests/&LabelSelector{MatchLabels:map[string]string{verb: GET,},MatchExpressions:[]LabelSelectorRequirement{},}: unable to fetch metrics from external metrics API: it is away
+        event FailedGetExternalMetric unable to get external metric default/requests/&LabelSelector{MatchLabels:map[string]string{verb: GET,},MatchExpressions:[]LabelSelectorRequirement{},}: unable to fetch metrics from external metrics API: it is away
+        event FailedComputeMetricsReplicas invalid metrics (1 invalid out of 2), first error is: failed to get requests external metric value: failed to get requests external metric: unable to get external metric default/requests/&LabelSelector{MatchLabels:map[string]string{verb: GET,},MatchExpressions:[]LabelSelectorRequirement{},}: unable to fetch metrics from external metrics API: it is away
+        # a selector that is none
+        3 of 0 wanted
+          metric  
+          AbleToScale True SucceededGetScale: the HPA controller was able to get the target's current scale
+          ScalingActive False FailedGetPodsMetric: the HPA was unable to compute the replica count: "Likes" is not a valid label selector operator
+        event FailedGetPodsMetric "Likes" is not a valid label selector operator
+        event FailedComputeMetricsReplicas invalid metrics (1 invalid out of 1), first error is: failed to get pods metric value: "Likes" is not a valid label selector operator
+    "##]].assert_eq(&table);
+}
+
+/// The questions are those of all autoscalers, each once.
+#[test]
+fn what_is_asked() {
+    let mut world = three_pods();
+    let all = json!([
+        custom("Pods", average("10")),
+        custom("Object", whole("10")),
+        custom("External", whole("1")),
+        custom("External", whole("2"))
+    ]);
+    autoscaler(&mut world, json!({ "metrics": all }));
+    let asked: String = super::queries(&world.snapshot).iter().map(|query| format!("{query:?}\n")).collect();
+    expect![[r#"
+        Query { namespace: "default", metric: "requests", selector: "verb=GET", about: Pods("app=web") }
+        Query { namespace: "default", metric: "requests", selector: "verb=GET", about: Object { group: "networking.k8s.io", kind: "Ingress", name: "main" } }
+        Query { namespace: "default", metric: "requests", selector: "verb=GET", about: External }
+    "#]].assert_eq(&asked);
+}
+
+/// An answer from before the last scaling tells of other replicas; and none is no reason to say that there is none.
+#[test]
+fn an_answer_is_waited_for() {
+    let mut world = three_pods();
+    autoscaler(&mut world, json!({ "metrics": [custom("External", whole("10"))] }));
+    let mut story = String::new();
+    let mut step = |world: &mut World, what: &str| {
+        world.settle();
+        let replicas = world.snapshot.get::<Deployment>("default", "web").unwrap().spec.as_ref().unwrap().replicas;
+        let plan = world.plan(Controller::HorizontalPodAutoscaler, Kind::HorizontalPodAutoscaler, "web");
+        writeln!(story, "{what}: {} replicas; {}", replicas.unwrap(), plan.why.join("; ")).unwrap();
+    };
+    step(&mut world, "not asked yet");
+    answer(&mut world, &|_| told(&[("", 20_000)]));
+    step(&mut world, "told, but not looked at");
+    world.advance(1);
+    step(&mut world, "a second later");
+    world.run_nodes();
+    world.advance(14);
+    step(&mut world, "the answer is still the same one");
+    answer(&mut world, &|_| told(&[("", 10_000)]));
+    world.advance(1);
+    step(&mut world, "asked again");
+    world.advance(100);
+    step(&mut world, "nobody asks any more");
+    expect![[r#"
+        not asked yet: 3 replicas; metric requests has not been asked for yet
+        told, but not looked at: 3 replicas; external metric requests(&LabelSelector{MatchLabels:map[string]string{verb: GET,},MatchExpressions:[]LabelSelectorRequirement{},}) asks for 6 replicas; 6 it shall be: the desired count is within the acceptable range
+        a second later: 6 replicas; metric requests is not known since the last scaling
+        the answer is still the same one: 6 replicas; metric requests is not known since the last scaling
+        asked again: 6 replicas; external metric requests(&LabelSelector{MatchLabels:map[string]string{verb: GET,},MatchExpressions:[]LabelSelectorRequirement{},}) asks for 6 replicas; 6 it shall be: the desired count is within the acceptable range
+        nobody asks any more: 6 replicas; metric requests has not been asked for yet
+    "#]].assert_eq(&story);
 }
 
 #[test]
@@ -306,6 +571,42 @@ fn behaviour_bounds_how_fast() {
         240 s: work 100, 9 replicas
     "#]]
     .assert_eq(&story);
+}
+
+/// As below, by a metric of pods: each has its share of the work, or an amount of its own also while it starts.
+#[test]
+fn a_rollout_does_not_raise_the_number_by_other_metrics() {
+    for shared in [true, false] {
+        let mut world = World::read("deploy web 8 surge 50% unavailable 0\nrs web-a 8 image v1");
+        world.wake_all();
+        world.settle();
+        let metrics = json!([custom("Pods", average("100")), custom("Object", whole("100"))]);
+        autoscaler(&mut world, json!({ "maxReplicas": 100, "metrics": metrics }));
+        for round in 0..6 {
+            world.user_changes("web", |deployment| {
+                deployment.spec.as_mut().unwrap().template.spec.as_mut().unwrap().containers[0].image =
+                    Some(format!("v{round}"));
+            });
+            for _ in 0..8 {
+                world.settle();
+                let all: Vec<Pod> = world.snapshot.list::<Pod>(None).cloned().collect();
+                let ready = all.iter().filter(|pod| pods::is_active(pod) && pods::is_ready(pod)).count() as i64;
+                let each = if shared { 800_000 / ready.max(1) } else { 100_000 };
+                let of = |pod: &Pod| if shared && !pods::is_ready(pod) { 0 } else { each };
+                let values: Vec<(&str, i64)> = all.iter().map(|pod| (pods::name(pod), of(pod))).collect();
+                answer(&mut world, &|query| match query.about {
+                    About::Pods(_) => told(&values),
+                    _ => told(&[("main", 100_000)]),
+                });
+                world.advance(15);
+                world.settle();
+                world.run_nodes();
+                let replicas =
+                    world.snapshot.get::<Deployment>("default", "web").unwrap().spec.as_ref().unwrap().replicas;
+                assert_eq!(replicas, Some(8), "round {round}, shared {shared}: {}", status(&current(&world)));
+            }
+        }
+    }
 }
 
 /// kubernetes#72775 and #84142: 383 replicas became 664 while they rolled.
