@@ -30,6 +30,10 @@ pub const WAITING_REQUESTS: usize = 8_192;
 pub const TURNS_IN_FLIGHT: usize = 4;
 /// Streams into pods (exec, attach, port-forward) open at a time; more get 429.
 pub const STREAMS: usize = 1_024;
+/// Requests passed on to API servers that extend this one, at a time; more get 429.
+pub const PASSED_ON: usize = 512;
+/// Bytes of an answer of such a server that this one reads itself (discovery, metrics).
+pub const PASSED_ON_ANSWER_BYTES: usize = 8 << 20;
 /// Bytes of JSON of one kind's changes that are kept ready for watchers that follow.
 pub const WATCH_RECENT_BYTES: usize = 2 << 20;
 /// The same of older changes, for watchers that resume; resource versions before those get 410.

@@ -75,25 +75,40 @@ impl<'a> Attributes<'a> {
 
 /// Refuses with upstream's words unless a rule allows it.
 pub fn authorize(world: &Snapshot, user: &User, asked: &Attributes) -> Result<(), Refusal> {
-    if review(world, user, &asked.asked()).is_some() {
+    let refused = |why| Refusal::forbidden_resource(asked.info, asked.name, why);
+    allowed(world, user, &asked.asked()).map_err(refused)
+}
+
+/// The same of a resource that another server serves.
+pub fn authorize_extension(world: &Snapshot, user: &User, asked: &Asked) -> Result<(), Refusal> {
+    allowed(world, user, asked).map_err(|why| {
+        let Asked { resource, group, name, .. } = asked;
+        let quoted = if name.is_empty() { String::new() } else { format!(" \"{name}\"") };
+        let mut refusal = Refusal::new(403, "Forbidden", format!("{resource}.{group}{quoted} is forbidden: {why}"));
+        (refusal.kind, refusal.name) = ((*resource).to_owned(), (*name).to_owned());
+        refusal
+    })
+}
+
+/// Fine if a rule allows it; else why not.
+fn allowed(world: &Snapshot, user: &User, asked: &Asked) -> Result<(), String> {
+    if review(world, user, asked).is_some() {
         return Ok(());
     }
-    let info = asked.info;
     let resource = if asked.subresource.is_empty() {
-        info.plural.to_owned()
+        asked.resource.to_owned()
     } else {
-        format!("{}/{}", info.plural, asked.subresource)
+        format!("{}/{}", asked.resource, asked.subresource)
     };
     let place = if asked.namespace.is_empty() {
         "at the cluster scope".to_owned()
     } else {
         format!("in the namespace \"{}\"", asked.namespace)
     };
-    let why = format!(
+    Err(format!(
         "User \"{}\" cannot {} resource \"{resource}\" in API group \"{}\" {place}",
-        user.name, asked.verb, info.group
-    );
-    Err(Refusal::forbidden_resource(info, asked.name, why))
+        user.name, asked.verb, asked.group
+    ))
 }
 
 /// The same for a path that is no object's, such as `/metrics`.

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use api::{Body, Kind, Snapshot};
 use serde_json::{Value, json};
 
-use crate::pki::KUBERNETES_SERVICE_ADDRESS;
+use crate::pki::{FRONT_PROXY, KUBERNETES_SERVICE_ADDRESS};
 
 /// What the objects are made from.
 pub struct Furniture {
@@ -13,6 +13,8 @@ pub struct Furniture {
     pub endpoint: SocketAddr,
     /// PEM of the cluster's authority.
     pub authority: String,
+    /// PEM of the authority of the server as a front proxy.
+    pub front_proxy_authority: String,
 }
 
 /// Objects that are missing in `world`, with the namespace each belongs in.
@@ -43,6 +45,7 @@ fn put_right(current: &Body, wanted: &Body) -> Option<Body> {
                 role.rules.clone_from(&wanted.rules);
             }
         }
+        (Body::Role(role), Body::Role(wanted)) => role.rules.clone_from(&wanted.rules),
         (Body::ConfigMap(map), Body::ConfigMap(wanted)) => map.data.clone_from(&wanted.data),
         _ => {}
     }
@@ -60,6 +63,7 @@ fn wanted(furniture: &Furniture) -> Vec<(&'static str, Body)> {
     all.extend(roles());
     let authority = json!({ "metadata": { "name": "kube-root-ca.crt" }, "data": { "ca.crt": furniture.authority } });
     all.push((Kind::ConfigMap, "kube-system", authority));
+    all.extend(extensions(furniture));
     all.push((
         Kind::Service,
         "default",
@@ -75,6 +79,27 @@ fn wanted(furniture: &Furniture) -> Vec<(&'static str, Body)> {
         (namespace, kind.decode(value).expect("the built-in objects are well formed"))
     };
     all.into_iter().map(typed).collect()
+}
+
+/// What API servers that extend this one read to know whom it speaks for (upstream:
+/// `controlplane/controller/clusterauthenticationtrust`), and the right to read it.
+fn extensions(furniture: &Furniture) -> [(Kind, &'static str, Value); 2] {
+    const NAME: &str = "extension-apiserver-authentication";
+    let list = |text: &str| json!([text]).to_string();
+    let data = json!({
+        "client-ca-file": furniture.authority,
+        "requestheader-allowed-names": list(FRONT_PROXY),
+        "requestheader-client-ca-file": furniture.front_proxy_authority,
+        "requestheader-extra-headers-prefix": list("X-Remote-Extra-"),
+        "requestheader-group-headers": list("X-Remote-Group"),
+        "requestheader-uid-headers": list("X-Remote-Uid"),
+        "requestheader-username-headers": list("X-Remote-User"),
+    });
+    let rule = json!({ "apiGroups": [""], "resources": ["configmaps"], "resourceNames": [NAME], "verbs": ["get", "list", "watch"] });
+    let reader =
+        json!({ "metadata": { "name": format!("{NAME}-reader"), "namespace": "kube-system" }, "rules": [rule] });
+    let map = json!({ "metadata": { "name": NAME, "namespace": "kube-system" }, "data": data });
+    [(Kind::ConfigMap, "kube-system", map), (Kind::Role, "kube-system", reader)]
 }
 
 fn roles() -> Vec<(Kind, &'static str, Value)> {
@@ -96,6 +121,7 @@ fn roles() -> Vec<(Kind, &'static str, Value)> {
         { "apiGroups": ["authentication.k8s.io"], "resources": ["tokenreviews"], "verbs": ["create"] },
         { "apiGroups": ["authorization.k8s.io"], "resources": ["subjectaccessreviews"], "verbs": ["create"] }
     ]);
+    let metrics = json!([{ "apiGroups": ["custom.metrics.k8s.io", "external.metrics.k8s.io"], "resources": ["*"], "verbs": ["get", "list"] }]);
     let workloads = ["", "apps", "autoscaling", "batch", "discovery.k8s.io", "coordination.k8s.io", "policy"];
     let read = json!([{ "apiGroups": workloads, "resources": [
         "configmaps", "endpoints", "events", "pods", "pods/log", "pods/status", "services", "serviceaccounts", "namespaces",
@@ -139,10 +165,20 @@ fn roles() -> Vec<(Kind, &'static str, Value)> {
         role("system:basic-user", &oneself),
         role("system:monitoring", &monitoring),
         role("system:auth-delegator", &delegator),
+        role("system:controller:horizontal-pod-autoscaler", &metrics),
         binding("cluster-admin", "cluster-admin", "system:masters"),
         binding("system:node", "system:node", "system:nodes"),
         binding("system:discovery", "system:discovery", "system:authenticated"),
         binding("system:basic-user", "system:basic-user", "system:authenticated"),
         binding("system:monitoring", "system:monitoring", "system:monitoring"),
+        autoscaler_binding(),
     ]
+}
+
+/// The right of autoscalers to ask the metrics APIs, by the name of upstream's controller: adapters ask back whether it has it.
+fn autoscaler_binding() -> (Kind, &'static str, Value) {
+    let name = "system:controller:horizontal-pod-autoscaler";
+    let subject = json!({ "kind": "ServiceAccount", "name": "horizontal-pod-autoscaler", "namespace": "kube-system" });
+    let role = json!({ "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name });
+    (Kind::ClusterRoleBinding, "", json!({ "metadata": { "name": name }, "roleRef": role, "subjects": [subject] }))
 }

@@ -4,6 +4,7 @@
 //! runs every woken decision through the same door, and hands the turn to `commit`, which makes it durable, publishes
 //! it and answers. Readers see only what is published.
 
+mod aggregate;
 mod authenticate;
 mod authorize;
 mod bootstrap;
@@ -15,6 +16,7 @@ mod forecast;
 mod http;
 mod listen;
 mod measured;
+mod metric_reader;
 mod metrics;
 pub mod minds;
 mod nodes;
@@ -124,10 +126,17 @@ impl Server {
             .map_err(|error| ServerError::Listen { address: options.listen, error })?;
         let address = listener.local_addr().map_err(|error| ServerError::Listen { address: options.listen, error })?;
         let (stop, stopping) = watch::channel(false);
-        let (gate, threads) = start_writer(store, recovered, &pki, stopping.clone());
-        let furniture = Arc::new(bootstrap::Furniture { endpoint: address, authority: pki.authority_pem.clone() });
+        let aggregator = Arc::new(aggregate::Aggregator::new(&pki.front_proxy)?);
+        let (gate, threads) = start_writer(store, recovered, &pki, aggregator, stopping.clone());
+        let furniture = Arc::new(bootstrap::Furniture {
+            endpoint: address,
+            authority: pki.authority_pem.clone(),
+            front_proxy_authority: pki.front_proxy.authority_pem.clone(),
+        });
         furnish(&gate, &furniture).await?;
         tokio::spawn(keep_furnished(gate.clone(), furniture, stopping.clone()));
+        tokio::spawn(aggregate::keep_checking(gate.clone(), stopping.clone()));
+        tokio::spawn(metric_reader::keep_asking(gate.clone(), stopping.clone()));
         let router = http::router(gate.clone());
         let port = listen::Port::new(&pki, gate.authenticator.clone())?;
         let listening = tokio::spawn(port.serve(listener, router.clone(), stopping));
@@ -214,6 +223,7 @@ fn start_writer(
     store: Store,
     recovered: Recovered,
     pki: &pki::Pki,
+    aggregator: Arc<aggregate::Aggregator>,
     stopping: watch::Receiver<bool>,
 ) -> (Gate, Vec<JoinHandle<()>>) {
     let Recovered { world, history, compacted } = recovered;
@@ -249,6 +259,7 @@ fn start_writer(
         pages: Arc::new(pages::Pages::default()),
         why,
         measured,
+        aggregator,
         metrics,
         stopping,
     };

@@ -1,7 +1,10 @@
-//! What agents have measured: taken in by HTTP, read by `metrics.k8s.io` and by the decisions. In memory only.
+//! What agents have measured (taken in by HTTP, read by `metrics.k8s.io` and by the decisions) and what other metrics APIs
+//! have answered ([`crate::metric_reader`]). In memory only.
 
+use std::collections::BTreeSet;
 use std::sync::RwLock;
 
+use api::metric::{Query, Reading};
 use api::usage::Report;
 use api::{Kind, Snapshot, Usage};
 
@@ -23,5 +26,15 @@ impl Measured {
         if world.count(Kind::Node) < usage.nodes() {
             usage.retain(exists);
         }
+    }
+
+    /// Takes an answer in.
+    pub fn read(&self, query: Query, reading: Reading) {
+        self.0.write().expect("no holder of this lock panics").read(query, reading);
+    }
+
+    /// Forgets answers to what nobody asks any more.
+    pub fn retain_readings(&self, asked: &BTreeSet<Query>) {
+        self.0.write().expect("no holder of this lock panics").retain_readings(|query| asked.contains(query));
     }
 }

@@ -45,17 +45,26 @@ pub struct Pki {
     pub join_token: String,
     /// The key that tokens of ServiceAccounts are signed with.
     pub token_key: KeyPair,
+    /// How the server proves to the API servers that extend it that it speaks for its clients.
+    pub front_proxy: FrontProxy,
 }
+
+/// An authority of its own, so that no certificate of the cluster's counts as the front proxy's.
+#[derive(Clone)]
+pub struct FrontProxy {
+    /// PEM of the authority.
+    pub authority_pem: String,
+    /// PEM certificate and key of the server as a front proxy.
+    pub client: (String, String),
+}
+
+/// The common name in the front proxy's certificate.
+pub const FRONT_PROXY: &str = "front-proxy-client";
 
 /// Reads what is in `dir`, and makes what is missing.
 pub fn open(dir: &Path, listen: IpAddr) -> Result<Pki, ServerError> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|error| io(dir, &error))?;
-    let authority_key = key(&dir.join("ca.key"))?;
-    let authority_pem = match fs::read_to_string(dir.join("ca.crt")) {
-        Ok(pem) => pem,
-        Err(_) => write(&dir.join("ca.crt"), &authority_certificate(&authority_key)?)?,
-    };
-    let issuer = Issuer::from_ca_cert_pem(&authority_pem, authority_key).map_err(|error| certificate(dir, &error))?;
+    let (authority_pem, issuer) = self::authority(dir, "ca", "kapstan-ca")?;
     let server = leaf(dir, "server", &issuer, server_parameters(listen)?, &listen.to_string())?;
     let admin = leaf(dir, "admin", &issuer, admin_parameters()?, "")?;
     let authority =
@@ -66,7 +75,28 @@ pub fn open(dir: &Path, listen: IpAddr) -> Result<Pki, ServerError> {
     let token_key = key(&dir.join("sa.key"))?;
     // Nodes that join check the fingerprint of the authority, so it is shown as well.
     let chain = vec![chain, authority.clone()];
-    Ok(Pki { authority_pem, server: (chain, server_key), authority, admin, join_token, token_key })
+    let front_proxy = front_proxy(dir)?;
+    Ok(Pki { authority_pem, server: (chain, server_key), authority, admin, join_token, token_key, front_proxy })
+}
+
+fn front_proxy(dir: &Path) -> Result<FrontProxy, ServerError> {
+    let (authority_pem, issuer) = authority(dir, "front-proxy-ca", "kapstan-front-proxy-ca")?;
+    let mut parameters = parameters(FRONT_PROXY, &[], Vec::new())?;
+    parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    let client = leaf(dir, FRONT_PROXY, &issuer, parameters, "")?;
+    Ok(FrontProxy { authority_pem, client })
+}
+
+/// PEM of the authority kept in `NAME.crt` and `NAME.key`, made when it is missing, and what signs in its name.
+fn authority(dir: &Path, name: &str, subject: &str) -> Result<(String, Issuer<'static, KeyPair>), ServerError> {
+    let key = key(&dir.join(format!("{name}.key")))?;
+    let path = dir.join(format!("{name}.crt"));
+    let pem = match fs::read_to_string(&path) {
+        Ok(pem) => pem,
+        Err(_) => write(&path, &authority_certificate(subject, &key)?)?,
+    };
+    let issuer = Issuer::from_ca_cert_pem(&pem, key).map_err(|error| certificate(dir, &error))?;
+    Ok((pem, issuer))
 }
 
 /// A kubeconfig for `url` with the administrator's certificate.
@@ -107,12 +137,12 @@ fn key(path: &Path) -> Result<KeyPair, ServerError> {
     Ok(key)
 }
 
-fn authority_certificate(key: &KeyPair) -> Result<String, ServerError> {
-    let mut parameters = parameters("kapstan-ca", &[], Vec::new())?;
+fn authority_certificate(subject: &str, key: &KeyPair) -> Result<String, ServerError> {
+    let mut parameters = parameters(subject, &[], Vec::new())?;
     parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     parameters.key_usages =
         vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
-    let made = parameters.self_signed(key).map_err(|error| certificate(Path::new("ca.crt"), &error))?;
+    let made = parameters.self_signed(key).map_err(|error| certificate(Path::new(subject), &error))?;
     Ok(made.pem())
 }
 

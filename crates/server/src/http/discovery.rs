@@ -1,4 +1,5 @@
-//! Discovery: what the API serves, in the legacy form and the aggregated one. Derived from the kinds table.
+//! Discovery: what the API serves, in the legacy form and the aggregated one. Derived from the kinds table, and from what
+//! other servers told of the groups that they serve.
 
 use api::kinds::{KindInfo, Scope};
 use api::{Kind, Refusal};
@@ -9,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::negotiate::Form;
 use super::{measured, reply, reviews, versions};
+use crate::aggregate::Extension;
 
 /// The Kubernetes version whose API this is.
 pub const KUBERNETES_MINOR: u32 = 36;
@@ -26,7 +28,7 @@ pub fn version() -> Value {
 /// `/api`.
 pub fn core_versions(accept: &[Form]) -> Response {
     if let Some(version) = aggregated_wanted(accept) {
-        return aggregated(version, |info| info.group.is_empty());
+        return aggregated(version, &[""], &[]);
     }
     reply::json(&json!({
         "kind": "APIVersions", "versions": ["v1"],
@@ -35,23 +37,29 @@ pub fn core_versions(accept: &[Form]) -> Response {
 }
 
 /// `/apis`.
-pub fn groups(accept: &[Form]) -> Response {
+pub fn groups(accept: &[Form], extensions: &[Extension]) -> Response {
+    let names: Vec<&str> = group_names(extensions).into_iter().filter(|group| !group.is_empty()).collect();
     if let Some(version) = aggregated_wanted(accept) {
-        return aggregated(version, |info| !info.group.is_empty());
+        return aggregated(version, &names, extensions);
     }
-    let groups: Vec<Value> = group_names().into_iter().filter(|group| !group.is_empty()).map(group_value).collect();
+    let groups: Vec<Value> = names.iter().map(|group| group_value(group, extensions)).collect();
     reply::json(&json!({ "kind": "APIGroupList", "apiVersion": "v1", "groups": groups }))
 }
 
 /// `/apis/GROUP`.
-pub fn group(group: &str) -> Result<Response, Refusal> {
-    if group.is_empty() || !group_names().contains(&group) {
+pub fn group(group: &str, extensions: &[Extension]) -> Result<Response, Refusal> {
+    if group.is_empty() || !group_names(extensions).contains(&group) {
         return Err(Refusal::no_such_path());
     }
-    let mut value = group_value(group);
+    let mut value = group_value(group, extensions);
     value["kind"] = "APIGroup".into();
     value["apiVersion"] = "v1".into();
     Ok(reply::json(&value))
+}
+
+/// True for a group and version of this server's own.
+pub fn serves(group: &str, version: &str) -> bool {
+    all().any(|info| info.group == group && info.version == version)
 }
 
 /// The list of custom kinds: there are none.
@@ -82,11 +90,12 @@ fn served(filter: impl Fn(&KindInfo) -> bool) -> Vec<&'static KindInfo> {
     all().filter(|info| filter(info)).collect()
 }
 
-fn group_names() -> Vec<&'static str> {
+/// Our own groups, then those of others.
+fn group_names(extensions: &[Extension]) -> Vec<&str> {
     let mut names: Vec<&str> = Vec::new();
-    for info in all() {
-        if !names.contains(&info.group) {
-            names.push(info.group);
+    for group in all().map(|info| info.group).chain(extensions.iter().map(|it| it.group.as_str())) {
+        if !names.contains(&group) {
+            names.push(group);
         }
     }
     names
@@ -98,9 +107,15 @@ fn versions(group: &str) -> Vec<&'static str> {
     versions
 }
 
-fn group_value(group: &str) -> Value {
-    let version = |version: &&str| json!({ "groupVersion": format!("{group}/{version}"), "version": version });
-    let versions: Vec<Value> = versions(group).iter().map(version).collect();
+/// Versions of a group that others serve.
+fn extended<'a>(group: &str, extensions: &'a [Extension]) -> impl Iterator<Item = &'a Extension> {
+    extensions.iter().filter(move |it| it.group == group && !serves(&it.group, &it.version))
+}
+
+fn group_value(group: &str, extensions: &[Extension]) -> Value {
+    let version = |version: &str| json!({ "groupVersion": format!("{group}/{version}"), "version": version });
+    let others = extended(group, extensions).map(|it| version(&it.version));
+    let versions: Vec<Value> = versions(group).into_iter().map(version).chain(others).collect();
     json!({ "name": group, "versions": versions, "preferredVersion": versions[0] })
 }
 
@@ -162,10 +177,8 @@ fn aggregated_wanted(accept: &[Form]) -> Option<&'static str> {
     }
 }
 
-fn aggregated(version: &str, filter: impl Fn(&KindInfo) -> bool) -> Response {
-    let groups =
-        group_names().into_iter().filter(|group| !served(|info| info.group == *group && filter(info)).is_empty());
-    let items: Vec<Value> = groups.map(aggregated_group).collect();
+fn aggregated(version: &str, groups: &[&str], extensions: &[Extension]) -> Response {
+    let items: Vec<Value> = groups.iter().map(|group| aggregated_group(group, extensions)).collect();
     let body = json!({
         "kind": "APIGroupDiscoveryList", "apiVersion": format!("apidiscovery.k8s.io/{version}"), "metadata": {}, "items": items,
     });
@@ -174,23 +187,65 @@ fn aggregated(version: &str, filter: impl Fn(&KindInfo) -> bool) -> Response {
     reply::with_type(StatusCode::OK, media, Body::from(body.to_string()))
 }
 
-fn aggregated_group(group: &str) -> Value {
-    let versions: Vec<Value> = versions(group)
-        .iter()
-        .map(|version| {
-            let resources: Vec<Value> = served(|info| info.group == group && info.version == *version)
-                .into_iter()
-                .map(aggregated_resource)
-                .collect();
-            json!({ "version": version, "freshness": "Current", "resources": resources })
-        })
-        .collect();
+fn aggregated_group(group: &str, extensions: &[Extension]) -> Value {
+    let own = versions(group).into_iter().map(|version| {
+        let resources: Vec<Value> = served(|info| info.group == group && info.version == version)
+            .into_iter()
+            .map(aggregated_resource)
+            .collect();
+        json!({ "version": version, "freshness": "Current", "resources": resources })
+    });
+    let others = extended(group, extensions).map(|it| {
+        let freshness = if it.discovered.fresh { "Current" } else { "Stale" };
+        let resources = of_another(it);
+        json!({ "version": it.version, "freshness": freshness, "resources": resources })
+    });
+    let versions: Vec<Value> = own.chain(others).collect();
     let metadata = if group.is_empty() {
         json!({ "creationTimestamp": null })
     } else {
         json!({ "name": group, "creationTimestamp": null })
     };
     json!({ "metadata": metadata, "versions": versions })
+}
+
+/// The resources that another server lists in the legacy form. Metrics are listed as subresources of resources that are
+/// not (upstream: `apiserver/pkg/endpoints: ConvertGroupVersionIntoToDiscovery`).
+fn of_another(extension: &Extension) -> Vec<Value> {
+    let mut found: Vec<Value> = Vec::new();
+    for listed in &extension.discovered.resources {
+        let Some(name) = listed["name"].as_str() else { continue };
+        let (resource, subresource) = name.split_once('/').map_or((name, None), |(name, sub)| (name, Some(sub)));
+        let text = |field: &str, otherwise: &str| listed[field].as_str().unwrap_or(otherwise).to_owned();
+        let kind = json!({
+            "group": text("group", &extension.group), "version": text("version", &extension.version), "kind": text("kind", ""),
+        });
+        let scope = if listed["namespaced"] == true { "Namespaced" } else { "Cluster" };
+        let known = found.iter().position(|it| it["resource"] == resource);
+        let at = known.unwrap_or_else(|| {
+            found.push(json!({ "resource": resource, "responseKind": {}, "scope": scope, "singularResource": "", "verbs": [] }));
+            found.len() - 1
+        });
+        let entry = &mut found[at];
+        if let Some(subresource) = subresource {
+            let value = json!({ "subresource": subresource, "responseKind": kind, "verbs": listed["verbs"] });
+            entry.as_object_mut().into_iter().for_each(|entry| {
+                let list = entry.entry("subresources").or_insert_with(|| json!([]));
+                list.as_array_mut().into_iter().for_each(|list| list.push(value.clone()));
+            });
+            continue;
+        }
+        entry["responseKind"] = kind;
+        entry["scope"] = scope.into();
+        entry["singularResource"] = text("singularName", "").into();
+        entry["verbs"] = listed["verbs"].clone();
+        for field in ["shortNames", "categories"] {
+            if listed[field].is_array() {
+                entry[field] = listed[field].clone();
+            }
+        }
+    }
+    found
 }
 
 fn aggregated_resource(info: &'static KindInfo) -> Value {
@@ -217,4 +272,47 @@ fn aggregated_resource(info: &'static KindInfo) -> Value {
         value["subresources"] = json!(subresources);
     }
     value
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
+
+    use super::*;
+    use crate::aggregate::Discovered;
+
+    #[test]
+    fn what_others_serve() {
+        let resources = vec![
+            json!({ "name": "pods/requests", "namespaced": true, "kind": "MetricValueList", "verbs": ["get"] }),
+            json!({ "name": "queues", "singularName": "queue", "namespaced": true, "kind": "Queue", "verbs": ["get", "list"], "shortNames": ["q"] }),
+            json!({ "name": "queues/status", "namespaced": true, "kind": "Queue", "verbs": ["get"] }),
+        ];
+        let extension = |group: &str, version: &str, discovered: Discovered| Extension {
+            group: group.into(),
+            version: version.into(),
+            discovered,
+        };
+        let extensions = [
+            extension("example.com", "v1", Discovered { resources, fresh: true }),
+            extension("example.com", "v1beta1", Discovered::default()),
+            extension("apps", "v9", Discovered::default()),
+            extension("apps", "v1", Discovered::default()),
+        ];
+        let shown = ["example.com", "apps"].map(|group| {
+            let versions = &aggregated_group(group, &extensions)["versions"];
+            let versions = versions.as_array().unwrap().iter();
+            let others: String =
+                versions.filter(|it| it["version"] != "v1" || group != "apps").map(|it| format!("{it}\n")).collect();
+            format!("{}\n{others}", group_value(group, &extensions))
+        });
+        expect![[r#"
+            {"name":"example.com","preferredVersion":{"groupVersion":"example.com/v1","version":"v1"},"versions":[{"groupVersion":"example.com/v1","version":"v1"},{"groupVersion":"example.com/v1beta1","version":"v1beta1"}]}
+            {"freshness":"Current","resources":[{"resource":"pods","responseKind":{},"scope":"Namespaced","singularResource":"","subresources":[{"responseKind":{"group":"example.com","kind":"MetricValueList","version":"v1"},"subresource":"requests","verbs":["get"]}],"verbs":[]},{"resource":"queues","responseKind":{"group":"example.com","kind":"Queue","version":"v1"},"scope":"Namespaced","shortNames":["q"],"singularResource":"queue","subresources":[{"responseKind":{"group":"example.com","kind":"Queue","version":"v1"},"subresource":"status","verbs":["get"]}],"verbs":["get","list"]}],"version":"v1"}
+            {"freshness":"Stale","resources":[],"version":"v1beta1"}
+            {"name":"apps","preferredVersion":{"groupVersion":"apps/v1","version":"v1"},"versions":[{"groupVersion":"apps/v1","version":"v1"},{"groupVersion":"apps/v9","version":"v9"}]}
+            {"freshness":"Stale","resources":[],"version":"v9"}
+        "#]].assert_eq(&shown.concat());
+        assert!(group("nothing.com", &extensions).is_err() && group("example.com", &extensions).is_ok());
+    }
 }

@@ -2,6 +2,7 @@
 //! writer. Generic over the kinds table; there is no handler per kind.
 
 mod discovery;
+mod extension;
 mod forecast;
 mod impersonate;
 mod logs;
@@ -24,12 +25,15 @@ mod write;
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, TrySendError};
 
-use api::{Refusal, Snapshot};
+use api::{Refusal, Snapshot, limits};
+use axum::body::Body;
 use axum::extract::{Extension, Request as HttpRequest, State};
 use axum::response::Response;
-use http::Method;
+use bytes::Bytes;
+use http::{Method, StatusCode};
 use tokio::sync::oneshot;
 
+use crate::aggregate::{self, Aggregator};
 use crate::authenticate::Authenticator;
 use crate::authorize::{Attributes, User, authorize, authorize_path};
 use crate::door::Requester;
@@ -41,6 +45,7 @@ use crate::published::Published;
 use crate::turn::{Action, Answer, Request};
 use crate::why::Whys;
 use query::Query;
+pub use query::percent_encoded;
 use route::{Route, Target};
 
 /// Who asks: put beside every request by whoever accepted it.
@@ -65,10 +70,21 @@ pub struct Gate {
     pub why: Arc<Whys>,
     /// What nodes and pods use.
     pub measured: Arc<Measured>,
+    /// API servers that extend this one.
+    pub aggregator: Arc<Aggregator>,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// Becomes true when the server stops: watches end.
     pub stopping: tokio::sync::watch::Receiver<bool>,
+}
+
+/// Asks as a client of the API would; gives status and body. An error is a sentence.
+pub async fn ask(gate: &Gate, user: User, path: &str) -> Result<(StatusCode, Bytes), String> {
+    let request = HttpRequest::get(path).body(Body::empty()).map_err(|error| error.to_string())?;
+    let response = answer(gate, Some(user), request).await.unwrap_or_else(|refusal| reply::refusal(&refusal));
+    let (parts, body) = response.into_parts();
+    let bytes = axum::body::to_bytes(body, limits::PASSED_ON_ANSWER_BYTES).await.map_err(|error| error.to_string())?;
+    Ok((parts.status, bytes))
 }
 
 /// The router of the whole API. Requests need an [`Identity`] extension.
@@ -90,6 +106,11 @@ async fn answer(gate: &Gate, who: Identity, request: HttpRequest) -> Result<Resp
     }
     let user = impersonate::acting(who.ok_or_else(Refusal::unauthorized)?, request.headers())?;
     let accept = negotiate::accept(request.headers());
+    if matches!(route, Route::Unknown | Route::GroupVersion(..))
+        && let Some(claim) = extension::claim(&gate.snapshot(), request.uri().path())?
+    {
+        return extension::serve(gate, &user, claim, request).await;
+    }
     if route.is_path() {
         let verb = request.method().as_str().to_lowercase();
         authorize_path(&gate.snapshot(), &user, &verb, request.uri().path())?;
@@ -98,8 +119,8 @@ async fn answer(gate: &Gate, who: Identity, request: HttpRequest) -> Result<Resp
         Route::Resource(target) => resource(gate, &user, &target, request).await,
         Route::OtherVersion(target) => versions::serve(gate, &user, &target, request).await,
         Route::CoreVersions => Ok(discovery::core_versions(&accept)),
-        Route::Groups => Ok(discovery::groups(&accept)),
-        Route::Group(group) => discovery::group(&group),
+        Route::Groups => Ok(discovery::groups(&accept, &gate.extensions())),
+        Route::Group(group) => discovery::group(&group, &gate.extensions()),
         Route::GroupVersion(group, version) => discovery::group_version(&group, &version),
         Route::CustomKinds if request.method() == Method::GET => Ok(discovery::no_custom_kinds()),
         Route::OpenApiV2 => openapi::v2(request.headers()).await,
@@ -174,6 +195,11 @@ fn verb(method: &Method, target: &Target, query: &Query) -> Result<&'static str,
 impl Gate {
     fn snapshot(&self) -> Arc<Snapshot> {
         self.published.snapshot()
+    }
+
+    /// What other servers serve.
+    pub fn extensions(&self) -> Vec<aggregate::Extension> {
+        self.aggregator.extensions(&self.snapshot())
     }
 
     /// Hands a write to the writer and waits until it is durable.

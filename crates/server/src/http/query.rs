@@ -57,6 +57,21 @@ impl Query {
 
 /// Percent-decoding, `+` for a space.
 fn decode(text: &str) -> String {
+    decoded(text, true)
+}
+
+/// Percent-decoding of a path, where `+` is itself.
+pub fn decode_path(text: &str) -> String {
+    decoded(text, false)
+}
+
+/// Percent-encodes everything that means something in a path or a query.
+pub fn percent_encoded(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~*:".contains(&byte);
+    text.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
+}
+
+fn decoded(text: &str, plus_is_space: bool) -> String {
     let bytes = text.as_bytes();
     let mut out = Vec::with_capacity(bytes.len());
     let mut at = 0;
@@ -67,7 +82,7 @@ fn decode(text: &str) -> String {
                 out.push(byte);
                 at += 3;
             }
-            (b'+', _) => {
+            (b'+', _) if plus_is_space => {
                 out.push(b' ');
                 at += 1;
             }
