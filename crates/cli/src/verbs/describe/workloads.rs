@@ -282,20 +282,52 @@ pub(super) fn autoscaler(page: &mut Page, object: &Value) {
     }
 }
 
+/// Upstream: `describeHorizontalPodAutoscalerV2`.
 fn metric_line(metric: &Value, now: &Value) -> String {
-    if metric.text("type") != "Resource" {
-        return format!("<{} metric>:\t<unknown> / <unknown>", metric.text("type"));
+    let kind = metric.text("type");
+    let field = match kind {
+        "Resource" => "resource",
+        "ContainerResource" => "containerResource",
+        "Pods" => "pods",
+        "Object" => "object",
+        "External" => "external",
+        _ => return format!("<unknown metric type {kind:?}>"),
+    };
+    let (source, current) = (metric.at(field), now.at(field).at("current"));
+    let (name, target) = (source.text("metric.name"), source.at("target"));
+    let compared = |field: &str| format!("{} / {}", known(current.at(field)), scalar(target.at(field)));
+    let whole_or_average = |is_average: bool| {
+        let field = if is_average { "averageValue" } else { "value" };
+        let words = if is_average { "target average value" } else { "target value" };
+        format!("({words}):\t{}", compared(field))
+    };
+    match kind {
+        "Pods" => format!("{name:?} on pods:\t{}", compared("averageValue")),
+        "External" => format!("{name:?} {}", whole_or_average(target.has("averageValue"))),
+        "Object" => {
+            let (kind, about) = (source.text("describedObject.kind"), source.text("describedObject.name"));
+            format!("\"{name}\" on {kind}/{about} {}", whole_or_average(target.text("type") == "AverageValue"))
+        }
+        _ => {
+            let of = match source.text("container") {
+                "" => String::new(),
+                container => format!(" of container \"{container}\""),
+            };
+            let pods = format!("resource {}{of} on pods", source.text("name"));
+            if target.has("averageValue") {
+                return format!("{pods}:\t{}", compared("averageValue"));
+            }
+            let (percent, average) = (current.at("averageUtilization"), scalar(current.at("averageValue")));
+            let now = if percent.is_null() { "<unknown>".into() } else { format!("{percent}% ({average})") };
+            let wanted = target.at("averageUtilization");
+            let wanted = if wanted.is_null() { "<auto>".into() } else { format!("{wanted}%") };
+            format!("{pods}  (as a percentage of request):\t{now} / {wanted}")
+        }
     }
-    let (resource, target) = (metric.text("resource.name"), metric.at("resource.target"));
-    let average = scalar(now.at("resource.current.averageValue"));
-    if target.has("averageUtilization") {
-        let percent = now.at("resource.current.averageUtilization");
-        let current = if percent.is_null() { "<unknown>".into() } else { format!("{percent}% ({average})") };
-        let wanted = target.number("averageUtilization");
-        return format!("resource {resource} on pods  (as a percentage of request):\t{current} / {wanted}%");
-    }
-    let current = if average.is_empty() { "<unknown>".into() } else { average };
-    format!("resource {resource} on pods:\t{current} / {}", scalar(target.at("averageValue")))
+}
+
+fn known(value: &Value) -> String {
+    if value.is_null() { "<unknown>".into() } else { scalar(value) }
 }
 
 pub(super) fn budget(page: &mut Page, object: &Value) {
@@ -316,5 +348,56 @@ pub(super) fn budget(page: &mut Page, object: &Value) {
         ("Total", "expectedPods"),
     ] {
         page.line(2, format!("{name}:\t{}", status.number(field)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn metrics_of_an_autoscaler() {
+        let average = json!({ "type": "AverageValue", "averageValue": "10" });
+        let whole = json!({ "type": "Value", "value": "10" });
+        let percent = json!({ "type": "Utilization", "averageUtilization": 50 });
+        let of = |field: &str, mut source: Value, target: &Value| {
+            source["target"] = target.clone();
+            let kind = format!("{}{}", field[..1].to_uppercase(), &field[1..]);
+            json!({ "type": kind, field: source })
+        };
+        let metric = json!({ "metric": { "name": "requests" } });
+        let object =
+            json!({ "metric": { "name": "requests" }, "describedObject": { "kind": "Service", "name": "web" } });
+        let now = |field: &str, current: Value| json!({ field: { "current": current } });
+        let cases = [
+            (of("pods", metric.clone(), &average), now("pods", json!({ "averageValue": "20" }))),
+            (of("object", object.clone(), &average), now("object", json!({ "averageValue": "20" }))),
+            (of("object", object, &whole), now("object", json!({ "value": "20" }))),
+            (of("external", metric.clone(), &average), now("external", json!({ "averageValue": "20" }))),
+            (of("external", metric.clone(), &whole), Value::Null),
+            (
+                of("resource", json!({ "name": "cpu" }), &percent),
+                now("resource", json!({ "averageUtilization": 20, "averageValue": "5m" })),
+            ),
+            (of("resource", json!({ "name": "cpu" }), &average), Value::Null),
+            (of("containerResource", json!({ "name": "cpu", "container": "c" }), &percent), Value::Null),
+            (json!({ "type": "Luck" }), Value::Null),
+        ];
+        let shown: String = cases.iter().map(|(metric, now)| metric_line(metric, now) + "\n").collect();
+        expect![[r#"
+            "requests" on pods:	20 / 10
+            "requests" on Service/web (target average value):	20 / 10
+            "requests" on Service/web (target value):	20 / 10
+            "requests" (target average value):	20 / 10
+            "requests" (target value):	<unknown> / 10
+            resource cpu on pods  (as a percentage of request):	20% (5m) / 50%
+            resource cpu on pods:	<unknown> / 10
+            resource cpu of container "c" on pods  (as a percentage of request):	<unknown> / 50%
+            <unknown metric type "Luck">
+        "#]]
+        .assert_eq(&shown);
     }
 }
