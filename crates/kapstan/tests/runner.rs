@@ -12,6 +12,7 @@ mod cluster;
 mod containers;
 mod crash;
 mod demo;
+mod extensions;
 mod fourth_seed;
 mod identity;
 mod jobs;
