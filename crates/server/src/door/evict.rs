@@ -118,3 +118,109 @@ fn evicting(pod: &Pod, now: Timestamp) -> Pod {
     });
     pod
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write;
+
+    use api::{Object, Typed};
+    use expect_test::expect;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn pod(phase: &str, ready: &str) -> Value {
+        json!({ "metadata": { "name": "web-1", "namespace": "d", "labels": { "app": "web" }, "generation": 3 },
+            "spec": { "containers": [{ "name": "c", "image": "web:v1" }] },
+            "status": { "phase": phase, "conditions": [{ "type": "Ready", "status": ready }] } })
+    }
+
+    fn budget(name: &str, spec: &Value, status: &Value) -> Value {
+        let mut spec = spec.clone();
+        spec["selector"] = json!({ "matchLabels": { "app": "web" } });
+        json!({ "metadata": { "name": name, "namespace": "d", "generation": 2 }, "spec": spec, "status": status })
+    }
+
+    /// What is written before the pod is deleted, or why it stays.
+    fn told(pod: &Value, budgets: &[Value]) -> String {
+        let mut world = Snapshot::default();
+        let pods = [(Kind::Pod, pod.clone())].into_iter();
+        for (kind, value) in pods.chain(budgets.iter().map(|value| (Kind::PodDisruptionBudget, value.clone()))) {
+            world.put(Object::written(kind.decode(value).unwrap(), world.revision() + 1));
+        }
+        let now = Timestamp::from_second(100).unwrap();
+        match evict(&world, &Key::new(Kind::Pod, "d", "web-1"), now) {
+            Err(refusal) => {
+                let cause = refusal.causes.first().map(|cause| format!(" ({})", cause.message)).unwrap_or_default();
+                format!("{} {}{cause} retry {:?}", refusal.code, refusal.message, refusal.retry_after_seconds)
+            }
+            Ok(statuses) => statuses.iter().map(written).collect::<Vec<_>>().join("; "),
+        }
+    }
+
+    fn written(status: &Body) -> String {
+        if let Some(budget) = PodDisruptionBudget::of(status) {
+            let status = budget.status.clone().unwrap_or_default();
+            let pods: Vec<String> = status.disrupted_pods.into_iter().flatten().map(|(pod, _)| pod).collect();
+            return format!("budget allows {} more, disrupted {}", status.disruptions_allowed.unwrap(), pods.join(" "));
+        }
+        let conditions = Pod::of(status).unwrap().status.clone().unwrap().conditions.unwrap();
+        let last = conditions.last().unwrap();
+        format!("pod {} {} of generation {:?}", last.type_, last.reason.clone().unwrap(), last.observed_generation)
+    }
+
+    #[test]
+    fn whether_a_pod_may_go() {
+        let (running, starting) = (pod("Running", "True"), pod("Running", "False"));
+        let status = |allowed: i32, healthy: i32| json!({ "observedGeneration": 2, "disruptionsAllowed": allowed, "currentHealthy": healthy, "desiredHealthy": 2, "expectedPods": 3 });
+        let plain = json!({ "minAvailable": 2 });
+        let always = json!({ "minAvailable": 2, "unhealthyPodEvictionPolicy": "AlwaysAllow" });
+        let mut outdated = status(1, 3);
+        outdated["observedGeneration"] = json!(1);
+        let mut many = status(1, 3);
+        let under_way: serde_json::Map<String, Value> =
+            (0..=MAX_UNDER_WAY).map(|number| (format!("p{number}"), json!("2026-01-01T00:00:00Z"))).collect();
+        many["disruptedPods"] = Value::Object(under_way);
+        let mut leaving = running.clone();
+        leaving["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+        let mut other = running.clone();
+        other["metadata"]["labels"]["app"] = json!("db");
+        let none_left = [budget("b", &plain, &status(0, 2))];
+        let cases = [
+            ("no budget", told(&running, &[])),
+            ("a budget of others", told(&other, &none_left)),
+            ("one may go", told(&running, &[budget("b", &plain, &status(1, 3))])),
+            ("none may go", told(&running, &none_left)),
+            ("fewer than none", told(&running, &[budget("b", &plain, &status(-1, 1))])),
+            ("not looked at yet", told(&running, &[budget("b", &plain, &outdated)])),
+            ("too many are under way", told(&running, &[budget("b", &plain, &many)])),
+            ("two budgets", told(&running, &[none_left[0].clone(), budget("c", &plain, &status(1, 3))])),
+            ("not ready, enough others", told(&starting, &none_left)),
+            ("not ready, too few others", told(&starting, &[budget("b", &plain, &status(0, 1))])),
+            ("not ready, always allowed", told(&starting, &[budget("b", &always, &status(0, 1))])),
+            ("not started yet", told(&pod("Pending", "False"), &none_left)),
+            ("ended", told(&pod("Failed", "False"), &none_left)),
+            ("leaving already", told(&leaving, &none_left)),
+        ];
+        let mut table = String::new();
+        for (name, told) in cases {
+            writeln!(table, "{name}: {told}").unwrap();
+        }
+        expect![[r#"
+            no budget: pod DisruptionTarget EvictionByEvictionAPI of generation Some(3)
+            a budget of others: pod DisruptionTarget EvictionByEvictionAPI of generation Some(3)
+            one may go: budget allows 0 more, disrupted web-1; pod DisruptionTarget EvictionByEvictionAPI of generation Some(3)
+            none may go: 429 Cannot evict pod as it would violate the pod's disruption budget. (The disruption budget b needs 2 healthy pods and has 2 currently) retry None
+            fewer than none: 403 poddisruptionbudgets.policy "b" is forbidden: pdb disruptions allowed is negative retry None
+            not looked at yet: 429 Cannot evict pod as it would violate the pod's disruption budget. (The disruption budget b is still being processed by the server.) retry Some(10)
+            too many are under way: 403 poddisruptionbudgets.policy "b" is forbidden: DisruptedPods map too big - too many evictions not confirmed by PDB controller retry None
+            two budgets: 500 This pod has more than one PodDisruptionBudget, which the eviction subresource does not support. retry None
+            not ready, enough others: pod DisruptionTarget EvictionByEvictionAPI of generation Some(3)
+            not ready, too few others: 429 Cannot evict pod as it would violate the pod's disruption budget. (The disruption budget b needs 2 healthy pods and has 1 currently) retry None
+            not ready, always allowed: pod DisruptionTarget EvictionByEvictionAPI of generation Some(3)
+            not started yet: pod DisruptionTarget EvictionByEvictionAPI of generation Some(3)
+            ended: pod DisruptionTarget EvictionByEvictionAPI of generation Some(3)
+            leaving already: 
+        "#]].assert_eq(&table);
+    }
+}

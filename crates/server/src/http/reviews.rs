@@ -251,3 +251,140 @@ fn rules(world: &api::Snapshot, user: &User, spec: &SelfSubjectRulesReviewSpec) 
     }
     Ok(json!({ "resourceRules": resources, "nonResourceRules": paths, "incomplete": false }))
 }
+
+#[cfg(test)]
+mod tests {
+    use api::{Kind, Object, Snapshot};
+    use expect_test::expect;
+
+    use super::*;
+
+    /// Jane may read pods in `d`, and `/metrics`; developers may change one ConfigMap anywhere.
+    fn world() -> Snapshot {
+        let mut world = Snapshot::default();
+        let role = |kind: Kind, name: &str, rules: Value| {
+            let namespace = if kind == Kind::Role { "d" } else { "" };
+            (kind, json!({ "metadata": { "name": name, "namespace": namespace }, "rules": rules }))
+        };
+        let binding = |kind: Kind, role: Kind, name: &str, subject: Value| {
+            let namespace = if kind == Kind::RoleBinding { "d" } else { "" };
+            let role = json!({ "apiGroup": "rbac.authorization.k8s.io", "kind": role.info().kind, "name": name });
+            (
+                kind,
+                json!({ "metadata": { "name": name, "namespace": namespace }, "roleRef": role, "subjects": [subject] }),
+            )
+        };
+        let jane = json!({ "kind": "User", "name": "jane" });
+        let objects = [
+            role(
+                Kind::Role,
+                "reader",
+                json!([{ "apiGroups": [""], "resources": ["pods", "pods/log"], "verbs": ["get", "list"] }]),
+            ),
+            binding(Kind::RoleBinding, Kind::Role, "reader", jane.clone()),
+            role(Kind::ClusterRole, "scraper", json!([{ "nonResourceURLs": ["/metrics"], "verbs": ["get"] }])),
+            binding(Kind::ClusterRoleBinding, Kind::ClusterRole, "scraper", jane),
+            role(
+                Kind::ClusterRole,
+                "tuner",
+                json!([{ "apiGroups": [""], "resources": ["configmaps"], "resourceNames": ["tuning"], "verbs": ["update"] }]),
+            ),
+            binding(
+                Kind::ClusterRoleBinding,
+                Kind::ClusterRole,
+                "tuner",
+                json!({ "kind": "Group", "name": "developers" }),
+            ),
+        ];
+        for (kind, value) in objects {
+            world.put(Object::written(kind.decode(value).unwrap(), world.revision() + 1));
+        }
+        world
+    }
+
+    fn shown(answer: Result<Value, Refusal>) -> String {
+        answer.map_or_else(|refusal| format!("{} {}", refusal.code, refusal.message), |value| value.to_string())
+    }
+
+    #[test]
+    fn what_others_may() {
+        let world = world();
+        let ask = |path: &[&str], spec: Value| {
+            let target = Target::parse(AUTHORIZATION, VERSION, path).unwrap();
+            shown(
+                serde_json::from_value(spec).map_err(Refusal::internal).and_then(|spec| subject(&world, spec, &target)),
+            )
+        };
+        let anywhere = ["subjectaccessreviews"];
+        let in_d = ["namespaces", "d", "localsubjectaccessreviews"];
+        let resource = |verb: &str, resource: &str, namespace: &str| json!({ "verb": verb, "resource": resource, "namespace": namespace });
+        let tuning = |name: &str| json!({ "verb": "update", "resource": "configmaps", "namespace": "e", "name": name });
+        let log = json!({ "verb": "get", "resource": "pods", "subresource": "log", "namespace": "d", "name": "p" });
+        let cases = [
+            ask(&anywhere, json!({ "user": "jane", "resourceAttributes": resource("get", "pods", "d") })),
+            ask(&anywhere, json!({ "user": "jane", "resourceAttributes": log })),
+            ask(&anywhere, json!({ "user": "jane", "resourceAttributes": resource("delete", "pods", "d") })),
+            ask(&anywhere, json!({ "user": "jane", "resourceAttributes": resource("get", "pods", "") })),
+            ask(&anywhere, json!({ "user": "joe", "groups": ["developers"], "resourceAttributes": tuning("tuning") })),
+            ask(&anywhere, json!({ "groups": ["developers"], "resourceAttributes": tuning("other") })),
+            ask(
+                &anywhere,
+                json!({ "user": "joe", "groups": ["system:masters"], "resourceAttributes": tuning("other") }),
+            ),
+            ask(&anywhere, json!({ "user": "jane", "nonResourceAttributes": { "verb": "get", "path": "/metrics" } })),
+            ask(&anywhere, json!({ "user": "jane", "nonResourceAttributes": { "verb": "get", "path": "/logs" } })),
+            ask(&anywhere, json!({ "resourceAttributes": resource("get", "pods", "d") })),
+            ask(&anywhere, json!({ "user": "jane" })),
+            ask(&in_d, json!({ "user": "jane", "resourceAttributes": resource("get", "pods", "d") })),
+            ask(&in_d, json!({ "user": "jane", "resourceAttributes": resource("get", "pods", "e") })),
+        ];
+        expect![[r#"
+            {"allowed":true,"reason":"RBAC: allowed by RoleBinding \"reader/d\" of Role \"reader\" to User \"jane\""}
+            {"allowed":true,"reason":"RBAC: allowed by RoleBinding \"reader/d\" of Role \"reader\" to User \"jane\""}
+            {"allowed":false}
+            {"allowed":false}
+            {"allowed":true,"reason":"RBAC: allowed by ClusterRoleBinding \"tuner\" of ClusterRole \"tuner\" to Group \"developers\""}
+            {"allowed":false}
+            {"allowed":true}
+            {"allowed":true,"reason":"RBAC: allowed by ClusterRoleBinding \"scraper\" of ClusterRole \"scraper\" to User \"jane\""}
+            {"allowed":false}
+            422 SubjectAccessReview.authorization.k8s.io "" is invalid: spec.user: Invalid value: "": at least one of user or group must be specified
+            422 SubjectAccessReview.authorization.k8s.io "" is invalid: spec.resourceAttributes: Invalid value: null: exactly one of nonResourceAttributes or resourceAttributes must be specified
+            {"allowed":true,"reason":"RBAC: allowed by RoleBinding \"reader/d\" of Role \"reader\" to User \"jane\""}
+            422 LocalSubjectAccessReview.authorization.k8s.io "" is invalid: spec.resourceAttributes.namespace: Invalid value: "e": namespace on resource doesn't match: "d"
+        "#]].assert_eq(&(cases.join("\n") + "\n"));
+    }
+
+    #[test]
+    fn what_one_may_oneself() {
+        let (world, jane) =
+            (world(), User { name: "jane".into(), groups: vec!["developers".into()], ..User::default() });
+        let of = |namespace: &str| {
+            let spec = SelfSubjectRulesReviewSpec { namespace: Some(namespace.to_owned()) };
+            shown(rules(&world, &jane, &spec))
+        };
+        expect![[r#"
+            {"incomplete":false,"nonResourceRules":[{"nonResourceURLs":["/metrics"],"verbs":["get"]}],"resourceRules":[{"apiGroups":[""],"resourceNames":["tuning"],"resources":["configmaps"],"verbs":["update"]},{"apiGroups":[""],"resources":["pods","pods/log"],"verbs":["get","list"]}]}
+            {"incomplete":false,"nonResourceRules":[{"nonResourceURLs":["/metrics"],"verbs":["get"]}],"resourceRules":[{"apiGroups":[""],"resourceNames":["tuning"],"resources":["configmaps"],"verbs":["update"]}]}
+            400 no namespace on request
+        "#]].assert_eq(&format!("{}\n{}\n{}\n", of("d"), of("e"), of("")));
+    }
+
+    #[test]
+    fn paths_and_kinds_of_reviews() {
+        let parsed = |group: &str, path: &[&str]| Target::parse(group, VERSION, path).is_some();
+        assert!(parsed(AUTHORIZATION, &["subjectaccessreviews"]) && parsed(AUTHENTICATION, &["tokenreviews"]));
+        assert!(parsed(AUTHORIZATION, &["namespaces", "d", "localsubjectaccessreviews"]));
+        assert!(!parsed(AUTHORIZATION, &["localsubjectaccessreviews"]) && !parsed(AUTHORIZATION, &["tokenreviews"]));
+        assert!(!parsed(AUTHORIZATION, &["namespaces", "d", "subjectaccessreviews"]));
+        let info = &RESOURCES[1];
+        assert_eq!(check_kind(info, &json!({})), Ok(()));
+        assert_eq!(
+            check_kind(info, &json!({ "apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview" })),
+            Ok(())
+        );
+        let refusal = check_kind(info, &json!({ "apiVersion": "v1", "kind": "Pod" })).unwrap_err();
+        let why = "the API version in the data (v1, Kind=Pod) does not match the expected API version (authentication.k8s.io/v1, Kind=TokenReview)";
+        assert_eq!((refusal.code, refusal.message.as_str()), (400, why));
+    }
+}
