@@ -5,7 +5,7 @@
 
 use k8s_openapi::api::{
     apps::v1 as apps, autoscaling::v2 as autoscaling, batch::v1 as batch, coordination::v1 as coordination,
-    core::v1 as core, discovery::v1 as discovery, policy::v1 as policy, rbac::v1 as rbac,
+    core::v1 as core, discovery::v1 as discovery, policy::v1 as policy, rbac::v1 as rbac, storage::v1 as storage,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1 as apiregistration;
@@ -150,6 +150,8 @@ kinds! {
     ResourceQuota: core::ResourceQuota, "" "v1" "resourcequotas" "resourcequota" ["quota"] Namespaced sub ["status"] cat [];
     LimitRange: core::LimitRange, "" "v1" "limitranges" "limitrange" ["limits"] Namespaced sub [] cat [];
     ReplicationController: core::ReplicationController, "" "v1" "replicationcontrollers" "replicationcontroller" ["rc"] Namespaced sub ["status", "scale"] cat ["all"];
+    PersistentVolumeClaim: core::PersistentVolumeClaim, "" "v1" "persistentvolumeclaims" "persistentvolumeclaim" ["pvc"] Namespaced sub ["status"] cat [];
+    PersistentVolume: core::PersistentVolume, "" "v1" "persistentvolumes" "persistentvolume" ["pv"] Cluster sub ["status"] cat [];
     Event: core::Event, "" "v1" "events" "event" ["ev"] Namespaced sub [] cat [];
     Deployment: apps::Deployment, "apps" "v1" "deployments" "deployment" ["deploy"] Namespaced sub ["status", "scale"] cat ["all"];
     ReplicaSet: apps::ReplicaSet, "apps" "v1" "replicasets" "replicaset" ["rs"] Namespaced sub ["status", "scale"] cat ["all"];
@@ -162,6 +164,7 @@ kinds! {
     EndpointSlice: discovery::EndpointSlice, "discovery.k8s.io" "v1" "endpointslices" "endpointslice" [] Namespaced sub [] cat [];
     PodDisruptionBudget: policy::PodDisruptionBudget, "policy" "v1" "poddisruptionbudgets" "poddisruptionbudget" ["pdb"] Namespaced sub ["status"] cat [];
     Lease: coordination::Lease, "coordination.k8s.io" "v1" "leases" "lease" [] Namespaced sub [] cat [];
+    StorageClass: storage::StorageClass, "storage.k8s.io" "v1" "storageclasses" "storageclass" ["sc"] Cluster sub [] cat [];
     ClusterRole: rbac::ClusterRole, "rbac.authorization.k8s.io" "v1" "clusterroles" "clusterrole" [] Cluster sub [] cat [];
     ClusterRoleBinding: rbac::ClusterRoleBinding, "rbac.authorization.k8s.io" "v1" "clusterrolebindings" "clusterrolebinding" [] Cluster sub [] cat [];
     Role: rbac::Role, "rbac.authorization.k8s.io" "v1" "roles" "role" [] Namespaced sub [] cat [];

@@ -29,6 +29,7 @@ pub mod status;
 pub mod template_hash;
 pub mod usage;
 pub mod validate;
+pub mod volumes;
 
 pub use heard::Heard;
 pub use kinds::{Body, Kind, Typed};

@@ -8,7 +8,10 @@
 use crate::Pod;
 use k8s_openapi::api::apps::v1::{DaemonSet, DaemonSetSpec};
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{Namespace, NamespaceStatus, PodCondition, PodStatus, Service, ServiceSpec};
+use k8s_openapi::api::core::v1::{
+    Namespace, NamespaceStatus, PersistentVolumeClaimStatus, PersistentVolumeStatus, PodCondition, PodStatus, Service,
+    ServiceSpec,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
 
@@ -49,6 +52,15 @@ pub fn create(body: &mut Body) {
         Body::HorizontalPodAutoscaler(autoscaler) => autoscaler.status = Some(Default::default()),
         Body::PodDisruptionBudget(budget) => budget.status = Some(Default::default()),
         Body::APIService(service) => service.status = Some(Default::default()),
+        Body::PersistentVolumeClaim(claim) => {
+            let pending = Some("Pending".to_owned());
+            claim.status = Some(PersistentVolumeClaimStatus { phase: pending, ..Default::default() });
+        }
+        // A volume is Pending until it was looked at, and Available from then on.
+        Body::PersistentVolume(volume) => {
+            let pending = Some("Pending".to_owned());
+            volume.status = Some(PersistentVolumeStatus { phase: pending, ..Default::default() });
+        }
         // A node reports about itself when it joins.
         Body::Node(_) => {}
         Body::Endpoints(_)
@@ -60,6 +72,7 @@ pub fn create(body: &mut Body) {
         | Body::ControllerRevision(_)
         | Body::EndpointSlice(_)
         | Body::Lease(_)
+        | Body::StorageClass(_)
         | Body::ClusterRole(_)
         | Body::ClusterRoleBinding(_)
         | Body::Role(_)
@@ -90,6 +103,8 @@ pub fn update(new: &mut Body, old: &Body) {
         (Body::HorizontalPodAutoscaler(new), Body::HorizontalPodAutoscaler(old)) => new.status.clone_from(&old.status),
         (Body::PodDisruptionBudget(new), Body::PodDisruptionBudget(old)) => new.status.clone_from(&old.status),
         (Body::APIService(new), Body::APIService(old)) => new.status.clone_from(&old.status),
+        (Body::PersistentVolumeClaim(new), Body::PersistentVolumeClaim(old)) => new.status.clone_from(&old.status),
+        (Body::PersistentVolume(new), Body::PersistentVolume(old)) => new.status.clone_from(&old.status),
         _ => {}
     }
     if has_generation(old) && wants_more(new, old) {
@@ -120,6 +135,8 @@ pub fn update_status(new: &mut Body, old: &Body) {
         (Body::HorizontalPodAutoscaler(new), Body::HorizontalPodAutoscaler(old)) => new.spec.clone_from(&old.spec),
         (Body::PodDisruptionBudget(new), Body::PodDisruptionBudget(old)) => new.spec.clone_from(&old.spec),
         (Body::APIService(new), Body::APIService(old)) => update_api_service_status(new, old),
+        (Body::PersistentVolumeClaim(new), Body::PersistentVolumeClaim(old)) => new.spec.clone_from(&old.spec),
+        (Body::PersistentVolume(new), Body::PersistentVolume(old)) => new.spec.clone_from(&old.spec),
         _ => {}
     }
 }

@@ -9,12 +9,14 @@ use std::collections::BTreeMap;
 
 use crate::Pod;
 use k8s_openapi::api::core::v1::{
-    PodAffinityTerm, PodSpec, ResourceQuota, ResourceQuotaSpec, ScopedResourceSelectorRequirement, Service,
+    PersistentVolumeClaim, PodAffinityTerm, PodSpec, ResourceQuota, ResourceQuotaSpec,
+    ScopedResourceSelectorRequirement, Service,
 };
 
 use crate::kinds::{Body, Kind};
 use crate::pod_resources::{self, Amounts, QosClass};
 use crate::quantity::Amount;
+use crate::volumes;
 
 /// What the scopes of quotas ask about a pod.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -99,6 +101,7 @@ pub fn charge(body: &Body) -> Charge {
             return Charge { class: Some(class_of(&spec)), amounts };
         }
         Body::Service(service) => add_service(&mut amounts, service),
+        Body::PersistentVolumeClaim(claim) => add_claim(&mut amounts, claim),
         _ => {}
     }
     if body.kind().info().group.is_empty() && LISTED.contains(&body.kind()) {
@@ -108,8 +111,14 @@ pub fn charge(body: &Body) -> Charge {
 }
 
 /// Kinds that quotas may also call by their plain name.
-const LISTED: [Kind; 5] =
-    [Kind::Service, Kind::ReplicationController, Kind::ResourceQuota, Kind::Secret, Kind::ConfigMap];
+const LISTED: [Kind; 6] = [
+    Kind::Service,
+    Kind::ReplicationController,
+    Kind::ResourceQuota,
+    Kind::Secret,
+    Kind::ConfigMap,
+    Kind::PersistentVolumeClaim,
+];
 
 fn has_ended(pod: &Pod) -> bool {
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
@@ -154,6 +163,16 @@ fn add_service(amounts: &mut Amounts, service: &Service) {
     };
     if taken > 0 {
         amounts.insert("services.nodeports".into(), Amount::whole(i64::try_from(taken).unwrap_or(i64::MAX)));
+    }
+}
+
+/// What a claim asks for, as a whole and by its class (upstream: persistent_volume_claims.go).
+fn add_claim(amounts: &mut Amounts, claim: &PersistentVolumeClaim) {
+    let (one, storage) = (Amount::whole(1), volumes::requested(claim));
+    amounts.insert("requests.storage".into(), storage);
+    if let Some(class) = volumes::class_of_claim(claim).filter(|class| !class.is_empty()) {
+        amounts.insert(format!("{class}.storageclass.storage.k8s.io/requests.storage"), storage);
+        amounts.insert(format!("{class}.storageclass.storage.k8s.io/persistentvolumeclaims"), one);
     }
 }
 

@@ -574,6 +574,7 @@ fn fields_of(group: &str, kind: &str) -> Option<&'static [&'static str]> {
         ("", "ReplicationController") => &["metadata.name", "metadata.namespace", "status.replicas"],
         ("", "Event") => EVENT_FIELDS,
         ("", "Namespace") => &["status.phase", "metadata.name"],
+        ("", "PersistentVolume") => &["metadata.name", "spec.storageClassName", "status.phase"],
         ("", "Secret") => &["type", "metadata.namespace", "metadata.name"],
         ("", "Service") => &["metadata.namespace", "metadata.name", "spec.clusterIP", "spec.type"],
         ("batch", "Job") => &["metadata.name", "metadata.namespace", "status.successful"],

@@ -61,6 +61,15 @@ fn wanted(furniture: &Furniture) -> Vec<(&'static str, Body)> {
     let mut all: Vec<(Kind, &'static str, Value)> =
         namespaces.into_iter().map(|name| (Kind::Namespace, "", json!({ "metadata": { "name": name } }))).collect();
     all.extend(roles());
+    all.push((
+        Kind::StorageClass,
+        "",
+        json!({
+            "metadata": { "name": "local", "annotations": { (api::volumes::IS_DEFAULT_CLASS): "true" } },
+            "provisioner": api::volumes::LOCAL_PROVISIONER,
+            "volumeBindingMode": "WaitForFirstConsumer",
+        }),
+    ));
     let authority = json!({ "metadata": { "name": "kube-root-ca.crt" }, "data": { "ca.crt": furniture.authority } });
     all.push((Kind::ConfigMap, "kube-system", authority));
     all.extend(extensions(furniture));
@@ -129,7 +138,7 @@ fn roles() -> Vec<(Kind, &'static str, Value)> {
         "replicationcontrollers", "replicationcontrollers/scale", "replicationcontrollers/status", "daemonsets", "daemonsets/status",
         "statefulsets", "statefulsets/scale", "statefulsets/status", "controllerrevisions", "jobs", "jobs/status",
         "cronjobs", "cronjobs/status", "horizontalpodautoscalers", "horizontalpodautoscalers/status", "endpointslices",
-        "resourcequotas", "resourcequotas/status", "limitranges", "poddisruptionbudgets", "poddisruptionbudgets/status"
+        "resourcequotas", "resourcequotas/status", "limitranges", "persistentvolumeclaims", "persistentvolumeclaims/status", "poddisruptionbudgets", "poddisruptionbudgets/status"
     ], "verbs": ["get", "list", "watch"] }, { "apiGroups": ["metrics.k8s.io"], "resources": ["nodes", "pods"], "verbs": ["get", "list"] }]);
     let write = json!([
         read[0],
@@ -138,12 +147,14 @@ fn roles() -> Vec<(Kind, &'static str, Value)> {
             "configmaps", "secrets", "events", "pods", "services", "serviceaccounts", "deployments", "deployments/scale",
             "replicasets", "replicasets/scale", "replicationcontrollers", "replicationcontrollers/scale", "daemonsets",
             "statefulsets", "statefulsets/scale", "jobs", "cronjobs", "horizontalpodautoscalers", "endpoints", "leases",
-            "pods/attach", "pods/exec", "pods/portforward", "pods/eviction", "poddisruptionbudgets", "serviceaccounts/token"
+            "persistentvolumeclaims", "pods/attach", "pods/exec", "pods/portforward", "pods/eviction", "poddisruptionbudgets", "serviceaccounts/token"
         ], "verbs": ["*"] }
     ]);
     let node = json!([
         { "apiGroups": [""], "resources": ["nodes", "nodes/status", "pods", "pods/status", "events"], "verbs": ["*"] },
         { "apiGroups": [""], "resources": ["services", "configmaps", "secrets", "namespaces", "endpoints"], "verbs": ["get", "list", "watch"] },
+        { "apiGroups": [""], "resources": ["persistentvolumeclaims"], "verbs": ["get", "list", "watch"] },
+        { "apiGroups": [""], "resources": ["persistentvolumes"], "verbs": ["get", "list", "watch", "patch", "update"] },
         { "apiGroups": [""], "resources": ["serviceaccounts/token"], "verbs": ["create"] },
         { "apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["get", "list", "watch"] },
         { "apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["*"] }

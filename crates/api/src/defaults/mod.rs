@@ -14,6 +14,7 @@ pub mod networking;
 pub mod pod;
 pub mod rbac;
 pub mod scheduling;
+pub mod storage;
 
 use crate::kinds::Body;
 
@@ -25,6 +26,9 @@ pub fn apply(body: &mut Body) {
         Body::Pod(pod) => pod::pod(pod),
         Body::Service(service) => core::service(service),
         Body::Endpoints(endpoints) => core::endpoints(endpoints),
+        Body::PersistentVolumeClaim(claim) => core::persistent_volume_claim(claim),
+        Body::PersistentVolume(volume) => core::persistent_volume(volume),
+        Body::StorageClass(class) => storage::storage_class(class),
         Body::LimitRange(range) => core::limit_range(range),
         Body::Secret(secret) => core::secret(secret),
         Body::Deployment(deployment) => apps::deployment(deployment),

@@ -21,6 +21,7 @@ pub mod policy;
 mod quota;
 pub mod rbac;
 pub mod service;
+pub mod storage;
 pub mod unsupported;
 
 pub use field::{Errors, Fault, FieldError, Path};
@@ -54,6 +55,9 @@ pub fn create(body: &Body) -> Errors {
         Body::ResourceQuota(new) => quota::resource_quota(new, None),
         Body::LimitRange(new) => quota::limit_range(new, None),
         Body::Event(new) => core::event(new, None),
+        Body::PersistentVolumeClaim(new) => storage::claim(new, None),
+        Body::PersistentVolume(new) => storage::volume(new, None),
+        Body::StorageClass(new) => storage::storage_class(new, None),
         Body::Deployment(new) => apps::create_deployment(new),
         Body::ReplicaSet(new) => apps::create_replica_set(new),
         Body::ReplicationController(new) => apps::create_replication_controller(new),
@@ -88,6 +92,9 @@ pub fn update(new: &Body, old: &Body) -> Errors {
         (Body::ResourceQuota(new), Body::ResourceQuota(old)) => quota::resource_quota(new, Some(old)),
         (Body::LimitRange(new), Body::LimitRange(old)) => quota::limit_range(new, Some(old)),
         (Body::Event(new), Body::Event(old)) => core::event(new, Some(old)),
+        (Body::PersistentVolumeClaim(new), Body::PersistentVolumeClaim(old)) => storage::claim(new, Some(old)),
+        (Body::PersistentVolume(new), Body::PersistentVolume(old)) => storage::volume(new, Some(old)),
+        (Body::StorageClass(new), Body::StorageClass(old)) => storage::storage_class(new, Some(old)),
         (Body::Deployment(new), Body::Deployment(old)) => apps::update_deployment(new, old),
         (Body::ReplicaSet(new), Body::ReplicaSet(old)) => apps::update_replica_set(new, old),
         (Body::ReplicationController(new), Body::ReplicationController(old)) => {
@@ -152,6 +159,9 @@ fn refuse_unsupported(errors: &mut Errors, body: &Body) {
         Body::Pod(pod) => unsupported::pod(errors, pod),
         Body::Service(service) => unsupported::service(errors, service),
         Body::ServiceAccount(account) => unsupported::service_account(errors, account),
+        Body::PersistentVolumeClaim(claim) => unsupported::claim(errors, claim),
+        Body::PersistentVolume(volume) => unsupported::volume(errors, volume),
+        Body::StorageClass(class) => unsupported::storage_class(errors, class),
         Body::Deployment(deployment) => {
             let template = deployment.spec.as_ref().map(|spec| &spec.template);
             template.into_iter().for_each(|template| unsupported::template(errors, &TEMPLATE, template));
@@ -177,7 +187,10 @@ fn refuse_unsupported(errors: &mut Errors, body: &Body) {
             let path = Path::root("spec.jobTemplate.spec.template");
             job.into_iter().for_each(|job| unsupported::template(errors, &path, &job.template));
         }
-        Body::StatefulSet(stateful_set) => unsupported::stateful_set(errors, stateful_set),
+        Body::StatefulSet(stateful_set) => {
+            let template = stateful_set.spec.as_ref().map(|spec| &spec.template);
+            template.into_iter().for_each(|template| unsupported::template(errors, &TEMPLATE, template));
+        }
         _ => {}
     }
 }

@@ -375,7 +375,7 @@ fn pods() {
             /spec/volumes = [{"name": "v", "configMap": {"name": "c", "defaultMode": 512, "items": [{"key": "k", "path": "/x"}]}}]
                 Pod "p" is invalid: [spec.volumes[0].configMap.defaultMode: Invalid value: 512: must be a number between 0 and 0777 (octal), both inclusive, spec.volumes[0].configMap.items[0].path: Invalid value: "/x": must be a relative path]
             /spec/volumes = [{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}]
-                Pod "p" is invalid: spec.volumes[0].persistentVolumeClaim: Forbidden: not supported by kapstan: persistent volumes
+                fine
             /spec/restartPolicy = "Maybe"
                 Pod "p" is invalid: spec.restartPolicy: Unsupported value: "Maybe": supported values: "Always", "OnFailure", "Never"
             /spec/dnsPolicy = "None"

@@ -3,14 +3,23 @@
 //! This is kapstan's own list; upstream has no counterpart. To support a feature is to delete its line here.
 
 use crate::Pod;
-use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{Container, PodSpec, PodTemplateSpec, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{
+    CSIPersistentVolumeSource, Container, PersistentVolume, PersistentVolumeClaim, PodSpec, PodTemplateSpec, Service,
+    ServiceAccount,
+};
+use k8s_openapi::api::storage::v1::StorageClass;
 
 use super::field::{Errors, Path};
 use super::pod::source_names;
+use super::storage;
+use crate::names;
+use crate::volumes::{LOCAL_DRIVER, LOCAL_PROVISIONER};
 
 /// Sources of volumes that the agent can mount.
-const VOLUMES: [&str; 6] = ["emptyDir", "hostPath", "secret", "configMap", "downwardAPI", "projected"];
+const VOLUMES: [&str; 7] =
+    ["emptyDir", "hostPath", "secret", "configMap", "downwardAPI", "projected", "persistentVolumeClaim"];
+/// The same of PersistentVolumes.
+const PERSISTENT: [&str; 3] = ["hostPath", "local", "csi"];
 
 /// What stands in for logins to registries.
 const LOGINS: &str = "logins for registries are in the node's registries.yaml";
@@ -29,12 +38,70 @@ pub fn template(errors: &mut Errors, path: &Path<'_>, template: &PodTemplateSpec
     }
 }
 
-/// Notes everything in a StatefulSet that kapstan does not do.
-pub fn stateful_set(errors: &mut Errors, stateful_set: &StatefulSet) {
-    let Some(spec) = stateful_set.spec.as_ref() else { return };
-    template(errors, &Path::root("spec.template"), &spec.template);
-    if is_given(&spec.volume_claim_templates) {
-        refuse(errors, &Path::root("spec.volumeClaimTemplates"), "persistent volumes");
+/// Notes everything in a claim that kapstan does not do.
+pub fn claim(errors: &mut Errors, claim: &PersistentVolumeClaim) {
+    let Some(spec) = claim.spec.as_ref() else { return };
+    let path = Path::root("spec");
+    let given = [
+        ("dataSource", spec.data_source.is_some(), "volumes filled from others"),
+        ("dataSourceRef", spec.data_source_ref.is_some(), "volumes filled from others"),
+        ("volumeAttributesClassName", spec.volume_attributes_class_name.is_some(), "volume attributes classes"),
+        ("volumeMode", spec.volume_mode.as_deref() == Some("Block"), "block devices"),
+    ];
+    for (field, _, why) in given.iter().filter(|(_, given, _)| *given) {
+        refuse(errors, &path.child(field), why);
+    }
+}
+
+/// Notes everything in a volume that kapstan does not do.
+pub fn volume(errors: &mut Errors, volume: &PersistentVolume) {
+    let Some(spec) = volume.spec.as_ref() else { return };
+    let path = Path::root("spec");
+    for source in storage::source_names(spec).iter().filter(|name| !PERSISTENT.contains(&name.as_str())) {
+        refuse(errors, &path.child(source), "this source of volumes (it has hostPath, local and folders of its own)");
+    }
+    let policy = spec.persistent_volume_reclaim_policy.as_deref();
+    let foreign = spec.csi.as_ref().is_some_and(|csi| csi.driver != LOCAL_DRIVER);
+    let given = [
+        ("csi.driver", foreign, "drivers other than local.kapstan.dev"),
+        ("mountOptions", is_given(&spec.mount_options), "folders are not mounted with options"),
+        ("persistentVolumeReclaimPolicy", policy == Some("Recycle"), "Recycle (use Retain or Delete)"),
+        ("volumeAttributesClassName", spec.volume_attributes_class_name.is_some(), "volume attributes classes"),
+        ("volumeMode", spec.volume_mode.as_deref() == Some("Block"), "block devices"),
+    ];
+    for (field, _, why) in given.iter().filter(|(_, given, _)| *given) {
+        refuse(errors, &path.child(field), why);
+    }
+    if let Some(csi) = spec.csi.as_ref().filter(|csi| csi.driver == LOCAL_DRIVER) {
+        let path = path.child("csi.volumeHandle");
+        let plain = CSIPersistentVolumeSource {
+            driver: csi.driver.clone(),
+            volume_handle: csi.volume_handle.clone(),
+            ..Default::default()
+        };
+        if *csi != plain {
+            refuse(errors, &Path::root("spec.csi"), "a folder has nothing but its name (volumeHandle)");
+        }
+        if !names::path_segment(&csi.volume_handle).is_empty() {
+            errors.invalid(&path, csi.volume_handle.as_str(), "is the name of a folder");
+        }
+    }
+}
+
+/// Notes everything in a StorageClass of kapstan's own that it does not do. Others' provisioners know what they do.
+pub fn storage_class(errors: &mut Errors, class: &StorageClass) {
+    if class.provisioner != LOCAL_PROVISIONER {
+        return;
+    }
+    let waits = class.volume_binding_mode.as_deref() == Some("WaitForFirstConsumer");
+    let given = [
+        ("allowVolumeExpansion", class.allow_volume_expansion == Some(true), "a folder has no size of its own"),
+        ("mountOptions", is_given(&class.mount_options), "folders are not mounted with options"),
+        ("parameters", class.parameters.as_ref().is_some_and(|all| !all.is_empty()), "folders have no parameters"),
+        ("volumeBindingMode", !waits, "a folder is on a node, so it has to be WaitForFirstConsumer"),
+    ];
+    for (field, _, why) in given.iter().filter(|(_, given, _)| *given) {
+        refuse(errors, &Path::root(field), why);
     }
 }
 
@@ -83,8 +150,7 @@ fn pod_spec(errors: &mut Errors, path: &Path<'_>, spec: &PodSpec) {
     for (i, volume) in spec.volumes.iter().flatten().enumerate() {
         let at = volumes.index(i);
         for source in source_names(volume).iter().filter(|name| !VOLUMES.contains(&name.as_str())) {
-            let why = if source == "persistentVolumeClaim" { "persistent volumes" } else { "this source of volumes" };
-            refuse(errors, &at.child(source), why);
+            refuse(errors, &at.child(source), "this source of volumes");
         }
         for source in volume.projected.iter().flat_map(|projected| projected.sources.iter().flatten()) {
             if source.cluster_trust_bundle.is_some() || source.pod_certificate.is_some() {

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Service, ServiceSpec, Taint, Toleration};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::{Call, limit_range, quota, service_account};
+use super::{Call, limit_range, quota, service_account, storage};
 
 /// Service addresses: 10.96.0.0/16.
 pub const SERVICE_NETWORK: [u8; 2] = [10, 96];
@@ -29,6 +29,11 @@ pub(super) fn on_create(call: &mut Call, draft: &mut Body) -> Result<(), Refusal
         }
         Body::Service(service) => admit_service(call.world, service, None)?,
         Body::Node(node) => date_taints(node, None, call.now),
+        Body::PersistentVolumeClaim(claim) => {
+            storage::admit_claim(call.world, claim);
+            limit_range::check_claim(call.world, claim)?;
+        }
+        Body::PersistentVolume(volume) => storage::admit_volume(&mut volume.metadata),
         _ => {}
     }
     Ok(())
@@ -38,9 +43,15 @@ pub(super) fn on_update(call: &Call, current: &Body, new: &mut Body) -> Result<(
     match (current, &mut *new) {
         (Body::Service(old), Body::Service(service)) => admit_service(call.world, service, Some(old))?,
         (Body::Node(old), Body::Node(node)) => date_taints(node, Some(old), call.now),
+        (Body::PersistentVolumeClaim(old), Body::PersistentVolumeClaim(claim)) => {
+            storage::check_growth(call.world, old, claim)?;
+            if claim.spec != old.spec {
+                limit_range::check_claim(call.world, claim)?;
+            }
+        }
         _ => {}
     }
-    if matches!(new, Body::Service(_)) {
+    if matches!(new, Body::Service(_) | Body::PersistentVolumeClaim(_)) {
         quota::check(call.world, Some(current), new)?;
     }
     Ok(())

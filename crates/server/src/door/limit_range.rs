@@ -1,15 +1,16 @@
 //! What LimitRanges give to new pods, and what they refuse.
 //!
 //! Mirrors `plugin/pkg/admission/limitranger/admission.go`, in its words: defaults of containers first, then the bounds
-//! of containers and pods, all faults at once.
+//! of containers and pods, all faults at once; and the bounds of claims for volumes.
 
 use std::collections::BTreeMap;
 
 use api::pod_resources::{self, Amounts};
 use api::quantity::Amount;
 use api::{Kind, Pod, Refusal, Snapshot};
-use k8s_openapi::api::core::v1::{Container, LimitRange, LimitRangeItem};
+use k8s_openapi::api::core::v1::{Container, LimitRange, LimitRangeItem, PersistentVolumeClaim};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 /// Tells what was added.
 const ANNOTATION: &str = "kubernetes.io/limit-ranger";
@@ -89,16 +90,44 @@ pub(super) fn check(world: &Snapshot, pod: &Pod) -> Result<(), Refusal> {
                 }
             }
             "Pod" => judge(&mut faults, &item, &pod_resources::requested(spec), &pod_resources::limited(spec)),
-            // Claims are bounded where claims are made.
+            // Claims have bounds of their own.
             _ => {}
         }
     }
-    let why = match faults.as_slice() {
+    refuse(&faults, Kind::Pod, &pod.metadata)
+}
+
+/// Refuses a claim that is out of bounds (upstream: PersistentVolumeClaimLimitFunc).
+pub(super) fn check_claim(world: &Snapshot, claim: &PersistentVolumeClaim) -> Result<(), Refusal> {
+    let mut faults: Vec<String> = Vec::new();
+    let requests = claim.spec.as_ref().and_then(|spec| spec.resources.as_ref()).map(|it| amounts(&it.requests));
+    let requests = requests.unwrap_or_default();
+    let namespace = claim.metadata.namespace.as_deref().unwrap_or("");
+    for item in items(world, namespace).filter(|item| item.type_ == "PersistentVolumeClaim") {
+        let bounds = [("minimum", amounts(&item.min)), ("maximum", amounts(&item.max))];
+        for (word, name, bound) in
+            bounds.into_iter().flat_map(|(word, all)| all.into_iter().map(move |(name, it)| (word, name, it)))
+        {
+            let head = format!("{word} {name} usage per PersistentVolumeClaim is {bound}");
+            match requests.get(&name) {
+                None => faults.push(format!("{head}.  No request is specified")),
+                Some(request) if (word == "minimum" && *request < bound) || (word == "maximum" && *request > bound) => {
+                    faults.push(format!("{head}, but request is {request}"));
+                }
+                Some(_) => {}
+            }
+        }
+    }
+    refuse(&faults, Kind::PersistentVolumeClaim, &claim.metadata)
+}
+
+fn refuse(faults: &[String], kind: Kind, meta: &ObjectMeta) -> Result<(), Refusal> {
+    let why = match faults {
         [] => return Ok(()),
         [one] => one.clone(),
         all => format!("[{}]", all.join(", ")),
     };
-    Err(Refusal::forbidden(Kind::Pod, pod.metadata.name.as_deref().unwrap_or(""), why))
+    Err(Refusal::forbidden(kind, meta.name.as_deref().unwrap_or(""), why))
 }
 
 fn amounts(list: &Quantities) -> Amounts {
@@ -178,6 +207,23 @@ mod tests {
             {"limits":{"cpu":"500m","memory":"1Gi"},"requests":{"cpu":"100m","memory":"1Gi"}}
             {"limits":{"cpu":"2","memory":"1Gi"},"requests":{"cpu":"2","memory":"1Mi"}}
             LimitRanger plugin set: cpu, memory request for container a; cpu, memory limit for container a; memory limit for container b"#]].assert_eq(&shown);
+    }
+
+    #[test]
+    fn claims_have_bounds_too() {
+        let world = world(
+            json!([{ "type": "PersistentVolumeClaim", "min": { "storage": "1Gi" }, "max": { "storage": "5Gi" } }]),
+        );
+        let table = ["500Mi", "2Gi", "6Gi"].map(|size| {
+            let claim = json!({ "metadata": { "name": "c", "namespace": "ns" }, "spec": { "resources": { "requests": { "storage": size } } } });
+            let checked = check_claim(&world, &serde_json::from_value(claim).unwrap());
+            checked.map_or_else(|refusal| refusal.message, |()| "fine".into()) + "\n"
+        });
+        expect![[r#"
+            persistentvolumeclaims "c" is forbidden: minimum storage usage per PersistentVolumeClaim is 1Gi, but request is 500Mi
+            fine
+            persistentvolumeclaims "c" is forbidden: maximum storage usage per PersistentVolumeClaim is 5Gi, but request is 6Gi
+        "#]].assert_eq(&table.concat());
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod quota;
 mod requested;
 mod scale;
 mod service_account;
+mod storage;
 mod update;
 
 use api::{Body, Key, Refusal, Snapshot};

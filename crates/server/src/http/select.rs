@@ -99,6 +99,11 @@ fn field_of<'a>(object: &'a Object, field: &str) -> Cow<'a, str> {
         Body::Namespace(namespace) if field == "status.phase" => {
             text(namespace.status.as_ref().and_then(|status| status.phase.as_ref()))
         }
+        Body::PersistentVolume(volume) => match field {
+            "spec.storageClassName" => text(volume.spec.as_ref().and_then(|spec| spec.storage_class_name.as_ref())),
+            "status.phase" => text(volume.status.as_ref().and_then(|status| status.phase.as_ref())),
+            _ => Cow::Borrowed(""),
+        },
         Body::Secret(secret) if field == "type" => text(secret.type_.as_ref()),
         Body::Service(service) => {
             let spec = service.spec.as_ref();

@@ -16,7 +16,8 @@ use k8s_openapi::api::core::v1::{Container, PodDNSConfig, PodSpec, PodTemplateSp
 
 pub(super) use probes::port;
 pub(super) use resources::amount_of;
-pub(super) use volumes::source_names;
+pub(super) use scheduling::node_selector;
+pub(super) use volumes::{host_path, source_names};
 
 use super::field::{Errors, Path};
 use super::meta;

@@ -77,7 +77,7 @@ fn weight(errors: &mut Errors, path: &Path<'_>, weight: i32) {
 }
 
 /// Terms of which one has to match a node.
-fn node_selector(errors: &mut Errors, path: &Path<'_>, selector: &NodeSelector) {
+pub(in crate::validate) fn node_selector(errors: &mut Errors, path: &Path<'_>, selector: &NodeSelector) {
     let path = path.child("nodeSelectorTerms");
     if selector.node_selector_terms.is_empty() {
         errors.required(&path, "must have at least one node selector term");

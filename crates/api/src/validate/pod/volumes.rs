@@ -5,7 +5,8 @@
 use std::collections::BTreeSet;
 
 use k8s_openapi::api::core::v1::{
-    Container, DownwardAPIVolumeFile, KeyToPath, PodSpec, ProjectedVolumeSource, Volume, VolumeMount, VolumeProjection,
+    Container, DownwardAPIVolumeFile, HostPathVolumeSource, KeyToPath, PodSpec, ProjectedVolumeSource, Volume,
+    VolumeMount, VolumeProjection,
 };
 
 use super::environment::{FILE_FIELDS, field_selector, resource_selector};
@@ -47,7 +48,7 @@ fn source(errors: &mut Errors, path: &Path<'_>, volume: &Volume) {
 fn one_source(errors: &mut Errors, path: &Path<'_>, name: &str, volume: &Volume) {
     match name {
         "emptyDir" => empty_dir(errors, path, volume),
-        "hostPath" => host_path(errors, path, volume),
+        "hostPath" => volume.host_path.iter().for_each(|source| host_path(errors, path, source)),
         "secret" => {
             let Some(secret) = volume.secret.as_ref() else { return };
             if secret.secret_name.as_deref().is_none_or(str::is_empty) {
@@ -126,8 +127,7 @@ fn empty_dir(errors: &mut Errors, path: &Path<'_>, volume: &Volume) {
     }
 }
 
-fn host_path(errors: &mut Errors, path: &Path<'_>, volume: &Volume) {
-    let Some(source) = volume.host_path.as_ref() else { return };
+pub(in crate::validate) fn host_path(errors: &mut Errors, path: &Path<'_>, source: &HostPathVolumeSource) {
     if source.path.is_empty() {
         return errors.required(&path.child("path"), "");
     }

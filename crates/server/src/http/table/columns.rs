@@ -16,7 +16,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
 use serde_json::{Value, json};
 
-use super::{autoscaler, pod};
+use super::{autoscaler, pod, storage};
 
 /// One column.
 pub struct Column {
@@ -90,6 +90,38 @@ pub fn of(kind: Kind) -> Vec<Column> {
         Kind::ResourceQuota => vec![NAME, column("Request"), column("Limit"), AGE],
         Kind::LimitRange => vec![NAME, column("Created At")],
         Kind::ServiceAccount => vec![NAME, number("Secrets"), AGE],
+        Kind::PersistentVolumeClaim => vec![
+            NAME,
+            column("Status"),
+            column("Volume"),
+            column("Capacity"),
+            column("Access Modes"),
+            column("StorageClass"),
+            column("VolumeAttributesClass"),
+            AGE,
+            wide("VolumeMode"),
+        ],
+        Kind::PersistentVolume => vec![
+            NAME,
+            column("Capacity"),
+            column("Access Modes"),
+            column("Reclaim Policy"),
+            column("Status"),
+            column("Claim"),
+            column("StorageClass"),
+            column("VolumeAttributesClass"),
+            column("Reason"),
+            AGE,
+            wide("VolumeMode"),
+        ],
+        Kind::StorageClass => vec![
+            NAME,
+            column("Provisioner"),
+            column("ReclaimPolicy"),
+            column("VolumeBindingMode"),
+            column("AllowVolumeExpansion"),
+            AGE,
+        ],
         Kind::Event => vec![
             column("Last Seen"),
             column("Type"),
@@ -192,6 +224,9 @@ pub fn cells(object: &Object, now: Timestamp) -> Vec<Value> {
         Body::ResourceQuota(quota) => resource_quota(quota, name, age),
         Body::LimitRange(_) => vec![name, json!(meta.creation_timestamp)],
         Body::ServiceAccount(account) => vec![name, json!(account.secrets.as_ref().map_or(0, Vec::len)), age],
+        Body::PersistentVolumeClaim(claim) => storage::claim(claim, name, age),
+        Body::PersistentVolume(volume) => storage::volume(volume, name, age),
+        Body::StorageClass(class) => storage::class(class, age),
         Body::Event(event) => self::event(event, name, now),
         Body::Deployment(deployment) => self::deployment(deployment, name, age),
         Body::ReplicaSet(set) => replica_set(set, name, age),

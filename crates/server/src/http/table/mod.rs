@@ -3,6 +3,7 @@
 mod autoscaler;
 mod columns;
 mod pod;
+mod storage;
 
 use std::sync::Arc;
 
