@@ -17,6 +17,7 @@ mod job;
 mod namespace;
 mod node_lifecycle;
 mod obstacle;
+mod persistent_volume;
 mod pod_garbage_collector;
 mod pods;
 mod refusals;
@@ -56,6 +57,8 @@ pub enum Controller {
     CronJob,
     /// Pods of a Job. The key is the Job's, or that of a pod whose Job is gone.
     Job,
+    /// Claims and volumes, bound to each other. The key is the PersistentVolumeClaim's or the PersistentVolume's.
+    PersistentVolume,
     /// Endpoints and EndpointSlices of a Service. The key is the Service's.
     Endpoints,
     /// How many pods may be evicted. The key is the PodDisruptionBudget's.
@@ -87,6 +90,7 @@ pub fn reconcile(who: Controller, key: &Key, world: &Snapshot, context: &Context
         Controller::StatefulSet => stateful_set::reconcile(key, world, context),
         Controller::CronJob => cron_job::reconcile(key, world, context),
         Controller::Job => job::reconcile(key, world, context),
+        Controller::PersistentVolume => persistent_volume::reconcile(key, world, context),
         Controller::Endpoints => endpoints::reconcile(key, world),
         Controller::Disruption => disruption::reconcile(key, world, context),
         Controller::NodeLifecycle => node_lifecycle::reconcile(key, world, context),

@@ -42,8 +42,8 @@ const KEEP: &[Verb] = &[Create, Update, Delete];
 fn row(who: Controller) -> Row {
     use Kind::{
         ConfigMap, ControllerRevision, CronJob, DaemonSet, Deployment, EndpointSlice, Endpoints,
-        HorizontalPodAutoscaler, Job, Namespace, Node, Pod, PodDisruptionBudget, ReplicaSet, ReplicationController,
-        ResourceQuota, ServiceAccount, StatefulSet,
+        HorizontalPodAutoscaler, Job, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod,
+        PodDisruptionBudget, ReplicaSet, ReplicationController, ResourceQuota, ServiceAccount, StatefulSet,
     };
     match who {
         Controller::Deployment => Row::Only(&[(Deployment, &[Update, Status]), (ReplicaSet, KEEP)]),
@@ -51,7 +51,16 @@ fn row(who: Controller) -> Row {
             Row::Only(&[(ReplicaSet, &[Status]), (ReplicationController, &[Status]), (Pod, KEEP)])
         }
         Controller::DaemonSet => Row::Only(&[(DaemonSet, &[Status]), (Pod, KEEP), (ControllerRevision, KEEP)]),
-        Controller::StatefulSet => Row::Only(&[(StatefulSet, &[Status]), (Pod, KEEP), (ControllerRevision, KEEP)]),
+        Controller::StatefulSet => Row::Only(&[
+            (StatefulSet, &[Status]),
+            (Pod, KEEP),
+            (ControllerRevision, KEEP),
+            (PersistentVolumeClaim, &[Create, Update]),
+        ]),
+        Controller::PersistentVolume => Row::Only(&[
+            (PersistentVolumeClaim, &[Update, Status]),
+            (PersistentVolume, &[Create, Update, Status, Delete]),
+        ]),
         Controller::CronJob => Row::Only(&[(CronJob, &[Status]), (Job, &[Create, Delete])]),
         Controller::Job => Row::Only(&[(Job, &[Status, Delete]), (Pod, KEEP)]),
         Controller::HorizontalPodAutoscaler => Row::Only(&[

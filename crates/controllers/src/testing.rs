@@ -334,7 +334,7 @@ impl World {
         if let Body::Pod(pod) = &mut body {
             pod.status.get_or_insert_default().phase = Some("Pending".into());
         }
-        if matches!(body, Body::Job(_)) {
+        if matches!(body, Body::Job(_) | Body::PersistentVolumeClaim(_) | Body::PersistentVolume(_)) {
             api::prepare::create(&mut body);
         }
         self.put(body);
@@ -431,6 +431,18 @@ impl World {
         if object != before {
             self.update(object.into_body(), false).unwrap();
         }
+    }
+
+    /// Changes an object of the cluster as a user would.
+    pub fn cluster_edits<T: Typed + Clone>(&mut self, name: &str, change: impl FnOnce(&mut T)) {
+        let mut object = self.snapshot.get::<T>("", name).unwrap().clone();
+        change(&mut object);
+        self.update(object.into_body(), false).unwrap();
+    }
+
+    /// Takes an object of the cluster out, whatever holds it.
+    pub fn cluster_removes(&mut self, kind: Kind, name: &str) {
+        self.remove(&Key::new(kind, "", name));
     }
 
     /// Changes the status of an object in namespace `default` as its writer would.

@@ -17,8 +17,8 @@ use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
 use crate::{
-    Controller, daemon_set, disruption, endpoints, garbage_collector, job, node_lifecycle, pods, service_account,
-    taint_eviction,
+    Controller, daemon_set, disruption, endpoints, garbage_collector, job, node_lifecycle, persistent_volume, pods,
+    service_account, stateful_set, taint_eviction,
 };
 
 /// What is called for every decision to be woken.
@@ -43,9 +43,11 @@ pub fn wakes(change: &Change, world: &Snapshot, wake: &mut dyn FnMut(Controller,
             wake(Controller::Namespace, change.object().key());
             wake(Controller::ServiceAccount, change.object().key());
         }
+        Kind::PersistentVolumeClaim => claim_changed(change, world, wake),
         Kind::ServiceAccount | Kind::ConfigMap => furniture_changed(change, world, wake),
         _ => {}
     }
+    persistent_volume::wakes(change, world, &mut |key| wake(Controller::PersistentVolume, key));
     quotas_changed(change, world, wake);
     budgets_concerned(change, world, wake);
     garbage_collector::wakes(change, world, &mut |key| wake(Controller::GarbageCollector, key));
@@ -65,6 +67,8 @@ pub fn wake_all(world: &Snapshot, wake: &mut dyn FnMut(Controller, Key)) {
     all(Kind::StatefulSet, Controller::StatefulSet);
     all(Kind::CronJob, Controller::CronJob);
     all(Kind::Job, Controller::Job);
+    all(Kind::PersistentVolumeClaim, Controller::PersistentVolume);
+    all(Kind::PersistentVolume, Controller::PersistentVolume);
     all(Kind::Service, Controller::Endpoints);
     all(Kind::Namespace, Controller::Namespace);
     all(Kind::ResourceQuota, Controller::ResourceQuota);
@@ -385,6 +389,22 @@ fn quotas_changed(change: &Change, world: &Snapshot, wake: &mut Wake) {
     if taken(&change.before) != taken(&change.after) {
         let quotas = world.objects(Kind::ResourceQuota, Some(namespace));
         quotas.for_each(|quota| wake(Controller::ResourceQuota, quota.key()));
+    }
+}
+
+/// A claim that is gone, or that others own now, concerns the set whose pod it was made for: it says how long it stays.
+fn claim_changed(change: &Change, world: &Snapshot, wake: &mut Wake) {
+    let object = change.object();
+    let owners = |side: &Option<std::sync::Arc<Object>>| side.as_ref().map(|it| it.meta().owner_references.clone());
+    let ending = |side: &Option<std::sync::Arc<Object>>| side.as_ref().map(|it| it.meta().deletion_timestamp.is_some());
+    if owners(&change.before) == owners(&change.after) && ending(&change.before) == ending(&change.after) {
+        return;
+    }
+    for set in world.list::<StatefulSet>(Some(object.namespace())) {
+        if stateful_set::makes_claim(set, object.name()) {
+            let name = set.metadata.name.clone().unwrap_or_default();
+            wake(Controller::StatefulSet, Key::new(Kind::StatefulSet, object.namespace(), name));
+        }
     }
 }
 

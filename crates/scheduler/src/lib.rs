@@ -1,7 +1,7 @@
 //! The placement: which node a pod goes to, and why not.
 //!
-//! `ask` reads what a pod wants, `filter` says which nodes can take it, `topology` minds other pods, `score` finds the
-//! best of them, and this file turns the outcome into a plan. Mirrors upstream's `pkg/scheduler` with its default
+//! `ask` reads what a pod wants, `filter` says which nodes can take it, `volumes` what its claims allow, `topology` minds
+//! other pods, `score` finds the best of them, and this file turns the outcome into a plan. Mirrors upstream's `pkg/scheduler` with its default
 //! plugins. Pure: the same pod in the same world always goes to the same node. Never moves a pod, and never takes one
 //! that names another scheduler, has scheduling gates, or is bound already.
 
@@ -9,6 +9,7 @@ mod ask;
 mod filter;
 mod score;
 mod topology;
+mod volumes;
 
 #[cfg(test)]
 mod tests;
@@ -17,13 +18,14 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use api::node_fit::is_ready;
-use api::{Change, Context, EventNote, EventType, Key, Kind, Object, Plan, Pod, Snapshot, Typed, Write};
+use api::{Body, Change, Context, EventNote, EventType, Key, Kind, Object, Plan, Pod, Snapshot, Typed, Write};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Node, PodCondition};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use ask::Ask;
 use topology::Topology;
+use volumes::Volumes;
 
 /// Nodes that fit among which the best is chosen. In a larger cluster the search ends there (upstream samples too).
 const NODES_COMPARED: usize = 100;
@@ -56,6 +58,9 @@ pub fn wakes(change: &Change, world: &Snapshot, wake: &mut dyn FnMut(Key)) {
     match change.kind() {
         Kind::Pod => pod_changed(change, world, wake),
         Kind::Node => node_changed(change, world, wake),
+        Kind::PersistentVolumeClaim | Kind::PersistentVolume | Kind::StorageClass => {
+            volumes::concerned(change, world).filter(|pod| is_mine(pod)).for_each(|pod| wake(key_of(pod)));
+        }
         _ => {}
     }
 }
@@ -83,6 +88,13 @@ pub fn place(pod: &Pod, world: &Snapshot) -> Placement {
     if world.count(Kind::Node) == 0 {
         return Placement::Unschedulable { message: "no nodes available to schedule pods".into() };
     }
+    let volumes = match Volumes::of(pod, world) {
+        Ok(volumes) => volumes,
+        Err(why) => {
+            let message = format!("0/{} nodes are available: {why}.", world.count(Kind::Node));
+            return Placement::Unschedulable { message };
+        }
+    };
     let nodes = candidates(&ask, world);
     let topology = Topology::survey(pod, &ask, &nodes, world);
     let start = hash(&[uid(pod)]).checked_rem(nodes.len() as u64).unwrap_or(0) as usize;
@@ -94,7 +106,9 @@ pub fn place(pod: &Pod, world: &Snapshot) -> Placement {
     }
     for node in nodes[start..].iter().chain(&nodes[..start]) {
         let load = world.load(name_of(node));
-        let verdict = filter::check(&ask, node, load, world).and_then(|()| topology.check(node));
+        let verdict = filter::check(&ask, node, load, world)
+            .and_then(|()| volumes.check(node))
+            .and_then(|()| topology.check(node));
         match verdict {
             Ok(()) => fitting.push(node),
             Err(obstacles) => obstacles.into_iter().for_each(|why| *reasons.entry(why).or_insert(0) += 1),
@@ -132,7 +146,7 @@ fn decide_pod(key: &Key, world: &Snapshot, now: Timestamp) -> Plan {
     let mut plan = Plan::nothing();
     match place(pod, world) {
         Placement::NotMine => {}
-        Placement::Node(node) => bind(&mut plan, pod, node),
+        Placement::Node(node) => drop(bind(&mut plan, pod, node, world)),
         Placement::Unschedulable { message } => {
             let neighbours = Ask::of(pod).minds_other_pods();
             let seconds = if neighbours { RETRY_NEIGHBOURS_SECONDS } else { RETRY_SECONDS };
@@ -165,16 +179,35 @@ fn fill_node(key: &Key, world: &Snapshot) -> Plan {
             continue;
         }
         if let Placement::Node(name) = place(pod, &next) {
-            let mut bound = pod.clone();
-            bound.spec.get_or_insert_default().node_name = Some(name.clone());
-            next.put(Object::written(bound.into_body(), next.revision() + 1));
-            bind(&mut plan, pod, name);
+            for body in bind(&mut plan, pod, name, &next) {
+                next.put(Object::written(body, next.revision() + 1));
+            }
         }
     }
     plan
 }
 
-fn bind(plan: &mut Plan, pod: &Pod, node: String) {
+/// Settles the pod's claims and puts it on the node, unless it has to wait for a volume that others make. Gives what
+/// changes by that.
+fn bind(plan: &mut Plan, pod: &Pod, name: String, world: &Snapshot) -> Vec<Body> {
+    let node = world.get::<Node>("", &name);
+    let settling = Volumes::of(pod, world).ok().zip(node).map(|(volumes, node)| volumes.settle(node));
+    let Some(settling) = settling else { return Vec::new() };
+    let changed = |write: &Write| if let Write::Update(body) = write { Some(body.clone()) } else { None };
+    let mut changes: Vec<Body> = settling.writes.iter().filter_map(changed).collect();
+    plan.writes.extend(settling.writes);
+    if !settling.is_sure {
+        plan.why.push(format!("waits until its volumes are made on node {name}"));
+        return changes;
+    }
+    let mut bound = pod.clone();
+    bound.spec.get_or_insert_default().node_name = Some(name.clone());
+    changes.push(bound.into_body());
+    put_on(plan, pod, name);
+    changes
+}
+
+fn put_on(plan: &mut Plan, pod: &Pod, node: String) {
     let key = key_of(pod);
     let message = format!("Successfully assigned {}/{} to {node}", key.namespace, key.name);
     plan.writes.push(Write::Bind { pod: key, uid: uid(pod).to_owned(), node });

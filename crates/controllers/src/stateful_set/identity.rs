@@ -7,6 +7,7 @@ use api::Kind;
 use api::Pod;
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
 
+use super::claims;
 use crate::history::{self, REVISION_LABEL};
 use crate::{pods, specs, template};
 
@@ -44,6 +45,7 @@ pub fn pod(set: &StatefulSet, ordinal: i32, revision: &ControllerRevision) -> Po
     let labels = pod.metadata.labels.get_or_insert_default();
     labels.insert(REVISION_LABEL.into(), history::name(revision).to_owned());
     let spec = pod.spec.get_or_insert_default();
+    claims::mount(set, ordinal, spec);
     spec.hostname = Some(name);
     spec.subdomain = specs::of_stateful_set(set).service_name.clone().filter(|service| !service.is_empty());
     pod

@@ -1,9 +1,10 @@
 //! Keeps the pods of a StatefulSet: as many as asked, each with a name and number of its own, in order.
 //!
-//! `identity` says who a pod is, `members` how they fare, `update` which are replaced by the next template, `status`
+//! `identity` says who a pod is, `claims` what is kept for it, `members` how they fare, `update` which are replaced by the next template, `status`
 //! what is reported. Mirrors upstream's `pkg/controller/statefulset/`. Never makes a pod while one of its name is there,
 //! be it only in the store: the agent of a lost node may still run it.
 
+mod claims;
 mod identity;
 mod members;
 mod status;
@@ -18,10 +19,12 @@ use api::limits::BURST_REPLICAS;
 use api::selector::Selector;
 use api::{Context, EventNote, EventType, Key, Kind, Plan, Pod, Propagation, Refusal, Snapshot, Typed, Write};
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
+use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 
 use crate::history::{self, History, Owner, Wanted};
 use crate::refusals::{is_outdated, namespace_is_ending};
 use crate::{claim, failed, obstacle, pods, specs};
+pub use claims::makes as makes_claim;
 use members::{Member, Members};
 use update::{Pace, Revisions};
 
@@ -63,6 +66,7 @@ pub fn reconcile(key: &Key, world: &Snapshot, context: &Context) -> Plan {
     let mut round = Round {
         key,
         set,
+        world,
         members: Members::of(set, claimed.own, context.now),
         current,
         update,
@@ -83,6 +87,7 @@ pub fn reconcile(key: &Key, world: &Snapshot, context: &Context) -> Plan {
 struct Round<'a> {
     key: &'a Key,
     set: &'a StatefulSet,
+    world: &'a Snapshot,
     members: Members<'a>,
     /// What the pods below the partition are made of.
     current: &'a ControllerRevision,
@@ -103,6 +108,11 @@ impl<'a> Round<'a> {
         self.label_adopted();
         // They come back labelled; nothing is written twice in a plan.
         if !self.plan.writes.is_empty() || self.refused.is_some_and(namespace_is_ending) {
+            return;
+        }
+        self.keep_claims();
+        // Who owns a claim is settled before its pod ends; their change brings the set back.
+        if !self.plan.writes.is_empty() {
             return;
         }
         // Scaling comes before updating.
@@ -130,6 +140,51 @@ impl<'a> Round<'a> {
             Write::Update(pod.into_body())
         });
         self.plan.writes.extend(labelled);
+    }
+
+    /// Gives claims the owners that the policy asks for, and makes those again that a pod still waits for.
+    fn keep_claims(&mut self) {
+        if !claims::any(self.set) {
+            return;
+        }
+        for member in self.members.all.values().copied().collect::<Vec<_>>() {
+            if self.plan.writes.len() >= BURST_REPLICAS {
+                return;
+            }
+            let wanted = self.members.wanted.contains(&member.ordinal);
+            for (made, found) in claims::of(self.set, member.ordinal, self.world) {
+                match found {
+                    Some(claim) => {
+                        let owned = claims::owned(claim, self.set, member.pod, !wanted);
+                        self.plan.writes.extend(owned.map(|claim| Write::Update(claim.into_body())));
+                    }
+                    None if wanted && claims::waits(member.pod) => self.create_claim(made, pods::name(member.pod)),
+                    None => {}
+                }
+            }
+        }
+    }
+
+    fn create_claim(&mut self, claim: PersistentVolumeClaim, pod: &str) {
+        let name = claim.metadata.name.clone().unwrap_or_default();
+        let message = format!("create Claim {name} Pod {pod} in StatefulSet {} success", self.key.name);
+        self.plan.writes.push(Write::Create(claim.into_body()));
+        self.plan.writes.push(Write::Event(self.note(EventType::Normal, "SuccessfulCreate", message)));
+        self.tried.get_or_insert_with(|| pod.to_owned());
+    }
+
+    /// Makes the claims of a pod that is to be made; false if it has to wait for one.
+    fn make_claims(&mut self, ordinal: i32, pod: &str) -> bool {
+        let all = claims::of(self.set, ordinal, self.world);
+        let obstacles = all.iter().filter_map(|(_, found)| claims::obstacle((*found)?, pod));
+        if let Some(why) = obstacles.into_iter().next() {
+            self.plan.why.push(format!("{pod} waits: {why}"));
+            return false;
+        }
+        for (made, _) in all.into_iter().filter(|(_, found)| found.is_none()) {
+            self.create_claim(made, pod);
+        }
+        true
     }
 
     /// Makes the pods that are missing (upstream: processReplica); true if pods have to wait for one before them.
@@ -178,6 +233,9 @@ impl<'a> Round<'a> {
         let mut pod = identity::pod(self.set, ordinal, revision);
         failed::carry(&mut pod, failures);
         let name = pods::name(&pod).to_owned();
+        if !self.make_claims(ordinal, &name) {
+            return;
+        }
         let message = format!("create Pod {name} in StatefulSet {} successful", self.key.name);
         self.plan.writes.push(Write::Create(pod.into_body()));
         self.plan.writes.push(Write::Event(self.note(EventType::Normal, "SuccessfulCreate", message)));
@@ -248,7 +306,14 @@ impl<'a> Round<'a> {
         let failure = self.refused.zip(tried).filter(|(refusal, _)| !namespace_is_ending(refusal));
         if let Some((refusal, pod)) = &failure {
             let set = &self.key.name;
-            let message = format!("create Pod {pod} in StatefulSet {set} failed error: {}", refusal.message);
+            let is_claim = matches!(refusal.kind.as_str(), "persistentvolumeclaims" | "PersistentVolumeClaim");
+            let message = match is_claim {
+                true => {
+                    let claim = &refusal.name;
+                    format!("create Claim {claim} Pod {pod} in StatefulSet {set} failed error: {}", refusal.message)
+                }
+                false => format!("create Pod {pod} in StatefulSet {set} failed error: {}", refusal.message),
+            };
             self.plan.why.push(message.clone());
             let note = self.note(EventType::Warning, "FailedCreate", message);
             self.plan.events.push(note);

@@ -3,6 +3,7 @@ use serde_json::{Value, json};
 
 use api::{Kind, Pod, Propagation, Refusal, Snapshot, Typed, Write};
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
+use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 
 use super::identity;
 use super::members::Members;
@@ -629,4 +630,175 @@ mod properties {
             prop_assert_eq!(world.settle(), 0, "something is written though all is as it should be");
         }
     }
+}
+
+/// Claims with who owns them: `data-web-0 of web, data-web-1`.
+fn claims(world: &World) -> String {
+    let claims = world.snapshot.list::<PersistentVolumeClaim>(None).map(|claim| {
+        let owners = claim.metadata.owner_references.iter().flatten().map(|owner| format!(" of {}", owner.name));
+        let going = if claim.metadata.deletion_timestamp.is_some() { " ending" } else { "" };
+        format!("{}{}{going}", claim.metadata.name.as_deref().unwrap(), owners.collect::<String>())
+    });
+    claims.collect::<Vec<_>>().join(", ") + "\n"
+}
+
+fn with_claims(policy: Value, more: Value) -> Value {
+    let template = json!({ "metadata": { "name": "data", "labels": { "tier": "db" } },
+        "spec": { "accessModes": ["ReadWriteOnce"], "resources": { "requests": { "storage": "1Gi" } } } });
+    let mut spec = json!({ "volumeClaimTemplates": [template], "persistentVolumeClaimRetentionPolicy": policy });
+    merge(&mut spec, more);
+    spec
+}
+
+#[test]
+fn each_pod_has_claims_of_its_own() {
+    let mut world = world(with_claims(json!({}), json!({ "replicas": 2 })));
+    run(&mut world, 6);
+    let mut text = line(&world) + &claims(&world);
+    let claim = world.snapshot.get::<PersistentVolumeClaim>("default", "data-web-0").unwrap();
+    let pod = world.snapshot.get::<Pod>("default", "web-1").unwrap();
+    text += &format!("{}\n", json!([claim.metadata.labels, claim.spec, pod.spec.as_ref().unwrap().volumes]));
+    text += &world.events.iter().filter(|event| event.contains("Claim")).cloned().collect::<Vec<_>>().join("\n");
+    expect![[r#"
+        web-0 v1 ready, web-1 v1 ready
+        data-web-0, data-web-1
+        [{"app":"web","tier":"db"},{"accessModes":["ReadWriteOnce"],"resources":{"requests":{"storage":"1Gi"}},"volumeMode":"Filesystem"},[{"name":"data","persistentVolumeClaim":{"claimName":"data-web-1"}}]]
+        SuccessfulCreate create Claim data-web-0 Pod web-0 in StatefulSet web success
+        SuccessfulCreate create Claim data-web-1 Pod web-1 in StatefulSet web success"#]].assert_eq(&text);
+    is_at_rest(&mut world);
+}
+
+/// Upstream: TestUpdateClaimOwnerRefForSetAndPod.
+#[test]
+fn the_policy_says_what_becomes_of_claims() {
+    let mut table = String::new();
+    for policy in [
+        json!({ "whenDeleted": "Retain", "whenScaled": "Retain" }),
+        json!({ "whenDeleted": "Delete", "whenScaled": "Retain" }),
+        json!({ "whenDeleted": "Retain", "whenScaled": "Delete" }),
+        json!({ "whenDeleted": "Delete", "whenScaled": "Delete" }),
+    ] {
+        let mut world = world(with_claims(policy.clone(), json!({ "replicas": 2 })));
+        run(&mut world, 6);
+        table += &format!("{policy}\n  {}", claims(&world));
+        edit(&mut world, json!({ "replicas": 1 }));
+        table += &format!("  one too many: {}", claims(&world));
+        run(&mut world, 3);
+        table += &format!("  it ended: {}", claims(&world));
+        edit(&mut world, json!({ "replicas": 2 }));
+        run(&mut world, 4);
+        table += &format!("  back: {}", claims(&world));
+        is_at_rest(&mut world);
+        world.user_deletes(Kind::StatefulSet, "web", Propagation::Background);
+        run(&mut world, 4);
+        table += &format!("  the set is gone: {}", claims(&world));
+    }
+    expect![[r#"
+        {"whenDeleted":"Retain","whenScaled":"Retain"}
+          data-web-0, data-web-1
+          one too many: data-web-0, data-web-1
+          it ended: data-web-0, data-web-1
+          back: data-web-0, data-web-1
+          the set is gone: data-web-0, data-web-1
+        {"whenDeleted":"Delete","whenScaled":"Retain"}
+          data-web-0 of web, data-web-1 of web
+          one too many: data-web-0 of web, data-web-1 of web
+          it ended: data-web-0 of web, data-web-1 of web
+          back: data-web-0 of web, data-web-1 of web
+          the set is gone: 
+        {"whenDeleted":"Retain","whenScaled":"Delete"}
+          data-web-0, data-web-1
+          one too many: data-web-0, data-web-1 of web-1
+          it ended: data-web-0
+          back: data-web-0, data-web-1
+          the set is gone: data-web-0, data-web-1
+        {"whenDeleted":"Delete","whenScaled":"Delete"}
+          data-web-0 of web, data-web-1 of web
+          one too many: data-web-0 of web, data-web-1 of web-1
+          it ended: data-web-0 of web
+          back: data-web-0 of web, data-web-1 of web
+          the set is gone: 
+    "#]]
+    .assert_eq(&table);
+}
+
+/// A pod that is to stay after all keeps its claim.
+#[test]
+fn scaled_down_and_up_again_before_the_pod_ended() {
+    let mut world = world(with_claims(json!({ "whenScaled": "Delete" }), json!({ "replicas": 2 })));
+    run(&mut world, 6);
+    edit(&mut world, json!({ "replicas": 1 }));
+    let mut text = line(&world) + &claims(&world);
+    edit(&mut world, json!({ "replicas": 2 }));
+    text += &(line(&world) + &claims(&world));
+    run(&mut world, 6);
+    text += &(line(&world) + &claims(&world));
+    expect![[r#"
+        web-0 v1 ready, web-1 v1 ending
+        data-web-0, data-web-1 of web-1
+        web-0 v1 ready, web-1 v1 ending
+        data-web-0, data-web-1
+        web-0 v1 ready, web-1 v1 ready
+        data-web-0, data-web-1
+    "#]]
+    .assert_eq(&text);
+    is_at_rest(&mut world);
+}
+
+#[test]
+fn a_policy_that_changes_changes_who_owns() {
+    let mut world = world(with_claims(json!({}), json!({ "replicas": 1 })));
+    run(&mut world, 3);
+    edit(&mut world, json!({ "persistentVolumeClaimRetentionPolicy": { "whenDeleted": "Delete" } }));
+    let mut text = claims(&world);
+    edit(&mut world, json!({ "persistentVolumeClaimRetentionPolicy": { "whenDeleted": "Retain" } }));
+    text += &claims(&world);
+    expect![[r#"
+        data-web-0 of web
+        data-web-0
+    "#]]
+    .assert_eq(&text);
+    is_at_rest(&mut world);
+}
+
+#[test]
+fn a_pod_waits_until_its_old_claim_is_gone() {
+    let mut world = world(with_claims(json!({}), json!({ "replicas": 1 })));
+    run(&mut world, 3);
+    let hold =
+        |claim: &mut PersistentVolumeClaim| claim.metadata.finalizers = Some(vec!["somebody.example/holds".into()]);
+    world.user_edits::<PersistentVolumeClaim>("data-web-0", hold);
+    world.user_deletes(Kind::PersistentVolumeClaim, "data-web-0", Propagation::Background);
+    world.settle();
+    world.pod_gone("web-0");
+    world.settle();
+    let mut text = line(&world) + &claims(&world);
+    text += &format!("{:?}\n", world.plan(Controller::StatefulSet, Kind::StatefulSet, "web").why);
+    world.user_edits::<PersistentVolumeClaim>("data-web-0", |claim| claim.metadata.finalizers = None);
+    world.settle();
+    text += &(line(&world) + &claims(&world));
+    expect![[r#"
+
+        data-web-0 ending
+        ["web-0 waits: claim data-web-0 is being deleted"]
+        web-0 v1
+        data-web-0
+    "#]]
+    .assert_eq(&text);
+}
+
+#[test]
+fn a_refused_claim_is_told() {
+    let mut world = World::new();
+    world.door = |_, write| match write {
+        Write::Create(body) if body.kind() == Kind::PersistentVolumeClaim => {
+            Some(Refusal::forbidden(Kind::PersistentVolumeClaim, "data-web-0", "exceeded quota"))
+        }
+        _ => None,
+    };
+    world.user_creates(Kind::StatefulSet, set(with_claims(json!({}), json!({}))));
+    world.settle();
+    let told: Vec<String> = world.events.iter().filter(|event| event.starts_with("Failed")).cloned().collect();
+    expect![[r#"FailedCreate create Claim data-web-0 Pod web-0 in StatefulSet web failed error: persistentvolumeclaims "data-web-0" is forbidden: exceeded quota"#]].assert_eq(&told.join("\n"));
+    assert!(world.pods().is_empty());
 }
