@@ -1,11 +1,13 @@
 //! The hands: runs pods on a node.
 
+pub mod claims;
 pub mod clock;
 pub mod drained;
 pub mod environment;
 pub mod events;
 #[cfg(test)]
 mod fake_api;
+pub mod folders;
 pub mod images;
 pub mod lazy_pod;
 pub mod logs;

@@ -32,6 +32,7 @@ use crate::{
     clock::Clock,
     drained::Drained,
     events::Recorder,
+    folders,
     pod_worker::{self, Word, Workshop},
     registration::{self, Capacity, LEASE_SECONDS, Machine, Registration},
     runtime::{Exited, PodSeen, Runtime},
@@ -102,6 +103,8 @@ async fn serve(
     let registration = config.registration(runtime.is_simulated());
     beside.spawn(heartbeat(client.clone(), registration));
     beside.spawn(usage::report_of(client.clone(), config.name.clone(), runtime.clone()));
+    let root = (!runtime.is_simulated()).then(|| config.data_dir.join("volumes"));
+    beside.spawn(folders::keep(client.clone(), HashSet::from([config.name.clone()]), root));
     let own = applied.map(|applied| (config.name.clone(), applied));
     let shop = Arc::new(Workshop {
         drained: (!runtime.is_simulated()).then(|| Drained::start(client.clone(), own)),
@@ -109,6 +112,7 @@ async fn serve(
         clock: Clock::start(),
         host_ip: config.addresses.first().copied().unwrap_or(IpAddr::from([127, 0, 0, 1])),
         pods_dir: config.data_dir.join("pods"),
+        volumes_dir: config.data_dir.join("volumes"),
         cpu_milli: config.capacity.cpu_milli,
         memory_bytes: config.capacity.memory_bytes,
         dns: config.dns.clone(),

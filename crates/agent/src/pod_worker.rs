@@ -77,6 +77,8 @@ pub struct Workshop {
     pub host_ip: IpAddr,
     /// `<data-dir>/pods`.
     pub pods_dir: PathBuf,
+    /// `<data-dir>/volumes`.
+    pub volumes_dir: PathBuf,
     /// Thousandths of a core that pods may use.
     pub cpu_milli: i64,
     /// Bytes of memory that pods may use.
@@ -527,13 +529,17 @@ impl Work {
         if self.shop.runtime.is_simulated() {
             return self.tell(Outcome::VolumesReady).await;
         }
-        let made = volumes::prepare(&self.shop.client, &self.pod, &self.pod_dir(), &self.place()).await;
+        let made =
+            volumes::prepare(&self.shop.client, &self.pod, &self.pod_dir(), &self.place(), &self.shop.volumes_dir)
+                .await;
         self.tell(made.map_or_else(Outcome::VolumesFailed, |()| Outcome::VolumesReady)).await;
     }
 
     /// What cannot be read now stays as it was.
     async fn refresh_volumes(self) {
-        let made = volumes::prepare(&self.shop.client, &self.pod, &self.pod_dir(), &self.place()).await;
+        let made =
+            volumes::prepare(&self.shop.client, &self.pod, &self.pod_dir(), &self.place(), &self.shop.volumes_dir)
+                .await;
         if let Err(error) = made {
             tracing::warn!("the volumes of pod {} stay as they are: {error}", self.uid());
         }

@@ -30,6 +30,7 @@ use crate::{
     clock::Clock,
     drained::Drained,
     events::Recorder,
+    folders,
     lazy_pod::LazyPod,
     plan::{Step, plan},
     pod_on_node::{Doing, Note, Outcome, PodOnNode, TroubleKind, container_spec},
@@ -80,7 +81,9 @@ async fn serve(client: Client, count: usize, name_prefix: &str, profile: Profile
     let uids = register(&client, &nodes).await;
     // Ends with this function.
     let mut beside = JoinSet::new();
+    let names = nodes.iter().map(|node| node.name.to_string()).collect();
     beside.spawn(heartbeat(client.clone(), uids));
+    beside.spawn(folders::keep(client.clone(), names, None));
     Fleet::new(client, nodes, profile).run().await;
 }
 

@@ -1,8 +1,9 @@
 //! The volumes of a pod: folders under `<data-dir>/pods/<uid>/volumes`, filled from the API, or paths of the node.
 //!
-//! emptyDir, hostPath, configMap, secret, downwardAPI and projected (serviceAccountToken included) are made; every
-//! other kind is refused with a sentence that names it. Making them again is harmless: files are written anew, an
-//! emptyDir keeps what is in it. Names come from API objects, so each is checked not to leave its volume. Mirrors
+//! emptyDir, hostPath, configMap, secret, downwardAPI and projected (serviceAccountToken included) are made, and links to
+//! what claims stand for; every other kind is refused with a sentence that names it. Making them again is harmless: files
+//! are written anew, an emptyDir keeps what is in it. Names come from API objects, so each is checked not to leave its
+//! volume. Mirrors
 //! `pkg/volume/{configmap,secret,downwardapi,projected,emptydir,hostpath}`.
 
 use std::{
@@ -23,6 +24,7 @@ use k8s_openapi::api::{
 use kube::{Api, Client, api::PostParams};
 
 use crate::{
+    claims::{self, Shelf},
     environment::{Place, expand, field_value, resource_value},
     resources,
     runtime::Mount,
@@ -39,9 +41,16 @@ pub fn folder(pod_dir: &Path, volume: &str) -> PathBuf {
 }
 
 /// Makes every volume of the pod. The error is the text of a `FailedMount` event.
-pub async fn prepare(client: &Client, pod: &Pod, pod_dir: &Path, place: &Place) -> Result<(), String> {
+pub async fn prepare(client: &Client, pod: &Pod, pod_dir: &Path, place: &Place, folders: &Path) -> Result<(), String> {
     for volume in pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten()) {
-        let made = make(client, pod, volume, &folder(pod_dir, &volume.name), place).await;
+        let dir = folder(pod_dir, &volume.name);
+        let made = match &volume.persistent_volume_claim {
+            Some(source) => {
+                let shelf = Shelf { node: &place.node, folders, group: fs_group(pod) };
+                claims::link(client, namespace(pod), &source.claim_name, &dir, shelf).await
+            }
+            None => make(client, pod, volume, &dir, place).await,
+        };
         made.map_err(|why| format!("MountVolume.SetUp failed for volume \"{}\" : {why}", volume.name))?;
     }
     Ok(())
@@ -91,7 +100,7 @@ async fn make(client: &Client, pod: &Pod, volume: &Volume, dir: &Path, place: &P
         }
         (files, source.default_mode)
     } else {
-        return Err("its kind is not supported on this node: use emptyDir, hostPath, configMap, secret, downwardAPI or projected".into());
+        return Err("its kind is not supported on this node: use emptyDir, hostPath, configMap, secret, downwardAPI, projected or persistentVolumeClaim".into());
     };
     write_files(dir, &files, mode.unwrap_or(DEFAULT_MODE), fs_group(pod))
 }
@@ -134,7 +143,8 @@ fn mount_memory(source: &EmptyDirVolumeSource, dir: &Path) -> Result<(), String>
         .map_err(|error| format!("mounting a tmpfs at {}: {error}", dir.display()))
 }
 
-fn host_path(source: &HostPathVolumeSource) -> Result<(), String> {
+/// Checks that a path of the node is what the source says, and makes it if that is asked for.
+pub fn host_path(source: &HostPathVolumeSource) -> Result<(), String> {
     use std::os::unix::fs::FileTypeExt;
     let path = Path::new(&source.path);
     let wanted = source.type_.as_deref().unwrap_or_default();
@@ -357,12 +367,18 @@ pub fn mounts(
             Some(path) => PathBuf::from(&path.path),
             None => folder(pod_dir, &volume.name),
         };
+        let claim = volume.persistent_volume_claim.as_ref();
+        let root = match claim {
+            Some(_) => fs::canonicalize(&root).map_err(|error| format!("volume \"{}\": {error}", mount.name))?,
+            None => root,
+        };
         let value_of = |name: &str| env.iter().rev().find(|(other, _)| other == name).map(|(_, value)| value.clone());
         let sub_path = match &mount.sub_path_expr {
             Some(text) => Some(expand(text, value_of)),
             None => mount.sub_path.clone(),
         };
-        let always_read_only = volume.config_map.is_some()
+        let always_read_only = claim.is_some_and(|claim| claim.read_only == Some(true))
+            || volume.config_map.is_some()
             || volume.secret.is_some()
             || volume.projected.is_some()
             || volume.downward_api.is_some();
