@@ -7,6 +7,7 @@ mod network;
 mod page;
 mod pods;
 mod storage;
+mod volumes;
 mod workloads;
 
 use serde_json::Value;
@@ -127,6 +128,9 @@ async fn text(client: &Client, item: &Found, with_events: bool) -> Result<String
             cluster::namespace(client, &mut page, object).await?;
             return Ok(page.finish());
         }
+        ("", "PersistentVolumeClaim") => volumes::claim(client, &mut page, object).await?,
+        ("", "PersistentVolume") => volumes::volume(&mut page, object),
+        ("storage.k8s.io", "StorageClass") => volumes::class_page(&mut page, object),
         ("", "ConfigMap") => storage::config_map(&mut page, object),
         ("", "Secret") => {
             storage::secret(&mut page, object);
