@@ -34,7 +34,7 @@ use crate::node::{Around, Effect, Node, NodeEvent, Reply, Report};
 use crate::people::{self, NAMESPACE, People, Undo, pick};
 use crate::refusing::Refusing;
 use crate::trace::Trace;
-use crate::without_hash;
+use crate::{volumes, without_hash};
 
 /// Seconds after healing at which nothing may be written any more.
 const QUIET_AFTER: i64 = 1_500;
@@ -276,6 +276,7 @@ impl Cluster {
         let words = self.faults.words();
         self.trace.tell(0, "faults", || words);
         self.make_nodes();
+        self.schedule(1, Event::Arrive(volumes::class()));
         for letter in self.people.first(&mut self.random) {
             self.schedule(2, Event::Arrive(letter));
         }
@@ -682,6 +683,7 @@ impl Cluster {
         for node in self.nodes.iter().filter(|node| node.up && node.reachable) {
             let Some(object) = self.durable.get::<NodeObject>("", &node.name) else { continue };
             self.inbox.push(people::renewal(&node.name, &self.durable, now));
+            self.inbox.extend(volumes::let_go(&node.name, &self.durable));
             self.inbox.extend((!api::node_fit::is_ready(object)).then(|| people::revival(&node.name, now)));
         }
         if !self.inbox.is_empty() {
@@ -850,6 +852,10 @@ impl Cluster {
     /// What people did is undone, and machines that left are struck off: that request may have been lost.
     fn put_right(&mut self) {
         for letter in people::put_right(&self.durable) {
+            self.schedule(0, Event::Arrive(letter));
+        }
+        let left = self.left.iter().map(|index| self.nodes[*index].name.clone()).collect();
+        for letter in volumes::put_right(&self.durable, &left) {
             self.schedule(0, Event::Arrive(letter));
         }
         for index in self.left.clone() {

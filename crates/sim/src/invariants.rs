@@ -17,6 +17,7 @@ pub mod replication_controllers;
 mod revisions;
 pub mod stateful_sets;
 mod tally;
+mod volumes;
 
 use api::{Change, Pod, Snapshot};
 use jiff::Timestamp;
@@ -113,6 +114,11 @@ const AFTER_EVERY_CHANGE: &[(&str, Check)] = &[
     ("I6 pods go first", namespaces::pods_go_first),
     ("I14 placement", placement::fits_where_it_is_put),
     ("I14 bind is final", placement::bind_is_final),
+    ("I14 volumes", volumes::pods_are_where_their_volumes_are),
+    ("claims: one to one", volumes::one_to_one),
+    ("claims: in use", volumes::used_claims_stay),
+    ("claims: kept", volumes::kept_claims_stay),
+    ("claims: policy", volumes::owners_follow_the_policy),
     ("I16 revisions", revisions::grow_by_one),
     ("I17 order", revisions::follow_each_other),
     ("I24 no empty write", revisions::change_something),

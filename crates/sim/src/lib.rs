@@ -8,6 +8,7 @@
 //! - [`behind`]: decisions on what was some seconds ago.
 //! - [`exhaustive`]: every interleaving of small rollouts.
 //! - [`refusing`]: pods that are not let in.
+//! - [`volumes`]: what people and agents do about claims and volumes.
 //! - [`scenario`]: commands and what they print.
 //! - [`zoo`]: known bugs put back, to see that the invariants bite.
 //! - [`invariants`]: what must hold after every change; [`healing`]: what must be so once faults have stopped.
@@ -25,6 +26,7 @@ pub mod people;
 pub mod refusing;
 pub mod scenario;
 pub mod trace;
+pub mod volumes;
 pub mod zoo;
 
 use std::sync::Arc;

@@ -22,7 +22,7 @@ use jiff::{SignedDuration, Timestamp};
 use rand::Rng;
 use rand::rngs::StdRng;
 
-use crate::facts;
+use crate::{facts, volumes};
 
 /// Steps that may follow each other at once; more is a mistake in the plan.
 const PLANS_IN_A_ROW: usize = 100;
@@ -376,7 +376,10 @@ impl Node {
             effects.push(Effect::Later(seconds, NodeEvent::Came(uid.to_owned(), self.life, outcome)));
         };
         match step {
-            Step::PrepareVolumes => later(0, Outcome::VolumesReady),
+            Step::PrepareVolumes => {
+                let waits = volumes::obstacle(pod, &self.name, around.world);
+                later(0, waits.map_or(Outcome::VolumesReady, Outcome::VolumesFailed));
+            }
             Step::StartSandbox => {
                 self.addresses += 1;
                 let [_, _, high, low] = self.addresses.to_be_bytes();

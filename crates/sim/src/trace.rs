@@ -1,8 +1,9 @@
 //! A run on paper: one aligned line for every commit, crash, fault and act of a person.
 
-use api::{Change, Kind, Pod, Snapshot};
+use api::{Change, Kind, Object, Pod, Snapshot};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 
 use crate::facts;
 
@@ -71,6 +72,9 @@ fn words(change: &Change) -> Option<String> {
         Kind::Job => "job ",
         Kind::CronJob => "cronjob ",
         Kind::ControllerRevision => "revision ",
+        Kind::PersistentVolumeClaim => "pvc ",
+        Kind::PersistentVolume => "pv ",
+        Kind::StorageClass => "sc ",
         _ => "? ",
     };
     match (&change.before, &change.after) {
@@ -88,6 +92,7 @@ fn words(change: &Change) -> Option<String> {
         Kind::Deployment => deployment_words(before.get()?, after.get()?),
         Kind::EndpointSlice => Some(format!("slice {name}")),
         Kind::Job => job_words(before.get()?, after.get()?),
+        Kind::PersistentVolumeClaim | Kind::PersistentVolume => phase_words(kind, before, after),
         Kind::DaemonSet | Kind::StatefulSet | Kind::ReplicationController | Kind::CronJob => {
             let generation = after.meta().generation;
             (before.meta().generation != generation)
@@ -95,6 +100,16 @@ fn words(change: &Change) -> Option<String> {
         }
         _ => None,
     }
+}
+
+fn phase_words(kind: &str, before: &Object, after: &Object) -> Option<String> {
+    let phase = |object: &Object| match (object.get::<PersistentVolumeClaim>(), object.get::<PersistentVolume>()) {
+        (Some(claim), _) => claim.status.as_ref().and_then(|status| status.phase.clone()),
+        (_, Some(volume)) => volume.status.as_ref().and_then(|status| status.phase.clone()),
+        _ => None,
+    };
+    let now = phase(after);
+    (phase(before) != now).then(|| format!("{kind}{} {}", after.name(), now.unwrap_or_default()))
 }
 
 fn pod_words(before: &Pod, after: &Pod) -> Option<String> {

@@ -13,7 +13,7 @@ use controllers::Controller;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
-use k8s_openapi::api::core::v1::{Namespace, Node, PodCondition, PodTemplateSpec};
+use k8s_openapi::api::core::v1::{Namespace, Node, PersistentVolume, PodCondition, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use server::minds::Minds;
@@ -85,6 +85,9 @@ bugs! {
     CronForgets "cron-forgets" "lastScheduleTime is lost, and a time comes twice";
     NamespaceHurries "namespace-hurries" "what pods use goes before them (KEP-5080)";
     NamespaceGoesFull "namespace-goes-full" "a namespace is let go with what is in it";
+    ClaimsUnprotected "claims-unprotected" "a deleted claim goes while pods use it";
+    VolumesAnywhere "volumes-anywhere" "a pod is put where its volume is not";
+    PolicyIgnored "policy-ignored" "claims go with pods that are too many, whatever the policy says";
     BehindUnaware "behind-unaware" "controllers with caches do not wait for their own writes (k8s #129795)";
     AnsweredEarly "answered-early" "writes are acknowledged before they are durable";
 }
@@ -186,6 +189,11 @@ impl Minds for Zoo {
                     spec.taints.iter_mut().for_each(|taints| taints.retain(|taint| taint.key != UNSCHEDULABLE));
                 }
             })),
+            Bug::VolumesAnywhere => Some(seen::<PersistentVolume>(world, |volume| {
+                if let Some(spec) = &mut volume.spec {
+                    spec.node_affinity = None;
+                }
+            })),
             _ => None,
         };
         scheduler::decide(key, view.as_ref().unwrap_or(world), context)
@@ -211,6 +219,17 @@ impl Zoo {
     /// The world as the bug sees it; `None` where it sees nothing wrong.
     fn view(&self, who: Controller, world: &Snapshot) -> Option<Snapshot> {
         match (self.bug, who) {
+            (Bug::ClaimsUnprotected, Controller::PersistentVolume) => Some(seen::<Pod>(world, |pod| {
+                if let Some(spec) = &mut pod.spec {
+                    spec.volumes = None;
+                }
+            })),
+            (Bug::PolicyIgnored, Controller::StatefulSet) => Some(seen::<StatefulSet>(world, |set| {
+                if let Some(spec) = &mut set.spec {
+                    let policy = spec.persistent_volume_claim_retention_policy.get_or_insert_default();
+                    policy.when_scaled = Some("Delete".into());
+                }
+            })),
             (Bug::CeilUnavailable, Controller::Deployment) => Some(seen::<Deployment>(world, |deployment| {
                 let replicas = facts::replicas(deployment);
                 rolling(deployment, |rolling| {

@@ -17,6 +17,7 @@ use super::{NAMESPACE, create, delete, image_tag, patch_letter, pick, service};
 use crate::facts;
 use crate::faults::Faults;
 use crate::letters::{Ask, Letter};
+use crate::volumes;
 
 /// The kinds and the name of the one object that a run has of each.
 const KINDS: [(Kind, &str); 5] = [
@@ -73,6 +74,9 @@ impl Workloads {
         };
         let how = pick(&[None, None, Some(Propagation::Orphan), Some(Propagation::Foreground)], random).flatten();
         match random.random_range(0..12) {
+            0 if faults.deletes && kind == Kind::StatefulSet && random.random_bool(0.5) => {
+                volumes::delete_a_claim(world, random).into_iter().collect()
+            }
             0 if faults.deletes => vec![delete(object.key(), how)],
             1 if faults.deletes => vec![delete(object.key(), how), make(kind, NAMESPACE, name, random)],
             2 | 3 if faults.terms => terms(object, random).into_iter().collect(),
@@ -154,14 +158,16 @@ fn daemon_strategy(random: &mut StdRng) -> Value {
 }
 
 fn stateful_set(name: &str, random: &mut StdRng) -> Value {
-    json!({
+    let mut spec = json!({
         "serviceName": name, "replicas": random.random_range(0..=MOST_REPLICAS),
         "podManagementPolicy": pick(&["OrderedReady", "OrderedReady", "Parallel"], random),
         "ordinals": { "start": pick(&[0, 0, 3], random) },
         "selector": { "matchLabels": { "app": name } }, "template": template(name, "g0", random),
         "minReadySeconds": pick(&[0, 0, 5], random), "revisionHistoryLimit": pick(&[0, 1, 10], random),
         "updateStrategy": stateful_strategy(random),
-    })
+    });
+    volumes::add_claims(&mut spec, random);
+    spec
 }
 
 fn stateful_strategy(random: &mut StdRng) -> Value {
