@@ -81,7 +81,7 @@ spec: {selector: {app: web}, ports: [{port: 80}]}
 ";
 
 /// A node with the images of nginx.
-fn node(tools: &Tools) -> Cluster {
+pub fn node(tools: &Tools) -> Cluster {
     let cluster = Setup::node().start();
     let data_dir = cluster.data_dir();
     let imported =
@@ -109,7 +109,7 @@ pub fn nginx(tools: &Tools) -> (Cluster, SocketAddr) {
 }
 
 /// Runs a command that has to succeed; gives what it printed.
-fn told(cluster: &Cluster, tools: &Tools, line: &str) -> String {
+pub fn told(cluster: &Cluster, tools: &Tools, line: &str) -> String {
     let output = cluster.shell(&tools.kubectl, line);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{line}: {text}{}", String::from_utf8_lossy(&output.stderr));

@@ -24,5 +24,6 @@ mod rollouts;
 mod start;
 mod streams;
 mod transcript;
+mod volumes;
 mod workloads;
 mod writes;

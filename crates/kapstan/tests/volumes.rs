@@ -1,0 +1,85 @@
+//! Volumes that outlive their pods: on simulated nodes by transcript, and with containers that write and read.
+
+use std::fs;
+
+use crate::cluster::{Kubectl, Setup};
+use crate::containers::{staged, told, tools};
+use crate::transcript;
+
+const PROFILE: &str = "images:\n- {image: 'nginx:*', startTime: 10ms, timeToReady: 50ms, stopTime: 20ms}\n";
+
+#[test]
+fn volumes() {
+    let Some(kubectl) = Kubectl::current() else { return };
+    story(&kubectl);
+}
+
+#[test]
+fn volumes_by_our_own_voice() {
+    story(&Kubectl::ours());
+}
+
+fn story(kubectl: &Kubectl) {
+    let cluster = Setup::simulated(3).profile(PROFILE).start();
+    for manifest in ["db.yaml", "claim.yaml", "user.yaml", "wrong.yaml", "disk.yaml"] {
+        fs::copy(transcript::folder().join(manifest), cluster.folder().join(manifest)).unwrap();
+    }
+    transcript::play("volumes.txt", &cluster, kubectl);
+}
+
+const SET: &str = r#"apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: log}
+spec:
+  serviceName: log
+  replicas: 1
+  persistentVolumeClaimRetentionPolicy: {whenDeleted: Delete}
+  selector: {matchLabels: {app: log}}
+  template:
+    metadata: {labels: {app: log}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      containers:
+      - name: log
+        image: "nginx:1.7.9"
+        command: [sh, -c, "echo $(cat /data/sub/lives | wc -l) lives before; echo life >> /data/sub/lives; exec sleep 1000"]
+        readinessProbe: {exec: {command: [test, -s, /data/sub/lives]}, periodSeconds: 1}
+        volumeMounts: [{name: data, mountPath: /data/sub, subPath: sub}]
+  volumeClaimTemplates:
+  - metadata: {name: data}
+    spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Gi}}}
+"#;
+
+#[test]
+fn what_a_container_wrote_is_found_by_the_next() {
+    if !staged("volumes::what_a_container_wrote_is_found_by_the_next") {
+        return;
+    }
+    let Some(tools) = tools() else { return };
+    let cluster = crate::containers::node(&tools);
+    fs::write(cluster.folder().join("log.yaml"), SET).unwrap();
+    told(&cluster, &tools, "kubectl apply -f log.yaml");
+    told(&cluster, &tools, "kubectl rollout status sts/log --timeout=60s");
+    told(&cluster, &tools, "kubectl delete pod log-0");
+    told(&cluster, &tools, "kubectl rollout status sts/log --timeout=60s");
+    assert_eq!(told(&cluster, &tools, "kubectl logs log-0"), "1 lives before\n");
+
+    // A second pod sees it, and may only read it when it says so.
+    let reader = r#"kubectl run reader --image=nginx:1.7.9 --restart=Never --overrides='{"spec":{"containers":[{"name":"reader","image":"nginx:1.7.9",
+        "command":["sh","-c","cat /log/sub/lives; echo x > /log/sub/lives"],"volumeMounts":[{"name":"log","mountPath":"/log"}]}],
+        "volumes":[{"name":"log","persistentVolumeClaim":{"claimName":"data-log-0","readOnly":true}}]}}'"#;
+    told(&cluster, &tools, reader);
+    told(&cluster, &tools, "kubectl wait --for=jsonpath={.status.phase}=Failed pod/reader --timeout=60s");
+    let said = told(&cluster, &tools, "kubectl logs reader");
+    assert!(said.starts_with("life\nlife\n") && said.contains("Read-only file system"), "{said}");
+
+    // With the claim goes the folder.
+    let folders = || fs::read_dir(cluster.data_dir().join("volumes")).map_or(0, Iterator::count);
+    assert_eq!(folders(), 1);
+    told(&cluster, &tools, "kubectl delete pod reader");
+    told(&cluster, &tools, "kubectl delete sts log");
+    told(&cluster, &tools, "kubectl wait --for=delete pvc/data-log-0 --timeout=60s || true");
+    told(&cluster, &tools, "kubectl wait --for=delete pv --all --timeout=60s || true");
+    assert_eq!(told(&cluster, &tools, "kubectl get pv,pvc -o name"), "");
+    assert_eq!(folders(), 0);
+}
