@@ -146,8 +146,8 @@ impl Round<'_> {
         let waiting: Vec<&Pod> = pods.filter(|pod| volumes::claims_of(pod).any(|used| used == name)).collect();
         match waiting.first() {
             Some(pod) => {
-                let message = format!("waiting for pod {} to be scheduled", pods::name(pod));
-                self.tell(EventType::Normal, "WaitForPodScheduled", message);
+                // Mostly it is placed in this very turn: nobody need be told.
+                self.plan.why.push(format!("waiting for pod {} to be scheduled", pods::name(pod)));
             }
             None => {
                 let message = "waiting for first consumer to be created before binding";
