@@ -246,7 +246,21 @@ fn a_folder_is_made_on_the_chosen_node_and_goes_with_its_claim() {
          emptied
          settle",
     );
-    expect![[r#""#]].assert_eq(&text);
+    expect![[r#"
+        data [local] Pending 
+          > WaitForFirstConsumer waiting for first consumer to be created before binding
+        --
+        data [local] Pending 
+        --
+        data [local] Bound pvc-uid-2
+          pvc-uid-2 Bound data
+          > ProvisioningSucceeded Successfully provisioned volume pvc-uid-2
+        --
+        {"accessModes":["ReadWriteOnce"],"capacity":{"storage":"1Gi"},"claimRef":{"apiVersion":"v1","kind":"PersistentVolumeClaim","name":"data","namespace":"default","uid":"uid-2"},"csi":{"driver":"local.kapstan.dev","volumeHandle":"pvc-uid-2"},"nodeAffinity":{"required":{"nodeSelectorTerms":[{"matchExpressions":[{"key":"kubernetes.io/hostname","operator":"In","values":["n1"]}]}]}},"persistentVolumeReclaimPolicy":"Delete","storageClassName":"local","volumeMode":"Filesystem"}
+          pvc-uid-2 Released data ending
+        --
+        --
+    "#]].assert_eq(&text);
 }
 
 #[test]

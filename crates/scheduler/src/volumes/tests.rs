@@ -134,7 +134,17 @@ fn claims_say_where_a_pod_may_go() {
         "claim data bound v modes ReadWriteOncePod\nvolume v\npod y uses data on n1\npod x uses data",
     ];
     let table = cases.map(|case| decide(&format!("{nodes}{case}"))).concat();
-    expect![[r#""#]].assert_eq(&table);
+    expect![[r#"
+        0/2 nodes are available: persistentvolumeclaim "data" not found.
+        0/2 nodes are available: persistentvolumeclaim "data" is being deleted.
+        0/2 nodes are available: persistentvolumeclaim "data" bound to non-existent persistentvolume "v".
+        0/2 nodes are available: pod has unbound immediate PersistentVolumeClaims.
+        0/2 nodes are available: pod has unbound immediate PersistentVolumeClaims.
+        0/2 nodes are available: 2 node(s) unavailable due to one or more pvc(s) bound to non-existent pv(s).
+        x to n2
+        0/2 nodes are available: 2 node(s) didn't match PersistentVolume's node affinity.
+        0/2 nodes are available: 2 node has pod using PersistentVolumeClaim with the same name and ReadWriteOncePod access mode.
+    "#]].assert_eq(&table);
 }
 
 #[test]
@@ -183,5 +193,8 @@ fn a_volume_is_given_once() {
         body["status"] = json!({ "conditions": [{ "type": "PodScheduled", "status": "False" }] });
         world.put(Object::written(Kind::Pod.decode(body).unwrap(), world.revision() + 1));
     }
-    expect![[r#""#]].assert_eq(&plan_of(&world, &Key::new(Kind::Node, "", "n1")));
+    expect![[r#"
+        one is for a; x to n1
+    "#]]
+    .assert_eq(&plan_of(&world, &Key::new(Kind::Node, "", "n1")));
 }
