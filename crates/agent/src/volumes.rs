@@ -3,8 +3,7 @@
 //! emptyDir, hostPath, configMap, secret, downwardAPI and projected (serviceAccountToken included) are made, and links to
 //! what claims stand for; every other kind is refused with a sentence that names it. Making them again is harmless: files
 //! are written anew, an emptyDir keeps what is in it. Names come from API objects, so each is checked not to leave its
-//! volume. Mirrors
-//! `pkg/volume/{configmap,secret,downwardapi,projected,emptydir,hostpath}`.
+//! volume. Mirrors `pkg/volume/{configmap,secret,downwardapi,projected,emptydir,hostpath}`.
 
 use std::{
     collections::BTreeMap,
