@@ -203,16 +203,19 @@ fn what_is_named_by_hand_is_kept_for_it() {
         picky [] Pending b
           a Available data
           b Bound other
+          > FailedBinding volume "b" already bound to a different claim.
         --
         data [] Bound a
         late [] Pending c
         other [] Bound b
+        picky [] Pending b
           a Bound data
           b Bound other
         --
         data [] Bound a
         late [] Bound c
         other [] Bound b
+        picky [] Pending b
         small [] Pending d
           a Bound data
           b Bound other
