@@ -6,6 +6,7 @@
 use k8s_openapi::api::{
     apps::v1 as apps, autoscaling::v2 as autoscaling, batch::v1 as batch, coordination::v1 as coordination,
     core::v1 as core, discovery::v1 as discovery, policy::v1 as policy, rbac::v1 as rbac, storage::v1 as storage,
+    core::v1 as core, discovery::v1 as discovery, networking::v1 as networking, policy::v1 as policy, rbac::v1 as rbac,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1 as apiregistration;
@@ -162,6 +163,8 @@ kinds! {
     CronJob: batch::CronJob, "batch" "v1" "cronjobs" "cronjob" ["cj"] Namespaced sub ["status"] cat ["all"];
     HorizontalPodAutoscaler: autoscaling::HorizontalPodAutoscaler, "autoscaling" "v2" "horizontalpodautoscalers" "horizontalpodautoscaler" ["hpa"] Namespaced sub ["status"] cat ["all"];
     EndpointSlice: discovery::EndpointSlice, "discovery.k8s.io" "v1" "endpointslices" "endpointslice" [] Namespaced sub [] cat [];
+    Ingress: networking::Ingress, "networking.k8s.io" "v1" "ingresses" "ingress" ["ing"] Namespaced sub ["status"] cat [];
+    IngressClass: networking::IngressClass, "networking.k8s.io" "v1" "ingressclasses" "ingressclass" [] Cluster sub [] cat [];
     PodDisruptionBudget: policy::PodDisruptionBudget, "policy" "v1" "poddisruptionbudgets" "poddisruptionbudget" ["pdb"] Namespaced sub ["status"] cat [];
     Lease: coordination::Lease, "coordination.k8s.io" "v1" "leases" "lease" [] Namespaced sub [] cat [];
     StorageClass: storage::StorageClass, "storage.k8s.io" "v1" "storageclasses" "storageclass" ["sc"] Cluster sub [] cat [];

@@ -61,6 +61,7 @@ pub fn create(body: &mut Body) {
             let pending = Some("Pending".to_owned());
             volume.status = Some(PersistentVolumeStatus { phase: pending, ..Default::default() });
         }
+        Body::Ingress(ingress) => ingress.status.insert(Default::default()).load_balancer = Some(Default::default()),
         // A node reports about itself when it joins.
         Body::Node(_) => {}
         Body::Endpoints(_)
@@ -71,6 +72,7 @@ pub fn create(body: &mut Body) {
         | Body::Event(_)
         | Body::ControllerRevision(_)
         | Body::EndpointSlice(_)
+        | Body::IngressClass(_)
         | Body::Lease(_)
         | Body::StorageClass(_)
         | Body::ClusterRole(_)
@@ -105,6 +107,7 @@ pub fn update(new: &mut Body, old: &Body) {
         (Body::APIService(new), Body::APIService(old)) => new.status.clone_from(&old.status),
         (Body::PersistentVolumeClaim(new), Body::PersistentVolumeClaim(old)) => new.status.clone_from(&old.status),
         (Body::PersistentVolume(new), Body::PersistentVolume(old)) => new.status.clone_from(&old.status),
+        (Body::Ingress(new), Body::Ingress(old)) => new.status.clone_from(&old.status),
         _ => {}
     }
     if has_generation(old) && wants_more(new, old) {
@@ -137,6 +140,7 @@ pub fn update_status(new: &mut Body, old: &Body) {
         (Body::APIService(new), Body::APIService(old)) => update_api_service_status(new, old),
         (Body::PersistentVolumeClaim(new), Body::PersistentVolumeClaim(old)) => new.spec.clone_from(&old.spec),
         (Body::PersistentVolume(new), Body::PersistentVolume(old)) => new.spec.clone_from(&old.spec),
+        (Body::Ingress(new), Body::Ingress(old)) => new.spec.clone_from(&old.spec),
         _ => {}
     }
 }
@@ -182,6 +186,8 @@ fn has_generation(body: &Body) -> bool {
             | Body::CronJob(_)
             | Body::PodDisruptionBudget(_)
             | Body::EndpointSlice(_)
+            | Body::Ingress(_)
+            | Body::IngressClass(_)
     )
 }
 
@@ -200,6 +206,8 @@ fn wants_more(new: &Body, old: &Body) -> bool {
         (Body::Job(new), Body::Job(old)) => new.spec != old.spec,
         (Body::CronJob(new), Body::CronJob(old)) => new.spec != old.spec,
         (Body::PodDisruptionBudget(new), Body::PodDisruptionBudget(old)) => new.spec != old.spec,
+        (Body::Ingress(new), Body::Ingress(old)) => new.spec != old.spec,
+        (Body::IngressClass(new), Body::IngressClass(old)) => new.spec != old.spec,
         (Body::EndpointSlice(new), Body::EndpointSlice(old)) => {
             (&new.address_type, &new.endpoints, &new.ports, &new.metadata.labels)
                 != (&old.address_type, &old.endpoints, &old.ports, &old.metadata.labels)

@@ -132,6 +132,8 @@ fn roles() -> Vec<(Kind, &'static str, Value)> {
     ]);
     let metrics = json!([{ "apiGroups": ["custom.metrics.k8s.io", "external.metrics.k8s.io"], "resources": ["*"], "verbs": ["get", "list"] }]);
     let workloads = ["", "apps", "autoscaling", "batch", "discovery.k8s.io", "coordination.k8s.io", "policy"];
+    let workloads =
+        ["", "apps", "autoscaling", "batch", "discovery.k8s.io", "coordination.k8s.io", "policy", "networking.k8s.io"];
     let read = json!([{ "apiGroups": workloads, "resources": [
         "configmaps", "endpoints", "events", "pods", "pods/log", "pods/status", "services", "serviceaccounts", "namespaces",
         "deployments", "deployments/scale", "deployments/status", "replicasets", "replicasets/scale", "replicasets/status",
@@ -139,6 +141,8 @@ fn roles() -> Vec<(Kind, &'static str, Value)> {
         "statefulsets", "statefulsets/scale", "statefulsets/status", "controllerrevisions", "jobs", "jobs/status",
         "cronjobs", "cronjobs/status", "horizontalpodautoscalers", "horizontalpodautoscalers/status", "endpointslices",
         "resourcequotas", "resourcequotas/status", "limitranges", "persistentvolumeclaims", "persistentvolumeclaims/status", "poddisruptionbudgets", "poddisruptionbudgets/status"
+        "resourcequotas", "resourcequotas/status", "limitranges", "poddisruptionbudgets", "poddisruptionbudgets/status",
+        "ingresses", "ingresses/status"
     ], "verbs": ["get", "list", "watch"] }, { "apiGroups": ["metrics.k8s.io"], "resources": ["nodes", "pods"], "verbs": ["get", "list"] }]);
     let write = json!([
         read[0],
@@ -148,6 +152,8 @@ fn roles() -> Vec<(Kind, &'static str, Value)> {
             "replicasets", "replicasets/scale", "replicationcontrollers", "replicationcontrollers/scale", "daemonsets",
             "statefulsets", "statefulsets/scale", "jobs", "cronjobs", "horizontalpodautoscalers", "endpoints", "leases",
             "persistentvolumeclaims", "pods/attach", "pods/exec", "pods/portforward", "pods/eviction", "poddisruptionbudgets", "serviceaccounts/token"
+            "pods/attach", "pods/exec", "pods/portforward", "pods/eviction", "poddisruptionbudgets", "serviceaccounts/token",
+            "ingresses"
         ], "verbs": ["*"] }
     ]);
     let node = json!([

@@ -40,6 +40,7 @@ pub fn apply(body: &mut Body) {
         Body::CronJob(cron_job) => batch::cron_job(cron_job),
         Body::HorizontalPodAutoscaler(autoscaler) => autoscaling::horizontal_pod_autoscaler_v2(autoscaler),
         Body::EndpointSlice(slice) => discovery::endpoint_slice(slice),
+        Body::IngressClass(class) => networking::ingress_class(class),
         Body::ClusterRoleBinding(binding) => rbac::cluster_role_binding(binding),
         Body::RoleBinding(binding) => rbac::role_binding(binding),
         Body::APIService(service) => apiregistration::api_service(service),
@@ -49,6 +50,7 @@ pub fn apply(body: &mut Body) {
         | Body::Event(_)
         | Body::ControllerRevision(_)
         | Body::Lease(_)
+        | Body::Ingress(_)
         | Body::PodDisruptionBudget(_)
         | Body::ClusterRole(_)
         | Body::Role(_) => {}

@@ -16,6 +16,7 @@ pub mod core;
 pub mod discovery;
 pub mod field;
 pub mod meta;
+pub mod networking;
 pub mod pod;
 pub mod policy;
 mod quota;
@@ -68,6 +69,8 @@ pub fn create(body: &Body) -> Errors {
         Body::CronJob(new) => batch::create_cron_job(new),
         Body::HorizontalPodAutoscaler(new) => policy::horizontal_pod_autoscaler_v2(new, None),
         Body::EndpointSlice(new) => discovery::endpoint_slice(new, None),
+        Body::Ingress(new) => networking::ingress(new, None),
+        Body::IngressClass(new) => networking::ingress_class(new, None),
         Body::PodDisruptionBudget(new) => policy::pod_disruption_budget(new, None),
         Body::ClusterRole(new) => rbac::cluster_role(new, None),
         Body::ClusterRoleBinding(new) => rbac::cluster_role_binding(new, None),
@@ -109,6 +112,8 @@ pub fn update(new: &Body, old: &Body) -> Errors {
             policy::horizontal_pod_autoscaler_v2(new, Some(old))
         }
         (Body::EndpointSlice(new), Body::EndpointSlice(old)) => discovery::endpoint_slice(new, Some(old)),
+        (Body::Ingress(new), Body::Ingress(old)) => networking::ingress(new, Some(old)),
+        (Body::IngressClass(new), Body::IngressClass(old)) => networking::ingress_class(new, Some(old)),
         (Body::PodDisruptionBudget(new), Body::PodDisruptionBudget(old)) => {
             policy::pod_disruption_budget(new, Some(old))
         }
@@ -137,6 +142,7 @@ pub fn update_status(new: &Body, old: &Body) -> Errors {
         (Body::DaemonSet(new), Body::DaemonSet(old)) => apps::update_daemon_set_status(new, old),
         (Body::StatefulSet(new), Body::StatefulSet(old)) => apps::update_stateful_set_status(new, old),
         (Body::APIService(new), Body::APIService(old)) => apiregistration::update_api_service_status(new, old),
+        (Body::Ingress(new), Body::Ingress(old)) => networking::update_ingress_status(new, old),
         _ => update_metadata(new, old),
     }
 }

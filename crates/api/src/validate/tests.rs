@@ -1094,4 +1094,170 @@ fn api_services() {
         /spec/service = null
             APIService.apiregistration.k8s.io "v1.metrics.example" is invalid: spec.caBundle: Invalid value: "3 bytes": local APIServices may not have a caBundle
     "#]]);
+fn ingresses() {
+    let ingress = json!({
+        "metadata": {"name": "i", "namespace": "default"},
+        "spec": {"rules": [{"host": "a.example", "http": {"paths": [
+            {"path": "/", "pathType": "Prefix", "backend": {"service": {"name": "web", "port": {"number": 80}}}},
+        ]}}], "tls": [{"hosts": ["a.example"], "secretName": "s"}]},
+    });
+    let changes = [
+        "/metadata/labels = {\"a\": \"b\"}",
+        "/metadata/name = \"I\"",
+        "/spec = {}",
+        "/spec = {\"rules\": []}",
+        "/spec/ingressClassName = \"A_B\"",
+        "/spec/rules/0/host = \"10.0.0.1\"",
+        "/spec/rules/0/host = \"*.example\"",
+        "/spec/rules/0/host = \"a.*\"",
+        "/spec/rules/0/host = \"A\"",
+        "/spec/rules/0/http/paths = []",
+        "/spec/rules/0/http/paths/0/pathType",
+        "/spec/rules/0/http/paths/0/pathType = \"Regex\"",
+        "/spec/rules/0/http/paths/0/path = \"a//b/..\"",
+        "/spec/rules/0/http/paths/0/path",
+        "/spec/rules/0/http/paths/0/backend = {}",
+        "/spec/rules/0/http/paths/0/backend/resource = {\"kind\": \"K\", \"name\": \"n\"}",
+        "/spec/rules/0/http/paths/0/backend = {\"resource\": {\"apiGroup\": \"A\", \"kind\": \"\", \"name\": \"a/b\"}}",
+        "/spec/rules/0/http/paths/0/backend/service/name = \"\"",
+        "/spec/rules/0/http/paths/0/backend/service/name = \"1a\"",
+        "/spec/rules/0/http/paths/0/backend/service/name = \"a.b\"",
+        "/spec/rules/0/http/paths/0/backend/service/port = {}",
+        "/spec/rules/0/http/paths/0/backend/service/port = {\"number\": 99999}",
+        "/spec/rules/0/http/paths/0/backend/service/port = {\"name\": \"http\", \"number\": 80}",
+        "/spec/rules/0/http/paths/0/backend/service/port = {\"name\": \"HTTP!\"}",
+        "/spec/defaultBackend = {\"service\": {\"name\": \"x\", \"port\": {\"name\": \"\"}}}",
+        "/spec/tls/0/hosts = [\"*.a.example\", \"*a\", \"B\"]",
+        "/spec/tls/0/secretName = \"S_S\"",
+        "/metadata/annotations = {\"kubernetes.io/ingress.class\": \"old\"}",
+    ];
+    creating(
+        Kind::Ingress,
+        &ingress,
+        &changes,
+        expect![[r#"
+        /metadata/labels = {"a": "b"}
+            fine
+        /metadata/name = "I"
+            Ingress.networking.k8s.io "I" is invalid: metadata.name: Invalid value: "I": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')
+        /spec = {}
+            Ingress.networking.k8s.io "i" is invalid: spec: Invalid value: null: either `defaultBackend` or `rules` must be specified
+        /spec = {"rules": []}
+            Ingress.networking.k8s.io "i" is invalid: spec: Invalid value: []: either `defaultBackend` or `rules` must be specified
+        /spec/ingressClassName = "A_B"
+            Ingress.networking.k8s.io "i" is invalid: spec.ingressClassName: Invalid value: "A_B": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')
+        /spec/rules/0/host = "10.0.0.1"
+            Ingress.networking.k8s.io "i" is invalid: spec.rules[0].host: Invalid value: "10.0.0.1": must be a DNS name, not an IP address
+        /spec/rules/0/host = "*.example"
+            fine
+        /spec/rules/0/host = "a.*"
+            Ingress.networking.k8s.io "i" is invalid: spec.rules[0].host: Invalid value: "a.*": a wildcard DNS-1123 subdomain must start with '*.', followed by a valid DNS subdomain, which must consist of lower case alphanumeric characters, '-' or '.' and end with an alphanumeric character (e.g. '*.example.com', regex used for validation is '\*\.[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')
+        /spec/rules/0/host = "A"
+            Ingress.networking.k8s.io "i" is invalid: spec.rules[0].host: Invalid value: "A": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')
+        /spec/rules/0/http/paths = []
+            Ingress.networking.k8s.io "i" is invalid: spec.rules[0].http.paths: Required value
+        /spec/rules/0/http/paths/0/pathType
+            Ingress.networking.k8s.io "i" is invalid: spec.rules[0].http.paths[0].pathType: Required value: pathType must be specified
+        /spec/rules/0/http/paths/0/pathType = "Regex"
+            Ingress.networking.k8s.io "i" is invalid: spec.rules[0].http.paths[0].pathType: Unsupported value: "Regex": supported values: "Exact", "ImplementationSpecific", "Prefix"
+        /spec/rules/0/http/paths/0/path = "a//b/.."
+            Ingress.networking.k8s.io "i" is invalid: [spec.rules[0].http.paths[0].path: Invalid value: "a//b/..": must be an absolute path, spec.rules[0].http.paths[0].path: Invalid value: "a//b/..": must not contain '//', spec.rules[0].http.paths[0].path: Invalid value: "a//b/..": cannot end with '/..']
+        /spec/rules/0/http/paths/0/path
+            Ingress.networking.k8s.io "i" is invalid: spec.rules[0].http.paths[0].path: Invalid value: "": must be an absolute path
+        /spec/rules/0/http/paths/0/backend = {}
+            Ingress.networking.k8s.io "i" is invalid: spec.rules[0].http.paths[0].backend: Invalid value: "": resource or service backend is required
+        /spec/rules/0/http/paths/0/backend/resource = {"kind": "K", "name": "n"}
+            Ingress.networking.k8s.io "i" is invalid: spec.rules[0].http.paths[0].backend: Invalid value: "": cannot set both resource and service backends
+        /spec/rules/0/http/paths/0/backend = {"resource": {"apiGroup": "A", "kind": "", "name": "a/b"}}
+            Ingress.networking.k8s.io "i" is invalid: [spec.rules[0].http.paths[0].backend.resource.apiGroup: Invalid value: "A": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*'), spec.rules[0].http.paths[0].backend.resource.kind: Required value, spec.rules[0].http.paths[0].backend.resource.name: Invalid value: "a/b": may not contain '/']
+        /spec/rules/0/http/paths/0/backend/service/name = ""
+            Ingress.networking.k8s.io "i" is invalid: spec.rules[0].http.paths[0].backend.service.name: Required value
+        /spec/rules/0/http/paths/0/backend/service/name = "1a"
+            fine
+        /spec/rules/0/http/paths/0/backend/service/name = "a.b"
+            Ingress.networking.k8s.io "i" is invalid: spec.rules[0].http.paths[0].backend.service.name: Invalid value: "a.b": must not contain dots
+        /spec/rules/0/http/paths/0/backend/service/port = {}
+            Ingress.networking.k8s.io "i" is invalid: spec.rules[0].http.paths[0].backend: Required value: port name or number is required
+        /spec/rules/0/http/paths/0/backend/service/port = {"number": 99999}
+            Ingress.networking.k8s.io "i" is invalid: spec.rules[0].http.paths[0].backend.service.port.number: Invalid value: 99999: must be between 1 and 65535, inclusive
+        /spec/rules/0/http/paths/0/backend/service/port = {"name": "http", "number": 80}
+            Ingress.networking.k8s.io "i" is invalid: spec.rules[0].http.paths[0].backend: Invalid value: "": cannot set both port name & port number
+        /spec/rules/0/http/paths/0/backend/service/port = {"name": "HTTP!"}
+            Ingress.networking.k8s.io "i" is invalid: [spec.rules[0].http.paths[0].backend.service.port.name: Invalid value: "HTTP!": must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-), spec.rules[0].http.paths[0].backend.service.port.name: Invalid value: "HTTP!": must contain at least one letter (a-z)]
+        /spec/defaultBackend = {"service": {"name": "x", "port": {"name": ""}}}
+            Ingress.networking.k8s.io "i" is invalid: spec.defaultBackend: Required value: port name or number is required
+        /spec/tls/0/hosts = ["*.a.example", "*a", "B"]
+            Ingress.networking.k8s.io "i" is invalid: [spec.tls[0].hosts[1]: Invalid value: "*a": a wildcard DNS-1123 subdomain must start with '*.', followed by a valid DNS subdomain, which must consist of lower case alphanumeric characters, '-' or '.' and end with an alphanumeric character (e.g. '*.example.com', regex used for validation is '\*\.[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*'), spec.tls[0].hosts[2]: Invalid value: "B": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')]
+        /spec/tls/0/secretName = "S_S"
+            Ingress.networking.k8s.io "i" is invalid: spec.tls[0].secretName: Invalid value: "S_S": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')
+        /metadata/annotations = {"kubernetes.io/ingress.class": "old"}
+            fine
+    "#]],
+    );
+    let annotated = with(&ingress, "/spec/ingressClassName = \"new\"");
+    creating(
+        Kind::Ingress,
+        &annotated,
+        &["/metadata/annotations = {\"kubernetes.io/ingress.class\": \"old\"}"],
+        expect![[r#"
+            /metadata/annotations = {"kubernetes.io/ingress.class": "old"}
+                Ingress.networking.k8s.io "i" is invalid: annotations.kubernetes.io/ingress.class: Invalid value: "old": must match `ingressClassName` when both are specified
+        "#]],
+    );
+}
+
+#[test]
+fn ingress_classes() {
+    let class = json!({
+        "metadata": {"name": "c"},
+        "spec": {"controller": "example.com/it", "parameters": {"kind": "K", "name": "n"}},
+    });
+    let changes = [
+        "/metadata/labels = {\"a\": \"b\"}",
+        "/spec/controller",
+        "/spec/controller = \"plain\"",
+        "/spec/controller = \"A/b c\"",
+        "/spec/parameters/kind = \"\"",
+        "/spec/parameters/name = \"..\"",
+        "/spec/parameters/apiGroup = \"A\"",
+        "/spec/parameters/scope = \"Galaxy\"",
+        "/spec/parameters/scope = \"Namespace\"",
+        "/spec/parameters/namespace = \"default\"",
+    ];
+    creating(
+        Kind::IngressClass,
+        &class,
+        &changes,
+        expect![[r#"
+        /metadata/labels = {"a": "b"}
+            fine
+        /spec/controller
+            IngressClass.networking.k8s.io "c" is invalid: spec.controller: Required value
+        /spec/controller = "plain"
+            IngressClass.networking.k8s.io "c" is invalid: spec.controller: Invalid value: "plain": must be a domain-prefixed path (such as "acme.io/foo")
+        /spec/controller = "A/b c"
+            IngressClass.networking.k8s.io "c" is invalid: [spec.controller: Invalid value: "A": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*'), spec.controller: Invalid value: "b c": Invalid path (regex used for validation is '[A-Za-z0-9/\-._~%!$&'()*+,;=:]+')]
+        /spec/parameters/kind = ""
+            IngressClass.networking.k8s.io "c" is invalid: spec.parameters.kind: Required value
+        /spec/parameters/name = ".."
+            IngressClass.networking.k8s.io "c" is invalid: spec.parameters.name: Invalid value: "..": may not be '..'
+        /spec/parameters/apiGroup = "A"
+            IngressClass.networking.k8s.io "c" is invalid: spec.parameters.apiGroup: Invalid value: "A": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')
+        /spec/parameters/scope = "Galaxy"
+            IngressClass.networking.k8s.io "c" is invalid: spec.parameters.scope: Unsupported value: "Galaxy": supported values: "Cluster", "Namespace"
+        /spec/parameters/scope = "Namespace"
+            IngressClass.networking.k8s.io "c" is invalid: spec.parameters.namespace: Required value: `parameters.scope` is set to 'Namespace'
+        /spec/parameters/namespace = "default"
+            IngressClass.networking.k8s.io "c" is invalid: spec.parameters.namespace: Forbidden: `parameters.scope` is set to 'Cluster'
+    "#]],
+    );
+    updating(
+        Kind::IngressClass,
+        &class,
+        &["/spec/controller = \"example.com/other\""],
+        expect![[r#"
+        /spec/controller = "example.com/other"
+            IngressClass.networking.k8s.io "c" is invalid: spec.controller: Invalid value: "example.com/other": field is immutable
+    "#]],
+    );
 }

@@ -2,12 +2,15 @@
 //!
 //! Upstream spreads this over plugins (`plugin/pkg/admission/…`) and registries (`registry/core/service/storage`).
 
+use std::cmp::Reverse;
 use std::collections::HashSet;
 use std::net::Ipv4Addr;
 
+use api::validate::networking::CLASS_ANNOTATION;
 use api::{Body, Cause, Kind, Pod, Refusal, Snapshot};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Service, ServiceSpec, Taint, Toleration};
+use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::{Call, limit_range, quota, service_account, storage};
@@ -16,6 +19,8 @@ use super::{Call, limit_range, quota, service_account, storage};
 pub const SERVICE_NETWORK: [u8; 2] = [10, 96];
 /// Ports of the nodes that services are given (upstream: `--service-node-port-range`).
 const NODE_PORTS: std::ops::RangeInclusive<i32> = 30_000..=32_767;
+/// The annotation of the IngressClass that Ingresses without one get.
+pub const DEFAULT_CLASS: &str = "ingressclass.kubernetes.io/is-default-class";
 /// Seconds a pod stays on a node that is not ready or unreachable (upstream: `defaulttolerationseconds`).
 const NOT_READY_TOLERATION_SECONDS: i64 = 300;
 
@@ -34,6 +39,7 @@ pub(super) fn on_create(call: &mut Call, draft: &mut Body) -> Result<(), Refusal
             limit_range::check_claim(call.world, claim)?;
         }
         Body::PersistentVolume(volume) => storage::admit_volume(&mut volume.metadata),
+        Body::Ingress(ingress) => give_class(call.world, ingress),
         _ => {}
     }
     Ok(())
@@ -67,6 +73,25 @@ fn date_taints(node: &mut Node, old: Option<&Node>, now: Timestamp) {
         let since = known.iter().find(same).and_then(|known| known.time_added.clone());
         taint.time_added = Some(since.unwrap_or(Time(now)));
     }
+}
+
+/// An Ingress that names no class is of the default one, the newest if there are several (upstream: `defaultingressclass`).
+fn give_class(world: &Snapshot, ingress: &mut Ingress) {
+    let annotated = ingress.metadata.annotations.as_ref().is_some_and(|all| all.contains_key(CLASS_ANNOTATION));
+    let spec = ingress.spec.get_or_insert_default();
+    if annotated || spec.ingress_class_name.is_some() {
+        return;
+    }
+    let is_default = |class: &&IngressClass| {
+        let annotations = class.metadata.annotations.as_ref();
+        annotations.and_then(|all| all.get(DEFAULT_CLASS)).is_some_and(|value| value == "true")
+    };
+    let order = |class: &&IngressClass| {
+        let created = class.metadata.creation_timestamp.as_ref().map(|time| time.0);
+        (created, Reverse(class.metadata.name.clone()))
+    };
+    let class = world.list::<IngressClass>(None).filter(is_default).max_by_key(order);
+    spec.ingress_class_name = class.and_then(|class| class.metadata.name.clone());
 }
 
 fn admit_pod(pod: &mut Pod) {

@@ -21,6 +21,7 @@ use api::{Body, Key, Refusal, Snapshot};
 use jiff::Timestamp;
 use rand::Rng;
 
+pub use admission::DEFAULT_CLASS;
 pub use delete::{DeleteOptions, delete};
 pub use evict::evict;
 pub use patch::Patch;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use api::patch::PatchType;
 use api::schema::Mode;
+use api::validate::networking::CLASS_ANNOTATION;
 use api::{Key, Object, Propagation, Refusal, limits};
 use axum::body::Body;
 use axum::extract::Request as HttpRequest;
@@ -74,13 +75,23 @@ fn action(
         "create" if target.subresource == "binding" => Ok((binding(target, body)?, Vec::new())),
         "create" if target.subresource == "eviction" => Ok((eviction(target, body, query)?, Vec::new())),
         "create" => {
-            let decoded = decode::object(target.kind, body, mode)?;
+            let mut decoded = decode::object(target.kind, body, mode)?;
+            decoded.warnings.extend(deprecated(&decoded.body));
             Ok((Action::Create(target.namespace.clone(), decoded.body), decoded.warnings))
         }
         "update" => update(target, body, mode),
         "delete" => Ok((Action::Delete(key(target), delete_options(body, query)?), Vec::new())),
         _ => Ok((Action::DeleteAll(selected(gate, target, selection), delete_options(body, query)?), Vec::new())),
     }
+}
+
+/// What an object still says in the old way (upstream: WarningsOnCreate of `registry/networking/ingress/strategy.go`).
+fn deprecated(body: &api::Body) -> Option<String> {
+    let api::Body::Ingress(ingress) = body else { return None };
+    let annotated = ingress.metadata.annotations.as_ref().is_some_and(|all| all.contains_key(CLASS_ANNOTATION));
+    let named = ingress.spec.as_ref().is_some_and(|spec| spec.ingress_class_name.is_some());
+    let text = format!("annotation {CLASS_ANNOTATION:?} is deprecated, please use 'spec.ingressClassName' instead");
+    (annotated && !named).then_some(text)
 }
 
 const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";

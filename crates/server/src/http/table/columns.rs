@@ -17,6 +17,7 @@ use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
 use serde_json::{Value, json};
 
 use super::{autoscaler, pod, storage};
+use super::{autoscaler, ingress, pod};
 
 /// One column.
 pub struct Column {
@@ -184,6 +185,10 @@ pub fn of(kind: Kind) -> Vec<Column> {
         Kind::ControllerRevision => vec![NAME, column("Controller"), number("Revision"), AGE],
         Kind::EndpointSlice => vec![NAME, column("AddressType"), column("Ports"), column("Endpoints"), AGE],
         Kind::Lease => vec![NAME, column("Holder"), AGE],
+        Kind::Ingress => {
+            vec![NAME, column("Class"), column("Hosts"), column("Address"), column("Ports"), AGE]
+        }
+        Kind::IngressClass => vec![NAME, column("Controller"), column("Parameters"), AGE],
         Kind::PodDisruptionBudget => {
             vec![NAME, column("Min Available"), column("Max Unavailable"), number("Allowed Disruptions"), AGE]
         }
@@ -253,6 +258,8 @@ pub fn cells(object: &Object, now: Timestamp) -> Vec<Value> {
                 age,
             ]
         }
+        Body::Ingress(ingress) => ingress::ingress(ingress, name, age),
+        Body::IngressClass(class) => ingress::class(class, age),
         Body::PodDisruptionBudget(budget) => {
             let spec = budget.spec.clone().unwrap_or_default();
             let bound = |bound: Option<IntOrString>| bound.map_or(json!("N/A"), |bound| json!(int_or_string(&bound)));

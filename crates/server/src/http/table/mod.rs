@@ -2,6 +2,7 @@
 
 mod autoscaler;
 mod columns;
+mod ingress;
 mod pod;
 mod storage;
 
