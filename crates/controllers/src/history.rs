@@ -3,21 +3,23 @@
 //! Mirrors upstream's `pkg/controller/history/controller_history.go`, and what `pkg/controller/daemon/update.go` and
 //! `pkg/controller/statefulset/stateful_set_control.go` make of it. A template is recorded as the patch that `kubectl
 //! rollout undo` sends back. Equal templates always share one revision, which gets the newest number when it is wanted
-//! again; a name that something else has counts up `collisionCount`. Never changes what a revision recorded.
+//! again; a name that something else has counts up `collisionCount`. Never changes what a revision recorded; how its
+//! rollout ended (`ending`) stands beside it.
 
 use std::collections::BTreeSet;
 
-use api::account::REQUESTED;
+use api::account::{ENDED, REQUESTED};
 use api::selector::Selector;
 use api::template_hash::template_hash;
 use api::{Key, Kind, Propagation, Snapshot, Typed, Write};
+use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::ControllerRevision;
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::runtime::RawExtension;
 use serde_json::{Value, json};
 
-use crate::claim;
+use crate::{claim, ending};
 
 /// The label by which a pod names its revision.
 pub const REVISION_LABEL: &str = "controller-revision-hash";
@@ -55,8 +57,8 @@ pub enum Wanted<'a> {
     Recorded(&'a ControllerRevision),
     /// It has to be written first.
     Unrecorded {
-        /// Makes it, or makes it the newest.
-        write: Box<Write>,
+        /// Makes it, or makes it the newest, and notes that the rollout before it has ended.
+        writes: Vec<Write>,
         /// `status.collisionCount` from then on.
         collision_count: Option<i32>,
     },
@@ -79,8 +81,8 @@ impl<'a> History<'a> {
         &self.revisions
     }
 
-    /// The revision of the wanted template.
-    pub fn wanted(&self, owner: &Owner, world: &Snapshot) -> Wanted<'a> {
+    /// The revision of the wanted template; what was the newest before has ended at `now`.
+    pub fn wanted(&self, owner: &Owner, world: &Snapshot, now: Timestamp) -> Wanted<'a> {
         let next = self.revisions.last().map_or(1, |newest| newest.revision.saturating_add(1));
         let data = recorded(owner.template);
         let equal =
@@ -90,11 +92,20 @@ impl<'a> History<'a> {
             Some(equal) => {
                 let mut body = ControllerRevision { revision: next, ..(*equal).clone() };
                 hand_on_request(owner.meta, &mut body.metadata);
-                let write = Box::new(Write::Update(body.into_body()));
-                Wanted::Unrecorded { write, collision_count: owner.collision_count }
+                let mut writes = vec![Write::Update(body.into_body())];
+                writes.extend(self.end_previous(true, now));
+                Wanted::Unrecorded { writes, collision_count: owner.collision_count }
             }
-            None => record(owner, data, next, world),
+            None => {
+                let (write, collision_count) = record(owner, data, next, world);
+                let writes = std::iter::once(write).chain(self.end_previous(false, now)).collect();
+                Wanted::Unrecorded { writes, collision_count }
+            }
         }
+    }
+
+    fn end_previous(&self, undone: bool, now: Timestamp) -> Option<Write> {
+        ending::superseded(self.revisions.last()?, undone, now)
     }
 
     /// The revision of this name.
@@ -119,8 +130,11 @@ impl<'a> History<'a> {
     }
 }
 
-/// A revision that is gone back to was asked for by who asks now.
+/// A revision that is gone back to was asked for by who asks now, and has not ended.
 fn hand_on_request(workload: &ObjectMeta, revision: &mut ObjectMeta) {
+    if let Some(annotations) = &mut revision.annotations {
+        annotations.remove(ENDED);
+    }
     if let Some(requested) = workload.annotations.as_ref().and_then(|annotations| annotations.get(REQUESTED)) {
         revision.annotations.get_or_insert_default().insert(REQUESTED.to_owned(), requested.clone());
     }
@@ -145,8 +159,8 @@ fn recorded(template: &PodTemplateSpec) -> Value {
     json!({ "spec": { "template": template } })
 }
 
-/// Records the wanted template under the first name that nothing else has.
-fn record<'a>(owner: &Owner, data: Value, revision: i64, world: &Snapshot) -> Wanted<'a> {
+/// Records the wanted template under the first name that nothing else has; gives `status.collisionCount` too.
+fn record(owner: &Owner, data: Value, revision: i64, world: &Snapshot) -> (Write, Option<i32>) {
     let namespace = owner.meta.namespace.clone().unwrap_or_default();
     let mut collision_count = owner.collision_count;
     let mut hash = template_hash(owner.template, collision_count);
@@ -172,7 +186,7 @@ fn record<'a>(owner: &Owner, data: Value, revision: i64, world: &Snapshot) -> Wa
         data: Some(RawExtension(data)),
         revision,
     };
-    Wanted::Unrecorded { write: Box::new(Write::Create(body.into_body())), collision_count }
+    (Write::Create(body.into_body()), collision_count)
 }
 
 /// `<workload>-<hash>`, the workload's part cut where the whole would be too long.

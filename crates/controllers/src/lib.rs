@@ -8,6 +8,7 @@ mod cron_job;
 mod daemon_set;
 mod deployment;
 mod disruption;
+mod ending;
 mod endpoints;
 mod failed;
 mod garbage_collector;

@@ -77,6 +77,11 @@ pub fn available_at(pod: &Pod, min_ready_seconds: i32) -> Option<Timestamp> {
     ready_since(pod)?.checked_add(SignedDuration::from_secs(min_ready_seconds.into())).ok()
 }
 
+/// Since when an available pod is available, as far as that is known.
+pub fn available_since(pod: &Pod, min_ready_seconds: i32) -> Option<Timestamp> {
+    ready_since(pod)?.checked_add(SignedDuration::from_secs(min_ready_seconds.max(0).into())).ok()
+}
+
 /// True if the pod is available at `now`.
 pub fn is_available(pod: &Pod, min_ready_seconds: i32, now: Timestamp) -> bool {
     available_at(pod, min_ready_seconds).is_some_and(|time| time <= now)

@@ -13,6 +13,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
 
+use api::account::{Ended, Requested};
 use api::plan::CREATED;
 use api::template_hash::POD_TEMPLATE_HASH_LABEL;
 use api::{
@@ -20,7 +21,7 @@ use api::{
     Usage, Write,
 };
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus, ReplicaSet};
+use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment, DeploymentStatus, ReplicaSet};
 use k8s_openapi::api::batch::v1::JobStatus;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};
@@ -443,6 +444,22 @@ impl World {
     /// Takes an object of the cluster out, whatever holds it.
     pub fn cluster_removes(&mut self, kind: Kind, name: &str) {
         self.remove(&Key::new(kind, "", name));
+    /// The note that the door leaves on a workload whose template somebody asked for now.
+    pub fn request(&self) -> String {
+        Requested { at: Time(self.now), by: "ada".into(), with: "test".into() }.text()
+    }
+
+    /// Every revision, with how its rollout ended: `2 v2 {"how":"completed",…}`.
+    pub fn ends(&self) -> String {
+        let mut revisions: Vec<&ControllerRevision> = self.snapshot.list(None).collect();
+        revisions.sort_by_key(|revision| revision.revision);
+        let told = revisions.into_iter().map(|revision| {
+            let data = &revision.data.as_ref().unwrap().0;
+            let image = data.pointer("/spec/template/spec/containers/0/image").and_then(Value::as_str).unwrap();
+            let ended = Ended::of(&revision.metadata).map_or("-".into(), |ended| ended.text());
+            format!("{} {image} {ended}\n", revision.revision)
+        });
+        told.collect()
     }
 
     /// Changes the status of an object in namespace `default` as its writer would.

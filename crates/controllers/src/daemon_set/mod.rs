@@ -22,6 +22,7 @@ use api::{Context, EventNote, EventType, Key, Kind, Plan, Pod, Propagation, Refu
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet};
 use k8s_openapi::api::core::v1::PodSpec;
 
+use crate::ending::{self, Course};
 use crate::history::{self, History, Owner, REVISION_LABEL, Wanted};
 use crate::refusals::{is_outdated, namespace_is_ending};
 use crate::{claim, failed, obstacle, pods, specs, template};
@@ -64,9 +65,9 @@ pub fn reconcile(key: &Key, world: &Snapshot, context: &Context) -> Plan {
         Ok(history) => history,
         Err(writes) => return Plan { writes, ..Plan::nothing() },
     };
-    let current = match history.wanted(&owner, world) {
+    let current = match history.wanted(&owner, world, context.now) {
         Wanted::Recorded(current) => current,
-        Wanted::Unrecorded { write, collision_count } => return record(set, *write, collision_count, context),
+        Wanted::Unrecorded { writes, collision_count } => return record(set, writes, collision_count, context),
     };
     let hash = current.metadata.labels.as_ref().and_then(|labels| labels.get(REVISION_LABEL));
     let hash = hash.map_or("", String::as_str);
@@ -79,6 +80,7 @@ pub fn reconcile(key: &Key, world: &Snapshot, context: &Context) -> Plan {
     let mut round = Round {
         key,
         set,
+        current,
         eye,
         pace: Pace::of(spec, desired),
         spots,
@@ -104,6 +106,8 @@ fn hash_of(pod: &Pod) -> Option<&str> {
 struct Round<'a> {
     key: &'a Key,
     set: &'a DaemonSet,
+    /// The revision of the wanted template.
+    current: &'a ControllerRevision,
     eye: Eye<'a>,
     pace: Pace,
     spots: Vec<Spot<'a>>,
@@ -230,11 +234,29 @@ impl<'a> Round<'a> {
         if (self.deletions.is_empty() && self.creations.is_empty()) || failure.is_some() {
             self.plan.writes.extend(status::report(self.set, &self.spots, collisions));
             self.plan.writes.extend(forgotten);
+            let end = ending::note(self.current, self.course(), self.eye.now);
+            self.plan.writes.extend(end.write);
+            end.wake_at.into_iter().for_each(|time| self.plan.wake_by(time));
         }
         self.plan.writes.append(&mut self.deletions);
         self.plan.writes.append(&mut self.creations);
         self.wake_when_available();
         self.plan
+    }
+
+    /// How far the rollout is.
+    fn course(&self) -> Course {
+        let running = || self.spots.iter().filter(|spot| spot.fit == Fit::Run);
+        let is_new = |spot: &Spot| spot.new_pod().is_some_and(|it| it.available) && spot.old_pod().is_none();
+        if running().all(is_new) {
+            return Course::Complete;
+        }
+        let old = running().any(|spot| spot.old_pod().is_some());
+        if old && self.pace == Pace::OnDelete {
+            return Course::Held;
+        }
+        let available = running().filter_map(Spot::new_pod).filter(|it| it.available);
+        Course::Moving(available.filter_map(|it| pods::available_since(it.pod, self.eye.min_ready_seconds)).max())
     }
 
     fn wake_when_available(&mut self) {
@@ -282,12 +304,12 @@ fn daemon_pod(set: &DaemonSet, hash: &str, node: &str, failures: u32) -> Pod {
 }
 
 /// Records the wanted template; all else follows in the next decision, which this write calls for.
-fn record(set: &DaemonSet, write: Write, collision_count: Option<i32>, context: &Context) -> Plan {
+fn record(set: &DaemonSet, writes: Vec<Write>, collision_count: Option<i32>, context: &Context) -> Plan {
     let mut plan = Plan::nothing();
     if context.refused.is_some_and(namespace_is_ending) {
         return plan;
     }
-    plan.writes.push(write);
+    plan.writes.extend(writes);
     let mut status = set.status.clone().unwrap_or_default();
     if status.collision_count != collision_count {
         status.collision_count = collision_count;

@@ -785,3 +785,102 @@ mod properties {
         }
     }
 }
+
+/// How each rollout ended is noted on its revision, if it is known who asked for it.
+#[test]
+fn each_rollout_has_an_account() {
+    let ask = |world: &mut World, image: &str| {
+        let request = world.request();
+        world.user_edits::<DaemonSet>("agent", |set| {
+            set.metadata.annotations.get_or_insert_default().insert(api::account::REQUESTED.into(), request);
+            set.spec.as_mut().unwrap().template.spec.as_mut().unwrap().containers[0].image = Some(image.into());
+        });
+        world.settle();
+    };
+    let mut world = world(3, rolling(json!(1)));
+    run(&mut world, 4);
+    let mut text = world.ends();
+    world.advance(10);
+    ask(&mut world, "v2");
+    run(&mut world, 10);
+    text += "-- v2 completes\n";
+    text += &world.ends();
+    world.advance(10);
+    ask(&mut world, "bad");
+    run(&mut world, 4);
+    world.advance(599);
+    world.settle();
+    text += "-- bad makes no progress\n";
+    text += &world.ends();
+    world.advance(1);
+    world.settle();
+    text += "-- its time is over\n";
+    text += &world.ends();
+    ask(&mut world, "v2");
+    run(&mut world, 10);
+    text += "-- it is undone\n";
+    text += &world.ends();
+    world.wake_all();
+    assert_eq!(world.settle(), 0, "something is written though all is as it should be");
+    world.advance(10);
+    ask(&mut world, "v4");
+    world.advance(5);
+    ask(&mut world, "v5");
+    text += "-- v4 is superseded\n";
+    text += &world.ends();
+    expect![[r#"
+        1 v1 -
+        -- v2 completes
+        1 v1 -
+        2 v2 {"how":"completed","at":"2026-01-01T12:00:10Z"}
+        -- bad makes no progress
+        1 v1 -
+        2 v2 {"how":"completed","at":"2026-01-01T12:00:10Z"}
+        3 bad -
+        -- its time is over
+        1 v1 -
+        2 v2 {"how":"completed","at":"2026-01-01T12:00:10Z"}
+        3 bad {"how":"failed","at":"2026-01-01T12:10:20Z"}
+        -- it is undone
+        1 v1 -
+        3 bad {"how":"failed","at":"2026-01-01T12:10:20Z","undone":true}
+        4 v2 {"how":"completed","at":"2026-01-01T12:10:20Z"}
+        -- v4 is superseded
+        1 v1 -
+        3 bad {"how":"failed","at":"2026-01-01T12:10:20Z","undone":true}
+        4 v2 {"how":"completed","at":"2026-01-01T12:10:20Z"}
+        5 v4 {"how":"superseded","at":"2026-01-01T12:10:35Z"}
+        6 v5 -
+    "#]]
+    .assert_eq(&text);
+}
+
+/// Pods that wait for somebody to delete them have not failed.
+#[test]
+fn what_waits_for_somebody_does_not_fail() {
+    let mut world = world(2, json!({ "type": "OnDelete" }));
+    run(&mut world, 4);
+    let request = world.request();
+    world.user_edits::<DaemonSet>("agent", |set| {
+        set.metadata.annotations.get_or_insert_default().insert(api::account::REQUESTED.into(), request);
+    });
+    set_image(&mut world, "v2");
+    world.settle();
+    world.advance(6000);
+    world.settle();
+    let mut text = world.ends();
+    for name in world.pods() {
+        world.user_deletes(Kind::Pod, &name, Propagation::Background);
+    }
+    run(&mut world, 6);
+    text += "-- deleted\n";
+    text += &world.ends();
+    expect![[r#"
+        1 v1 -
+        2 v2 -
+        -- deleted
+        1 v1 -
+        2 v2 {"how":"completed","at":"2026-01-01T13:40:00Z"}
+    "#]]
+    .assert_eq(&text);
+}

@@ -21,6 +21,7 @@ use api::{Context, EventNote, EventType, Key, Kind, Plan, Pod, Propagation, Refu
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 
+use crate::ending::{self, Course};
 use crate::history::{self, History, Owner, Wanted};
 use crate::refusals::{is_outdated, namespace_is_ending};
 use crate::{claim, failed, obstacle, pods, specs};
@@ -55,9 +56,9 @@ pub fn reconcile(key: &Key, world: &Snapshot, context: &Context) -> Plan {
         Ok(history) => history,
         Err(writes) => return Plan { writes, ..Plan::nothing() },
     };
-    let update = match history.wanted(&owner, world) {
+    let update = match history.wanted(&owner, world, context.now) {
         Wanted::Recorded(update) => update,
-        Wanted::Unrecorded { write, collision_count } => return record(set, *write, collision_count, context),
+        Wanted::Unrecorded { writes, collision_count } => return record(set, writes, collision_count, context),
     };
     let told = set.status.as_ref().and_then(|status| status.current_revision.as_deref());
     let current = told.and_then(|name| history.named(name)).unwrap_or(update);
@@ -323,10 +324,34 @@ impl<'a> Round<'a> {
         if self.plan.writes.is_empty() || failure.is_some() {
             let collisions = self.set.status.as_ref().and_then(|status| status.collision_count);
             let report = status::report(self.set, &self.members, self.revisions(), collisions);
-            self.plan.writes.splice(0..0, report.into_iter().chain(forgotten));
+            let end = ending::note(self.update, self.course(), self.context.now);
+            end.wake_at.into_iter().for_each(|time| self.plan.wake_by(time));
+            self.plan.writes.splice(0..0, report.into_iter().chain(forgotten).chain(end.write));
         }
         self.members.next_available().into_iter().for_each(|time| self.plan.wake_by(time));
         self.plan
+    }
+
+    /// How far the rollout is.
+    fn course(&self) -> Course {
+        let update = history::name(self.update);
+        let is_new = |member: &&Member| !member.going && identity::revision(member.pod) == update;
+        let available = || self.members.kept().filter(is_new).filter(|member| member.available);
+        let all = usize::try_from(self.members.replicas()).unwrap_or(usize::MAX);
+        if available().count() == all && self.members.condemned().next().is_none() {
+            return Course::Complete;
+        }
+        // Below the partition, and everywhere if pods are replaced only when somebody deletes them, old pods are wanted.
+        let bound = self.pace.map_or(i32::MAX, |pace| pace.partition);
+        let is_held = |member: &Member| {
+            let held = member.ordinal - self.members.wanted.start < bound;
+            is_new(&member) || held && !member.going
+        };
+        if self.members.unavailable() == 0 && self.members.kept().all(is_held) {
+            return Course::Held;
+        }
+        let since = |member: &Member| pods::available_since(member.pod, self.members.min_ready_seconds);
+        Course::Moving(available().filter_map(since).max())
     }
 
     fn note(&self, kind: EventType, reason: &'static str, message: String) -> EventNote {
@@ -336,12 +361,12 @@ impl<'a> Round<'a> {
 }
 
 /// Records the wanted template; all else follows in the next decision, which this write calls for.
-fn record(set: &StatefulSet, write: Write, collision_count: Option<i32>, context: &Context) -> Plan {
+fn record(set: &StatefulSet, writes: Vec<Write>, collision_count: Option<i32>, context: &Context) -> Plan {
     let mut plan = Plan::nothing();
     if context.refused.is_some_and(namespace_is_ending) || set.metadata.deletion_timestamp.is_some() {
         return plan;
     }
-    plan.writes.push(write);
+    plan.writes.extend(writes);
     let mut status = set.status.clone().unwrap_or_default();
     if status.collision_count != collision_count {
         status.collision_count = collision_count;

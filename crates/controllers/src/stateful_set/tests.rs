@@ -801,4 +801,65 @@ fn a_refused_claim_is_told() {
     let told: Vec<String> = world.events.iter().filter(|event| event.starts_with("Failed")).cloned().collect();
     expect![[r#"FailedCreate create Claim data-web-0 Pod web-0 in StatefulSet web failed error: persistentvolumeclaims "data-web-0" is forbidden: exceeded quota"#]].assert_eq(&told.join("\n"));
     assert!(world.pods().is_empty());
+/// How each rollout ended is noted on its revision; behind a partition it has not.
+#[test]
+fn each_rollout_has_an_account() {
+    let ask = |world: &mut World, image: &str, partition: i32| {
+        let request = world.request();
+        world.user_edits::<StatefulSet>("web", |set| {
+            set.metadata.annotations.get_or_insert_default().insert(api::account::REQUESTED.into(), request);
+        });
+        edit(
+            world,
+            json!({
+                "updateStrategy": { "type": "RollingUpdate", "rollingUpdate": { "partition": partition } },
+                "template": { "spec": { "containers": [{ "name": "c", "image": image }] } },
+            }),
+        );
+    };
+    let mut world = world(json!({}));
+    run(&mut world, 8);
+    let mut text = world.ends();
+    world.advance(10);
+    ask(&mut world, "v2", 2);
+    run(&mut world, 8);
+    world.advance(6000);
+    world.settle();
+    text += "-- v2 behind a partition\n";
+    text += &world.ends();
+    edit(&mut world, json!({ "updateStrategy": { "rollingUpdate": { "partition": 0 } } }));
+    run(&mut world, 8);
+    text += "-- and without it\n";
+    text += &world.ends();
+    world.advance(10);
+    ask(&mut world, "bad", 0);
+    run(&mut world, 4);
+    world.advance(601);
+    world.settle();
+    text += "-- bad\n";
+    text += &world.ends();
+    ask(&mut world, "v1", 0);
+    run(&mut world, 12);
+    text += "-- back to v1\n";
+    text += &world.ends();
+    world.wake_all();
+    assert_eq!(world.settle(), 0, "something is written though all is as it should be");
+    expect![[r#"
+        1 v1 -
+        -- v2 behind a partition
+        1 v1 -
+        2 v2 -
+        -- and without it
+        1 v1 -
+        2 v2 {"how":"completed","at":"2026-01-01T13:40:10Z"}
+        -- bad
+        1 v1 -
+        2 v2 {"how":"completed","at":"2026-01-01T13:40:10Z"}
+        3 bad {"how":"failed","at":"2026-01-01T13:50:21Z"}
+        -- back to v1
+        2 v2 {"how":"completed","at":"2026-01-01T13:40:10Z"}
+        3 bad {"how":"failed","at":"2026-01-01T13:50:21Z","undone":true}
+        4 v1 {"how":"completed","at":"2026-01-01T13:50:21Z"}
+    "#]]
+    .assert_eq(&text);
 }

@@ -80,6 +80,12 @@ fn past(requested: &Requested, ended: &Ended) -> String {
 }
 
 fn present(workload: &Value) -> String {
+    let [partition, updated, replicas] =
+        ["spec.updateStrategy.rollingUpdate.partition", "status.updatedReplicas", "spec.replicas"]
+            .map(|path| workload.number(path));
+    if partition > 0 && updated < replicas {
+        return format!("in progress: {updated} of {replicas} pods, partition {partition}");
+    }
     let progressing = words::condition(workload, "Progressing").map(|condition| condition.text("reason"));
     match (words::status(workload, 0), progressing) {
         (Ok(told), _) if told.is_done() => "completed",
