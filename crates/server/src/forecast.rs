@@ -8,10 +8,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use api::account::Ended;
+use api::selector::Selector;
 use api::{Body, Key, Kind, Pod, Refusal, Snapshot, Typed, Usage, limits};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment, ReplicaSet};
-use k8s_openapi::api::core::v1::{PodCondition, PodStatus};
+use k8s_openapi::api::core::v1::{PodCondition, PodStatus, PodTemplateSpec};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use serde::Serialize;
 use tokio::sync::oneshot;
@@ -24,6 +26,8 @@ use crate::why::Whys;
 const REVISION: &str = "deployment.kubernetes.io/revision";
 /// Labels by which a pod names the template that it was made from.
 const TEMPLATE_LABELS: [&str; 2] = ["pod-template-hash", "controller-revision-hash"];
+/// What was refused is tried so often before it counts as refused for good: only what else happens could help it.
+const RETRIES: usize = 4;
 /// What a container waits for whose image cannot be had.
 const UNPULLABLE: [&str; 4] = ["ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"];
 
@@ -52,6 +56,8 @@ pub struct Forecast {
     pub why: Vec<String>,
     /// Images of the template that nodes fail to pull right now.
     pub unpullable: Vec<String>,
+    /// Budgets that want more pods than there are at times.
+    pub budgets: Vec<String>,
 }
 
 /// What is done at once.
@@ -89,13 +95,16 @@ pub fn forecast(world: &Snapshot, mut wanted: Body, now: Timestamp) -> Result<Fo
     course.unpullable = course.unpullable_images();
     course.look(&mut forecast);
     forecast.unpullable = course.unpullable.iter().cloned().collect();
+    let mut retries = 0;
     for _ in 0..limits::FORECAST_STEPS {
         let acts = course.acts_of_nodes();
-        let waits = acts.is_empty() && course.waits_for_time();
-        if waits {
-            course.now =
-                course.now.saturating_add(SignedDuration::from_secs(course.min_ready_seconds())).unwrap_or(now);
-        } else if acts.is_empty() {
+        if !acts.is_empty() {
+            retries = 0;
+        } else if course.waits_for_time() {
+            course.wait();
+        } else if retries < RETRIES && course.skip_to_retry() {
+            retries += 1;
+        } else {
             break;
         }
         course.ask(acts)?;
@@ -110,8 +119,9 @@ struct Course {
     writer: Writer,
     why: Arc<Whys>,
     key: Key,
-    begin: Timestamp,
     now: Timestamp,
+    /// Seconds that pods had to stay ready for.
+    waited: i64,
     /// Pods of the workload at the last look, and whether they were to end.
     seen: BTreeMap<String, bool>,
     unpullable: BTreeSet<String>,
@@ -128,8 +138,8 @@ impl Course {
             writer,
             why,
             key,
-            begin: now,
             now,
+            waited: 0,
             seen: BTreeMap::new(),
             unpullable: BTreeSet::new(),
             ended: BTreeMap::new(),
@@ -169,7 +179,7 @@ impl Course {
     /// Notes what has changed since the last look.
     fn look(&mut self, forecast: &mut Forecast) {
         let newest = self.newest_template();
-        let mut step = Step { seconds: self.now.duration_since(self.begin).as_secs(), ..Step::default() };
+        let mut step = Step { seconds: self.waited, ..Step::default() };
         let mut seen = BTreeMap::new();
         for pod in self.pods() {
             let (uid, ending) = (uid(&pod.metadata), is_ending(pod));
@@ -210,6 +220,9 @@ impl Course {
             forecast.ended_then = self.ended.get(&uid(&set.metadata)).filter(|_| last.is_some()).cloned();
             forecast.back_to = last.filter(|_| forecast.from_revision != forecast.to_revision).unwrap_or(0);
         }
+        let fewest = forecast.steps.iter().map(|step| step.available).chain([forecast.available]).min().unwrap_or(0);
+        // A first rollout only adds pods.
+        forecast.budgets = if forecast.pods > 0 { self.budgets(fewest) } else { Vec::new() };
         forecast.completes = done && forecast.why.is_empty() && world.at(key).is_some();
     }
 
@@ -258,6 +271,40 @@ impl Course {
             && self.pods().any(|pod| !is_ending(pod) && is_ready(pod) && !self.is_available(pod))
     }
 
+    fn wait(&mut self) {
+        let seconds = self.min_ready_seconds();
+        self.waited += seconds;
+        self.now = self.now.saturating_add(SignedDuration::from_secs(seconds)).unwrap_or(self.now);
+    }
+
+    /// Goes to when what was refused is tried again: a quota may have room by then.
+    fn skip_to_retry(&mut self) -> bool {
+        let retry = self.writer.next_retry();
+        self.now = retry.map_or(self.now, |time| time.max(self.now));
+        retry.is_some()
+    }
+
+    /// Budgets that want more pods than there are at times.
+    fn budgets(&self, fewest: usize) -> Vec<String> {
+        let Some(labels) = self.template().and_then(|template| template.metadata.as_ref()?.labels.as_ref()) else {
+            return Vec::new();
+        };
+        let budgets = self.writer.world().list::<PodDisruptionBudget>(Some(&self.key.namespace));
+        let told = budgets.filter_map(|budget| {
+            let selector = budget.spec.as_ref().and_then(|spec| spec.selector.as_ref());
+            let selects = Selector::from_label_selector(selector).is_ok_and(|it| it.matches(Some(labels)));
+            let wanted = budget.status.as_ref().and_then(|status| status.desired_healthy).unwrap_or(0);
+            let is_broken = selects && usize::try_from(wanted).is_ok_and(|wanted| fewest < wanted);
+            is_broken.then(|| {
+                let name = budget.metadata.name.as_deref().unwrap_or_default();
+                format!(
+                    "the budget {name} wants {wanted} healthy pods, at times there are {fewest}: budgets hold back evictions, not rollouts"
+                )
+            })
+        });
+        told.collect()
+    }
+
     fn is_available(&self, pod: &Pod) -> bool {
         let since = ready_condition(pod).and_then(|ready| ready.last_transition_time.as_ref());
         let long_enough = |since: &Time| self.now.duration_since(since.0).as_secs() >= self.min_ready_seconds();
@@ -284,20 +331,20 @@ impl Course {
                 |name: &str| pod.spec.iter().flat_map(|spec| &spec.containers).find(|container| container.name == name);
             failing.extend(waiting.filter_map(|status| spec(&status.name)?.image.clone()));
         }
-        let wanted: BTreeSet<&str> = self.template_images();
+        let containers =
+            self.template().and_then(|template| template.spec.as_ref()).into_iter().flat_map(|spec| &spec.containers);
+        let wanted: BTreeSet<&str> = containers.filter_map(|container| container.image.as_deref()).collect();
         failing.into_iter().filter(|image| wanted.contains(image.as_str())).collect()
     }
 
-    fn template_images(&self) -> BTreeSet<&str> {
-        let template = match self.writer.world().at(&self.key).map(|object| &object.body) {
+    /// The template that the workload wants.
+    fn template(&self) -> Option<&PodTemplateSpec> {
+        match self.writer.world().at(&self.key).map(|object| &object.body) {
             Some(Body::Deployment(it)) => it.spec.as_ref().map(|spec| &spec.template),
             Some(Body::DaemonSet(it)) => it.spec.as_ref().map(|spec| &spec.template),
             Some(Body::StatefulSet(it)) => it.spec.as_ref().map(|spec| &spec.template),
             _ => None,
-        };
-        let containers =
-            template.and_then(|template| template.spec.as_ref()).into_iter().flat_map(|spec| &spec.containers);
-        containers.filter_map(|container| container.image.as_deref()).collect()
+        }
     }
 
     fn min_ready_seconds(&self) -> i64 {

@@ -175,6 +175,12 @@ impl Writer {
         self.alarms.first().map(|(time, _)| *time)
     }
 
+    /// When a decision whose plan was refused is made again.
+    pub fn next_retry(&self) -> Option<Timestamp> {
+        let mut alarms = self.alarms.iter();
+        alarms.find(|(_, decision)| self.setbacks.contains_key(decision)).map(|(time, _)| *time)
+    }
+
     /// The state, turns that are not yet durable included.
     pub fn world(&self) -> &Snapshot {
         &self.world

@@ -240,6 +240,9 @@ fn ending(item: &Found, course: &Value) -> String {
     for image in &unpullable {
         text += &format!("blocked: nodes fail to pull {image} right now\n");
     }
+    for note in &texts("budgets") {
+        text += &format!("note: {note}\n");
+    }
     if course.flag("completes") {
         let last = course.list("steps").last().map_or(0, |step| step.number("seconds"));
         let at_least = if last > 0 { format!(", not before {}", time::human(last)) } else { String::new() };
