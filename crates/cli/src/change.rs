@@ -197,3 +197,32 @@ pub fn merge_difference(before: &Value, after: &Value) -> Value {
     }
     Value::Object(patch)
 }
+
+/// `--overrides`: a patch of what a generator makes.
+#[derive(Args, Clone, Debug)]
+pub struct Overrides {
+    /// JSON that changes the object before it is created.
+    #[arg(long, value_name = "JSON")]
+    overrides: Option<String>,
+    /// How --overrides is meant: json, merge or strategic.
+    #[arg(long, default_value = "merge", value_name = "TYPE")]
+    override_type: String,
+}
+
+impl Overrides {
+    /// The object with the patch (kubectl: `pkg/cmd/util/override_options.go`).
+    pub fn apply(&self, object: Value) -> Result<Value> {
+        let Some(text) = self.overrides.as_deref().filter(|text| !text.is_empty()) else { return Ok(object) };
+        let patch: Value = serde_json::from_str(text)?;
+        let refused = |refusal: api::Refusal| Error::refused(refusal.to_value());
+        match self.override_type.as_str() {
+            "json" => api::patch::json_patch(object, patch).map_err(refused),
+            "merge" => api::patch::merge(object, &patch).map_err(refused),
+            "strategic" => {
+                let id = type_id(&object).ok_or_else(|| Error::told("the object has no built-in type"))?;
+                api::patch::strategic(id, object, patch).map_err(|error| Error::told(error.to_string()))
+            }
+            other => Err(Error::told(format!("invalid override type: {other}"))),
+        }
+    }
+}

@@ -30,7 +30,7 @@ pub const JSON: &str = "application/json";
 pub const TABLE: &str =
     "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json";
 /// Objects of a list that are asked for at once.
-const PAGE: &str = "500";
+pub const PAGE: usize = 500;
 
 /// A connection to one API server. Clones share it.
 #[derive(Clone)]
@@ -257,12 +257,25 @@ impl Client {
 
     /// A whole list, page by page; the items carry kind and apiVersion.
     pub async fn list(&self, resource: &Resource, namespace: Option<&str>, query: &Query<'_>) -> Result<Value> {
+        self.list_by(resource, namespace, query, PAGE).await
+    }
+
+    /// As [`Client::list`], so many a page; 0 is all on one.
+    pub async fn list_by(
+        &self,
+        resource: &Resource,
+        namespace: Option<&str>,
+        query: &Query<'_>,
+        page: usize,
+    ) -> Result<Value> {
         let path = resource.path(namespace, None);
         let mut whole: Option<Value> = None;
         let mut token = String::new();
         loop {
             let mut asked = query.to_vec();
-            asked.push(("limit", PAGE.into()));
+            if page > 0 {
+                asked.push(("limit", page.to_string()));
+            }
             if !token.is_empty() {
                 asked.push(("continue", token));
             }

@@ -5,6 +5,7 @@
 use clap::Args;
 use serde_json::Value;
 
+use crate::client::PAGE;
 use crate::discovery::{Discovery, Resource};
 use crate::errors::{Error, Result};
 use crate::json::Json;
@@ -71,6 +72,8 @@ pub struct Ask {
     pub live: bool,
     /// No server is asked for anything: objects from files are taken as they are.
     pub local: bool,
+    /// So many objects of a collection are asked for at once; 0 is all.
+    pub page: Option<usize>,
 }
 
 /// One thing asked for: an object, or a collection.
@@ -225,7 +228,8 @@ pub async fn find(session: &mut Session, ask: &Ask) -> Result<(Vec<Found>, Vec<E
                 if ask.selector.is_none() && ask.field_selector.is_none() && !ask.all && !ask.all_namespaces {
                     return Err(Error::told("resource(s) were provided, but no name was specified"));
                 }
-                let list = client.list(&target.resource, target.namespace.as_deref(), &selectors(ask)).await;
+                let page = ask.page.unwrap_or(PAGE);
+                let list = client.list_by(&target.resource, target.namespace.as_deref(), &selectors(ask), page).await;
                 match list {
                     Ok(mut list) => {
                         found.extend(items(&mut list).into_iter().map(|object| of(&target.resource, object)))

@@ -90,7 +90,7 @@ pub struct Global {
     /// Folder for discovery caches; accepted, nothing is cached on disk.
     #[arg(long, global = true, hide = true)]
     pub cache_dir: Option<String>,
-    /// Check that the server's version is the client's; accepted.
+    /// Refused: the commands work with servers of every version.
     #[arg(long, global = true, hide = true)]
     pub match_server_version: bool,
     /// Treat warnings of the server as errors.
@@ -124,6 +124,10 @@ impl Session {
     pub fn client(&mut self) -> Result<Client> {
         if let Some(client) = &self.client {
             return Ok(client.clone());
+        }
+        if self.global.match_server_version {
+            let why = "--match-server-version is not supported: the commands work with servers of every version";
+            return Err(Error::told(why));
         }
         let place = kubeconfig::place(&self.global, &self.io.environment)?;
         let client = Client::connect(place, &self.global)?;

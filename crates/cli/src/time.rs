@@ -14,6 +14,11 @@ pub fn age(timestamp: &str) -> String {
     }
 }
 
+/// Seconds since a timestamp; nothing without one.
+pub fn since(timestamp: &str) -> Option<i64> {
+    timestamp.parse::<Timestamp>().ok().map(|then| Timestamp::now().as_second() - then.as_second())
+}
+
 /// A number of seconds as kubectl shows ages.
 pub fn human(seconds: i64) -> String {
     if seconds < -1 {

@@ -33,8 +33,8 @@ pub struct Options {
     /// Do not keep owners and permissions in the container.
     #[arg(long)]
     no_preserve: bool,
-    /// How often a copy from a container is taken up again; only 0 is supported.
-    #[arg(long, default_value_t = 0, allow_hyphen_values = true)]
+    /// How often a copy from a container that broke off is taken up again; negative is without end.
+    #[arg(long, default_value_t = 0, allow_hyphen_values = true, value_name = "NUMBER")]
     retries: i64,
 }
 
@@ -70,9 +70,6 @@ pub async fn run(session: &mut Session, options: Options) -> Result<()> {
     let [source, destination] = options.words.as_slice() else {
         return Err(Error::told("source and destination are required"));
     };
-    if options.retries != 0 {
-        return Err(Error::told("--retries is not supported: a copy that broke off is begun anew"));
-    }
     let (source, destination) = (Spec::parse(source)?, Spec::parse(destination)?);
     if source.pod.is_some() && destination.pod.is_some() {
         return Err(Error::told("one of src or dest must be a local file specification"));
@@ -83,7 +80,7 @@ pub async fn run(session: &mut Session, options: Options) -> Result<()> {
     match (&source.pod, &destination.pod) {
         (Some(pod), _) => {
             let place = Place::find(session, &options, source.namespace.as_ref(), pod).await?;
-            place.fetch(session, &source.file, Path::new(&destination.file)).await
+            place.fetch(session, &source.file, Path::new(&destination.file), options.retries).await
         }
         (None, Some(pod)) => {
             let file = PathBuf::from(&source.file);
@@ -124,7 +121,8 @@ impl Place {
         session: &mut Session,
         command: &[&str],
         input: Option<Receiver<Bytes>>,
-        output: Option<Sender<Bytes>>,
+        output: Option<&Sender<Bytes>>,
+        taken: &mut u64,
     ) -> Result<()> {
         let ask = Ask {
             path: self.path.clone(),
@@ -137,14 +135,16 @@ impl Place {
         let (said, mut heard) = mpsc::channel(WAITING);
         let show = async {
             while let Some(piece) = heard.recv().await {
-                match (piece, &output) {
-                    // Who takes it may have seen enough: the end of an archive is padded.
-                    (Said::Output(bytes), Some(output)) => drop(output.send(bytes).await),
+                match (piece, output) {
+                    (Said::Output(bytes), Some(output)) => {
+                        *taken += bytes.len() as u64;
+                        // Who takes it may have seen enough: the end of an archive is padded.
+                        drop(output.send(bytes).await);
+                    }
                     (Said::Output(_), None) => {}
                     (Said::Error(bytes), _) => session.io.stderr.write_all(&bytes)?,
                 }
             }
-            drop(output);
             Ok::<_, Error>(())
         };
         let (ended, shown) = tokio::join!(remote.carry(input, None, said), show);
@@ -154,7 +154,7 @@ impl Place {
     /// A folder that is there takes the source in; otherwise the source gets the destination's name.
     async fn send(&self, session: &mut Session, source: PathBuf, destination: String, no_preserve: bool) -> Result<()> {
         let mut destination = destination;
-        if self.run(session, &["test", "-d", &destination], None, None).await.is_ok() {
+        if self.run(session, &["test", "-d", &destination], None, None, &mut 0).await.is_ok() {
             let name = fs::canonicalize(&source)?.file_name().map(|name| name.to_string_lossy().into_owned());
             destination = format!("{}/{}", destination.trim_end_matches('/'), name.unwrap_or_default());
         }
@@ -175,14 +175,14 @@ impl Place {
         let (pieces, archive) = mpsc::channel(WAITING);
         let name = name.to_owned();
         let packed = std::thread::spawn(move || pack(&source, &name, ToChannel { pieces, buffer: Vec::new() }));
-        let ran = self.run(session, &command, Some(archive), None).await;
+        let ran = self.run(session, &command, Some(archive), None, &mut 0).await;
         let packed = packed.join().map_err(|_| Error::told("packing the files panicked"))?;
         // When nobody takes the archive any more, why is the other side's to say.
         ran?;
         packed.map_err(Error::from)
     }
 
-    async fn fetch(&self, session: &mut Session, source: &str, destination: &Path) -> Result<()> {
+    async fn fetch(&self, session: &mut Session, source: &str, destination: &Path, retries: i64) -> Result<()> {
         let (pieces, archive) = mpsc::channel(WAITING);
         let prefix = inside(source);
         let base = prefix.rsplit('/').next().unwrap_or_default();
@@ -193,7 +193,7 @@ impl Place {
         };
         let places = Unpack { prefix: prefix.clone(), destination: destination.to_owned(), single: target };
         let unpacked = std::thread::spawn(move || places.unpack(FromChannel { pieces: archive, rest: Bytes::new() }));
-        let ran = self.run(session, &["tar", "cf", "-", source], None, Some(pieces)).await;
+        let ran = self.archive(session, source, pieces, retries).await;
         let unpacked = unpacked.join().map_err(|_| Error::told("unpacking the files panicked"))?;
         ran?;
         for warning in unpacked? {
@@ -201,6 +201,34 @@ impl Place {
         }
         Ok(())
     }
+}
+
+impl Place {
+    /// Sends the archive of a file or folder to `pieces`; one that breaks off is taken up where it was.
+    async fn archive(&self, session: &mut Session, source: &str, pieces: Sender<Bytes>, retries: i64) -> Result<()> {
+        let (mut taken, mut tries) = (0, 0);
+        let mut ran = self.run(session, &["tar", "cf", "-", source], None, Some(&pieces), &mut taken).await;
+        while let Err(error) = &ran {
+            // A command that ended by itself had its say.
+            let is_told = error.message().starts_with("command terminated with exit code");
+            if is_told || retries >= 0 && tries >= retries {
+                break;
+            }
+            tries += 1;
+            session.say(format!("Resuming copy at {taken} bytes, retry {tries}/{retries}"))?;
+            let rest = format!("tar cf - {} | tail -c+{}", quoted(source), taken + 1);
+            ran = self.run(session, &["sh", "-c", &rest], None, Some(&pieces), &mut taken).await;
+        }
+        if ran.is_err() && tries > 0 {
+            session.say(format!("Dropping out copy after {tries} retries"))?;
+        }
+        ran
+    }
+}
+
+/// A word as a shell takes it for itself.
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "'\\''"))
 }
 
 /// The path as `tar` names it: no slash at its start, nothing that leads out.
@@ -347,6 +375,7 @@ mod tests {
 
     #[test]
     fn names_lead_nowhere_else() {
+        assert_eq!(quoted("a b'c"), r"'a b'\''c'");
         assert_eq!(["/etc/passwd", "../../x", "a/../../b", "./a//b/"].map(inside), ["etc/passwd", "x", "b", "a/b"]);
     }
 

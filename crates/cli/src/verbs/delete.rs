@@ -1,10 +1,13 @@
 //! `delete`: delete objects, and wait until they are gone. Mirrors kubectl `pkg/cmd/delete/delete.go`.
 
+use std::io::{BufRead, BufReader, Write};
 use std::time::Duration;
 
 use futures::StreamExt;
+use http::Method;
 use serde_json::{Value, json};
 
+use super::raw;
 use crate::change::{DryRun, DryRunFlag};
 use crate::errors::{Error, Result};
 use crate::json::Json;
@@ -53,10 +56,85 @@ pub struct Options {
     /// name: print only names.
     #[arg(long, short)]
     output: Option<String>,
+    /// Name the objects and ask before they are deleted.
+    #[arg(long, short)]
+    interactive: bool,
+    /// Send DELETE to this path of the server.
+    #[arg(long, value_name = "URI")]
+    raw: Option<String>,
+}
+
+/// How other verbs delete.
+#[derive(clap::Args, Clone, Debug)]
+pub struct Deletion {
+    /// What happens to what a deleted object owns: background, foreground or orphan.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value = "background", default_missing_value = "background")]
+    cascade: String,
+    /// Seconds a deleted pod gets to end; negative is the pod's own.
+    #[arg(long, default_value_t = -1, allow_hyphen_values = true)]
+    grace_period: i64,
+    /// Delete and make anew: apply what cannot be changed, replace everything. A grace period of 0 needs it.
+    #[arg(long)]
+    pub force: bool,
+    /// How long to wait for a deletion; 0 is without end.
+    #[arg(long, default_value = "0s")]
+    timeout: String,
+    /// Wait until deleted objects are gone.
+    #[arg(long)]
+    wait: bool,
+}
+
+impl Deletion {
+    /// The flags that mean nothing without --force.
+    pub fn check(&self) -> Result<()> {
+        let given = [("--grace-period", self.grace_period >= 0), ("--timeout", !self.limit()?.is_zero())];
+        match given.iter().find(|(_, given)| *given && !self.force) {
+            Some((flag, _)) => Err(Error::told(format!("{flag} must have --force specified"))),
+            None => Ok(()),
+        }
+    }
+
+    fn limit(&self) -> Result<Duration> {
+        let wrong = || Error::told(format!("invalid argument {:?} for \"--timeout\" flag", self.timeout));
+        parse_duration(&self.timeout).ok_or_else(wrong)
+    }
+
+    /// Deletes one object, and waits until it is gone if that is asked for.
+    pub async fn delete(&self, session: &mut Session, item: &Found) -> Result<()> {
+        self.end(session, item, self.wait).await
+    }
+
+    /// Deletes one object and waits until it is gone.
+    pub async fn delete_and_wait(&self, session: &mut Session, item: &Found) -> Result<()> {
+        self.end(session, item, true).await
+    }
+
+    async fn end(&self, session: &mut Session, item: &Found, wait: bool) -> Result<()> {
+        let policy = policy(session, &self.cascade)?;
+        let mut body = json!({"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": policy});
+        // Zero without --force would not wait for the containers: one second is as short as it gets.
+        let grace =
+            if self.force { self.grace_period } else { self.grace_period.max(i64::from(self.grace_period == 0)) };
+        if grace >= 0 {
+            body["gracePeriodSeconds"] = grace.into();
+        }
+        let answer = session.client()?.delete(&item.path(), &body).await?;
+        let uid = if answer.has("details.uid") { answer.text("details.uid") } else { answer.text("metadata.uid") };
+        if wait { await_gone(session, item, uid, self.limit()?).await } else { Ok(()) }
+    }
 }
 
 /// Deletes, then waits.
 pub async fn run(session: &mut Session, options: Options) -> Result<()> {
+    if let Some(path) = &options.raw {
+        if options.interactive {
+            return Err(Error::told("--interactive can not be used with --raw"));
+        }
+        if options.output.is_some() {
+            return Err(Error::told("--raw and --output are mutually exclusive"));
+        }
+        return raw::send(session, Method::DELETE, path, &options.files).await;
+    }
     let dry_run = options.dry_run.strategy(session)?;
     let policy = policy(session, &options.cascade)?;
     check(&options)?;
@@ -77,8 +155,7 @@ pub async fn run(session: &mut Session, options: Options) -> Result<()> {
         field_selector: options.field_selector.clone(),
         all: options.labels.all,
         all_namespaces: options.all_namespaces && many,
-        live: false,
-        local: false,
+        ..Ask::default()
     };
     if options.words.is_empty() && options.files.is_empty() {
         return Err(Error::told(
@@ -96,6 +173,10 @@ pub async fn run(session: &mut Session, options: Options) -> Result<()> {
             true => Ok(()),
             false => session.say("No resources found"),
         };
+    }
+    if options.interactive && !is_confirmed(session, &found)? {
+        session.say("deletion is cancelled")?;
+        return Error::several(errors);
     }
     if options.force && grace(&options) == 0 {
         session.warn("Warning: Immediate deletion does not wait for confirmation that the running resource has been terminated. The resource may continue to run on the cluster indefinitely.")?;
@@ -136,6 +217,19 @@ pub async fn run(session: &mut Session, options: Options) -> Result<()> {
         }
     }
     Error::several(errors)
+}
+
+/// Asks before anything is deleted.
+fn is_confirmed(session: &mut Session, found: &[Found]) -> Result<bool> {
+    session.say(format!("You are about to delete the following {} resource(s):", found.len()))?;
+    for item in found {
+        session.say(item.printed())?;
+    }
+    session.print("Do you want to continue? (y/n): ")?;
+    session.io.stdout.flush()?;
+    let mut answer = String::new();
+    BufReader::new(&mut session.io.stdin).read_line(&mut answer)?;
+    Ok(answer.trim().eq_ignore_ascii_case("y"))
 }
 
 async fn targets(session: &mut Session, ask: &Ask) -> Result<Vec<Found>> {
@@ -219,16 +313,6 @@ async fn delete(
     let answer = client.delete(&item.path(), &body).await?;
     let uid = answer.text("details.uid");
     Ok(if uid.is_empty() { answer.text("metadata.uid").to_owned() } else { uid.to_owned() })
-}
-
-/// Deletes one object and waits until it is gone.
-pub async fn delete_and_wait(session: &mut Session, item: &Found) -> Result<()> {
-    let client = session.client()?;
-    let answer = client
-        .delete(&item.path(), &json!({"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": "Background"}))
-        .await?;
-    let uid = if answer.has("details.uid") { answer.text("details.uid") } else { answer.text("metadata.uid") };
-    await_gone(session, item, uid, Duration::ZERO).await
 }
 
 /// Watches until the object with this uid is not there any more. A timeout of zero is none.

@@ -3,9 +3,11 @@
 use std::fs;
 use std::process::Command;
 
+use http::Method;
 use serde_json::Value;
 
 use super::apply::{three_way, with_last_applied};
+use crate::client::JSON;
 use crate::errors::{Error, Result};
 use crate::objects::{self, Ask, Files};
 use crate::print::yaml;
@@ -22,15 +24,21 @@ pub struct Options {
     /// With metadata.managedFields.
     #[arg(long)]
     show_managed_fields: bool,
-    /// Refused, see apply.
+    /// Let the server merge (server-side apply).
     #[arg(long)]
     server_side: bool,
+    /// Take over fields of other managers, with --server-side.
+    #[arg(long)]
+    force_conflicts: bool,
+    /// Name the changes would be made under.
+    #[arg(long)]
+    field_manager: Option<String>,
 }
 
 /// Compares by `diff -u -N`, or by what KUBECTL_EXTERNAL_DIFF names.
 pub async fn run(session: &mut Session, options: Options) -> Result<()> {
-    if options.server_side {
-        return Err(Error::told("--server-side is not supported by diff").exiting(2));
+    if options.force_conflicts && !options.server_side {
+        return Err(Error::told("--force-conflicts only works with --server-side").exiting(2));
     }
     if options.files.is_empty() {
         return Err(Error::told("must specify one of -f and -k").exiting(2));
@@ -43,7 +51,9 @@ pub async fn run(session: &mut Session, options: Options) -> Result<()> {
     fs::create_dir(&merged)?;
     let client = session.client()?;
     for item in found {
-        let dry_run = [("dryRun", "All".to_owned()), ("fieldManager", "kubectl-client-side-apply".to_owned())];
+        let usual = if options.server_side { "kubectl" } else { "kubectl-client-side-apply" };
+        let manager = options.field_manager.clone().unwrap_or_else(|| usual.into());
+        let mut dry_run = vec![("dryRun", "All".to_owned()), ("fieldManager", manager)];
         let wanted = with_last_applied(&item.object);
         let before = match client.get(&item.path(), &[]).await {
             Ok(before) => Some(before),
@@ -51,6 +61,11 @@ pub async fn run(session: &mut Session, options: Options) -> Result<()> {
             Err(error) => return Err(error.exiting(2)),
         };
         let after = match &before {
+            _ if options.server_side => {
+                dry_run.push(("force", options.force_conflicts.to_string()));
+                let body = Some(("application/apply-patch+yaml", item.object.to_string().into_bytes()));
+                client.json(Method::PATCH, &item.path(), &dry_run, JSON, body).await
+            }
             None => client.post(&item.resource.path(item.namespace.as_deref(), None), &dry_run, &wanted).await,
             Some(before) => {
                 let (media_type, patch) = three_way(before, &wanted)?;

@@ -5,6 +5,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
+use super::apply::{validation, with_last_applied};
 use crate::change::{self, DryRun, Record};
 use crate::errors::{Error, Result};
 use crate::manifests;
@@ -26,6 +27,27 @@ pub struct Options {
     /// Edit as yaml or json.
     #[arg(long, short, default_value = "yaml")]
     output: String,
+    /// Print the patch that is sent.
+    #[arg(long)]
+    output_patch: bool,
+    /// Keep metadata.managedFields in what is edited.
+    #[arg(long)]
+    show_managed_fields: bool,
+    /// Edit a subresource, such as status.
+    #[arg(long, value_name = "NAME")]
+    subresource: Option<String>,
+    /// Keep what was saved in an annotation, for a later `apply`.
+    #[arg(long)]
+    save_config: bool,
+    /// strict (true), warn or ignore (false) unknown and duplicate fields.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value = "strict", default_missing_value = "strict")]
+    validate: String,
+    /// Name the changes are made under.
+    #[arg(long, default_value = "kubectl-edit")]
+    field_manager: String,
+    /// Lines of the file in the editor end as on Windows.
+    #[arg(long)]
+    windows_line_endings: bool,
 }
 
 /// Opens the editor until the change is accepted or taken back.
@@ -39,14 +61,18 @@ pub async fn run(session: &mut Session, options: Options) -> Result<()> {
     if found.is_empty() {
         return Err(Error::told("You must provide one or more resources by argument or filename."));
     }
-    for item in found {
+    for mut item in found {
+        if let Some(subresource) = &options.subresource {
+            let path = format!("{}/{subresource}", item.path());
+            item.object = session.client()?.get(&path, &[]).await?;
+        }
         one(session, &options, item).await?;
     }
     Ok(())
 }
 
 async fn one(session: &mut Session, options: &Options, mut item: Found) -> Result<()> {
-    if let Some(meta) = item.object["metadata"].as_object_mut() {
+    if let Some(meta) = item.object["metadata"].as_object_mut().filter(|_| !options.show_managed_fields) {
         meta.remove("managedFields");
     }
     let text =
@@ -57,7 +83,8 @@ async fn one(session: &mut Session, options: &Options, mut item: Found) -> Resul
     loop {
         let reasons: String = failure.iter().flat_map(|why| why.lines()).map(|line| format!("# {line}\n")).collect();
         let reasons = if reasons.is_empty() { reasons } else { reasons + "#\n" };
-        let edited = in_editor(session, &format!("{HEADER}{reasons}{shown}"), &options.output)?;
+        let edited =
+            in_editor(session, &format!("{HEADER}{reasons}{shown}"), &options.output, options.windows_line_endings)?;
         if edited.trim().is_empty() {
             return session.warn("Edit cancelled, saved file was empty.");
         }
@@ -93,18 +120,44 @@ async fn send(session: &mut Session, options: &Options, item: &Found, edited: &s
         }
     }
     options.record.annotate(session, &mut after);
-    change::patch_two_way(session, item, &after, DryRun::No, "kubectl-edit").await?;
+    if options.save_config {
+        after = with_last_applied(&after);
+    }
+    let (media_type, patch) = change::two_way(&item.object, &after)?;
+    if options.output_patch {
+        session.say(format!("Patch: {}", print::html_escaped(&patch.to_string())))?;
+    }
+    let path = match &options.subresource {
+        Some(subresource) => format!("{}/{subresource}", item.path()),
+        None => item.path(),
+    };
+    let mut query = DryRun::No.query(&options.field_manager);
+    query.push(("fieldValidation", validation(&options.validate)?.into()));
+    session.client()?.patch(&path, &query, media_type, &patch).await?;
     print::done(session, &Output::default(), &item.object, "edited").map(Some)
 }
 
-/// Lets the user edit a text; gives it back without comment lines.
-pub(super) fn in_editor(session: &Session, text: &str, ending: &str) -> Result<String> {
+/// `create --edit`: the object as it was saved; nothing if the file was emptied.
+pub(super) fn before_create(session: &Session, object: &Value, windows: bool) -> Result<Option<Value>> {
+    let edited = in_editor(session, &format!("{HEADER}{}", yaml::text(object)), "yaml", windows)?;
+    if edited.trim().is_empty() {
+        return Ok(None);
+    }
+    let mut documents = manifests::documents("the edited file", &edited)?;
+    match documents.len() {
+        1 => Ok(documents.pop()),
+        _ => Err(Error::told("one object is wanted")),
+    }
+}
+
+/// Lets the user edit a text; gives it back without comment lines and with plain line ends.
+pub(super) fn in_editor(session: &Session, text: &str, ending: &str, windows: bool) -> Result<String> {
     let environment = &session.io.environment;
     let editor =
         ["KUBE_EDITOR", "EDITOR"].iter().find_map(|name| environment.get(*name).filter(|value| !value.is_empty()));
     let editor = editor.cloned().unwrap_or_else(|| "vi".into());
     let file = tempfile::Builder::new().prefix("kubectl-edit-").suffix(&format!(".{ending}")).tempfile()?;
-    fs::write(file.path(), text)?;
+    fs::write(file.path(), if windows { text.replace('\n', "\r\n") } else { text.to_owned() })?;
     // As kubectl does it: the editor may be a command with arguments.
     let status = Command::new("sh").arg("-c").arg(format!("{editor} \"$0\"")).arg(file.path()).status();
     let status = status.map_err(|error| Error::told(format!("unable to launch the editor {editor:?}: {error}")))?;

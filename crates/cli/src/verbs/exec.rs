@@ -91,24 +91,28 @@ pub(super) async fn pod(
     files: objects::Files,
     patience: Duration,
 ) -> Result<(Found, Value)> {
-    /// Between two looks.
-    const PAUSE: Duration = Duration::from_millis(200);
     let words = word.map(|word| if word.contains('/') { word.clone() } else { format!("pods/{word}") });
     let ask = objects::Ask { words: words.into_iter().collect(), files, live: true, ..objects::Ask::default() };
     let found = objects::find_all(session, &ask).await?;
     let [item] = found.as_slice() else { return Err(Error::told("one pod is to be named")) };
+    let pods = pods(session, item, "attach to", patience).await?;
+    let first = pods.into_iter().next().ok_or_else(|| Error::told(format!("{} has no pods", item.printed())))?;
+    Ok((item.clone(), first))
+}
+
+/// The pods of an object, which may take a while to make one; `doing` is what they are wanted for.
+pub(super) async fn pods(session: &mut Session, item: &Found, doing: &str, patience: Duration) -> Result<Vec<Value>> {
+    /// Between two looks.
+    const PAUSE: Duration = Duration::from_millis(200);
     let until = Instant::now() + patience;
     loop {
-        match pods_of(session, item, "attach to").await {
-            Ok(pods) if !pods.is_empty() => return Ok((item.clone(), pods[0].clone())),
+        match pods_of(session, item, doing).await {
             // Without pods it says that the time is over, which it is not yet.
-            Err(error) if error.reason().is_empty() && error.inner_message().starts_with("timed out") => {
-                if until <= Instant::now() {
-                    return Err(error);
-                }
-            }
-            Err(error) => return Err(error),
-            Ok(_) => return Err(Error::told(format!("{} has no pods", item.printed()))),
+            Err(error)
+                if error.reason().is_empty()
+                    && error.inner_message().starts_with("timed out")
+                    && Instant::now() < until => {}
+            outcome => return outcome,
         }
         tokio::time::sleep(PAUSE).await;
     }

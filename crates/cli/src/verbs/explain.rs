@@ -26,7 +26,7 @@ pub struct Options {
     #[arg(long)]
     api_version: Option<String>,
     /// plaintext.
-    #[arg(long, default_value = "plaintext")]
+    #[arg(long, short, default_value = "plaintext")]
     output: String,
 }
 
@@ -244,21 +244,40 @@ impl<'a> Explainer<'a> {
     }
 }
 
-/// Wraps every line of a text.
+/// Wraps every line of a text between words; spaces stay as they are but where a line ends.
 fn wrapped(text: &str, width: usize) -> Vec<String> {
     let mut lines = Vec::new();
     for paragraph in text.split('\n') {
-        let mut line = String::new();
-        for word in paragraph.split_whitespace() {
-            if !line.is_empty() && line.chars().count() + 1 + word.chars().count() > width {
+        let (mut line, mut length) = (String::new(), 0);
+        let mut rest = paragraph;
+        while !rest.is_empty() {
+            let start = rest.find(|letter: char| !letter.is_whitespace()).unwrap_or(rest.len());
+            let (spaces, words) = rest.split_at(start);
+            let (word, after) = words.split_at(words.find(char::is_whitespace).unwrap_or(words.len()));
+            let (gap, long) = (spaces.chars().count(), word.chars().count());
+            if length + gap + long <= width || length + gap == 0 {
+                line += spaces;
+                length += gap;
+            } else {
                 lines.push(std::mem::take(&mut line));
+                length = 0;
             }
-            if !line.is_empty() {
-                line.push(' ');
-            }
-            line.push_str(word);
+            line += word;
+            length += long;
+            rest = after;
         }
         lines.push(line);
     }
     lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wrapped_between_words() {
+        assert_eq!(wrapped("one two three", 7), ["one two", "three"]);
+        assert_eq!(wrapped(" - one two\n\nabcdefghij k", 6), [" - one", "two", "", "abcdefghij", "k"]);
+    }
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::change::Record;
+use crate::change::{Overrides, Record};
 use crate::errors::{Error, Result};
 use crate::json::{Json, scalar};
 use crate::objects::{self, Ask, Files};
@@ -20,6 +20,8 @@ pub struct Options {
     making: Making,
     #[command(flatten)]
     record: Record,
+    #[command(flatten)]
+    overrides: Overrides,
     /// Port of the service; without it, the ports of the containers.
     #[arg(long)]
     port: Option<String>,
@@ -111,7 +113,7 @@ fn service(session: &Session, options: &Options, object: &Value) -> Result<Value
         "apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": spec, "status": {"loadBalancer": {}},
     });
     options.record.annotate(session, &mut service);
-    Ok(service)
+    options.overrides.apply(service)
 }
 
 fn labels(text: &str) -> Result<Value> {

@@ -112,6 +112,7 @@ fn ask(options: &Options) -> Ask {
         all_namespaces: options.all_namespaces,
         live: true,
         local: false,
+        ..Ask::default()
     }
 }
 

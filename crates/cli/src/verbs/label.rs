@@ -121,6 +121,7 @@ pub(super) fn ask(changing: &Changing, words: Vec<String>) -> Ask {
         all_namespaces: changing.all_namespaces,
         live: !changing.local,
         local: changing.local,
+        ..Ask::default()
     }
 }
 

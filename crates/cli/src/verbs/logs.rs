@@ -8,6 +8,7 @@ use crate::json::Json;
 use crate::objects::{self, Ask, Found};
 use crate::session::Session;
 use crate::time::parse_duration;
+use crate::verbs::exec;
 
 /// The annotation that names the container to choose.
 pub(super) const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
@@ -59,6 +60,12 @@ pub struct Options {
     /// At most so many logs are followed at once.
     #[arg(long, default_value_t = 5)]
     max_log_requests: usize,
+    /// How long to wait until an object has a pod.
+    #[arg(long, default_value = "20s", value_name = "DURATION")]
+    pod_running_timeout: String,
+    /// The server need not check the certificate of the node that has the log.
+    #[arg(long)]
+    insecure_skip_tls_verify_backend: bool,
 }
 
 /// One container's log.
@@ -126,6 +133,9 @@ fn query(options: &Options) -> Result<Vec<(&'static str, String)>> {
     if options.previous {
         query.push(("previous", "true".into()));
     }
+    if options.insecure_skip_tls_verify_backend {
+        query.push(("insecureSkipTLSVerifyBackend", "true".into()));
+    }
     if options.timestamps {
         query.push(("timestamps", "true".into()));
     }
@@ -188,6 +198,7 @@ async fn sources(session: &mut Session, options: &Options) -> Result<Vec<Source>
         }
         _ => return Err(session.usage("logs", "expected 'logs [-f] [-p] (POD | TYPE/NAME) [-c CONTAINER]'.\nPOD or TYPE/NAME is a required argument for the logs command")),
     };
+    let patience = exec::patience(session, "logs", &options.pod_running_timeout)?;
     let word = if word.contains('/') { word.clone() } else { format!("pods/{word}") };
     let found = objects::find_all(session, &Ask { words: vec![word], live: true, ..Ask::default() }).await;
     let found = match found {
@@ -201,7 +212,7 @@ async fn sources(session: &mut Session, options: &Options) -> Result<Vec<Source>
     };
     let mut sources = Vec::new();
     for item in found {
-        let pods = pods_of(session, &item, "get the logs from").await?;
+        let pods = exec::pods(session, &item, "get the logs from", patience).await?;
         let chosen = if options.all_pods { pods.len() } else { 1 };
         if pods.len() > 1 && !options.all_pods {
             session.warn(format!("Found {} pods, using pod/{}", pods.len(), pods[0].text("metadata.name")))?;

@@ -31,6 +31,7 @@ pub mod man;
 mod node;
 pub mod patch;
 pub mod port_forward;
+mod raw;
 pub mod replace;
 pub mod rolling_update;
 pub mod rollout;

@@ -10,7 +10,7 @@ use crate::json::Json;
 use crate::objects::{self, Ask, Found};
 use crate::print;
 use crate::session::Session;
-use crate::time::parse_duration;
+use crate::time::{self, parse_duration};
 
 /// Between two tries to evict a pod that a budget protects.
 const EVICTION_PAUSE: Duration = Duration::from_secs(5);
@@ -53,6 +53,12 @@ pub struct DrainOptions {
     /// Only pods with these labels.
     #[arg(long)]
     pod_selector: Option<String>,
+    /// Do not wait for pods that are being deleted for longer than so many seconds; 0 waits for all.
+    #[arg(long, default_value_t = 0, value_name = "SECONDS")]
+    skip_wait_for_delete_timeout: i64,
+    /// Pods asked for at once; 0 is all.
+    #[arg(long, default_value_t = 500, value_name = "NUMBER")]
+    chunk_size: usize,
 }
 
 /// Set and remove taints: KEY=VALUE:EFFECT, KEY:EFFECT-, KEY-.
@@ -73,6 +79,12 @@ pub struct TaintOptions {
     selector: Option<String>,
     #[command(flatten)]
     output: print::Output,
+    /// Name the changes are made under.
+    #[arg(long, default_value = "kubectl-taint")]
+    field_manager: String,
+    /// strict (true), warn or ignore (false) unknown and duplicate fields.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value = "strict", default_missing_value = "strict")]
+    validate: String,
 }
 
 async fn nodes(session: &mut Session, options: &CordonOptions, verb: &str) -> Result<Vec<Found>> {
@@ -163,9 +175,10 @@ async fn empty(session: &mut Session, options: &DrainOptions, node: &Found, dry_
     if let Some(selector) = &options.pod_selector {
         query.push(("labelSelector", selector.clone()));
     }
-    let list = client.get("/api/v1/pods", &query).await?;
+    let pods = client.discovery().await?.resource("pods")?.clone();
+    let list = client.list_by(&pods, None, &query, options.chunk_size).await?;
     let (mut leaving, mut blocked, mut ignored) = (Vec::new(), Blocked::default(), Vec::new());
-    for pod in list.list("items") {
+    for pod in list.list("items").iter().filter(|pod| !is_given_up(pod, options)) {
         sort_pod(pod, options, &mut leaving, &mut blocked, &mut ignored);
     }
     let blocked = blocked.message();
@@ -189,6 +202,13 @@ async fn empty(session: &mut Session, options: &DrainOptions, node: &Found, dry_
         session.say(format!("pod/{} {}", found.name, if options.disable_eviction { "deleted" } else { "evicted" }))?;
     }
     Ok(())
+}
+
+/// True if the pod is being deleted for so long that nobody waits for it.
+fn is_given_up(pod: &Value, options: &DrainOptions) -> bool {
+    let since = time::since(pod.text("metadata.deletionTimestamp"));
+    options.skip_wait_for_delete_timeout > 0
+        && since.is_some_and(|seconds| seconds > options.skip_wait_for_delete_timeout)
 }
 
 #[derive(Default)]
@@ -321,8 +341,9 @@ pub async fn taint(session: &mut Session, options: TaintOptions) -> Result<()> {
         after["spec"]["taints"] = wanted.clone().into();
         if dry_run != DryRun::Client {
             let patch = json!({"spec": {"taints": if wanted.is_empty() { Value::Null } else { wanted.into() }}, "metadata": {"resourceVersion": node.object.text("metadata.resourceVersion")}});
-            after =
-                session.client()?.patch(&node.path(), &dry_run.query("kubectl-taint"), change::MERGE, &patch).await?;
+            let mut query = dry_run.query(&options.field_manager);
+            query.push(("fieldValidation", super::apply::validation(&options.validate)?.into()));
+            after = session.client()?.patch(&node.path(), &query, change::MERGE, &patch).await?;
         }
         let operation = match (set.is_empty(), options.overwrite) {
             (true, _) => "untainted",

@@ -39,6 +39,9 @@ pub struct Options {
     /// Name the changes are made under.
     #[arg(long, default_value = "kubectl-patch")]
     field_manager: String,
+    /// Change the objects of the files as they are, without a server.
+    #[arg(long)]
+    local: bool,
 }
 
 /// Patches.
@@ -66,7 +69,16 @@ pub async fn run(session: &mut Session, options: Options) -> Result<()> {
         return Err(Error::told(format!("unable to parse {text:?}: one document is wanted")));
     }
     let patch = documents.remove(0);
-    let ask = Ask { words: options.words.clone(), files: options.files.clone(), live: true, ..Ask::default() };
+    if options.local && options.files.is_empty() {
+        return Err(Error::told("--local requires --filename: the server is not asked for the objects"));
+    }
+    let ask = Ask {
+        words: options.words.clone(),
+        files: options.files.clone(),
+        live: !options.local,
+        local: options.local,
+        ..Ask::default()
+    };
     let (found, mut errors) = objects::find(session, &ask).await?;
     for item in found {
         match one(session, &options, dry_run, media_type, &patch, &item).await {
@@ -86,6 +98,7 @@ async fn one(
     item: &objects::Found,
 ) -> Result<(Value, String)> {
     let after = match dry_run {
+        _ if options.local => locally(item.object.clone(), patch, media_type)?,
         DryRun::Client => locally(item.object.clone(), patch, media_type)?,
         _ => {
             let path = match &options.subresource {
@@ -96,7 +109,7 @@ async fn one(
         }
     };
     let same = after == item.object;
-    if let (Some(cause), DryRun::No) = (options.record.cause(session), dry_run) {
+    if let (Some(cause), DryRun::No, false) = (options.record.cause(session), dry_run, options.local) {
         let note = serde_json::json!({"metadata": {"annotations": {change::CHANGE_CAUSE: cause}}});
         session.client()?.patch(&item.path(), &dry_run.query(&options.field_manager), change::MERGE, &note).await?;
     }

@@ -1,5 +1,8 @@
 //! `replace`. Mirrors kubectl `pkg/cmd/replace/replace.go`.
 
+use http::Method;
+
+use super::raw;
 use crate::change::{DryRun, Record};
 use crate::errors::{Error, Result};
 use crate::json::Json;
@@ -7,6 +10,7 @@ use crate::objects::{self, Ask, Files};
 use crate::print;
 use crate::session::Session;
 use crate::verbs::create::Making;
+use crate::verbs::delete::Deletion;
 
 /// Replace objects by what files say.
 #[derive(clap::Args)]
@@ -17,15 +21,27 @@ pub struct Options {
     making: Making,
     #[command(flatten)]
     record: Record,
-    /// Delete and create anew.
-    #[arg(long)]
-    force: bool,
+    #[command(flatten)]
+    deletion: Deletion,
+    /// Replace a subresource, such as status or scale.
+    #[arg(long, value_name = "NAME")]
+    subresource: Option<String>,
+    /// PUT the file to this path of the server as it is.
+    #[arg(long, value_name = "URI")]
+    raw: Option<String>,
 }
 
 /// Replaces.
 pub async fn run(session: &mut Session, options: Options) -> Result<()> {
     if options.files.is_empty() {
         return Err(Error::told("must specify --filename to replace").hinted("name a file with -f"));
+    }
+    options.deletion.check()?;
+    if let Some(path) = &options.raw {
+        if options.making.output.output.is_some() {
+            return Err(Error::told("--raw and --output are mutually exclusive"));
+        }
+        return raw::send(session, Method::PUT, path, &options.files).await;
     }
     options.record.warn(session)?;
     let dry_run = options.making.dry_run.strategy(session)?;
@@ -37,8 +53,8 @@ pub async fn run(session: &mut Session, options: Options) -> Result<()> {
         if options.making.save_config {
             item.object = super::apply::with_last_applied(&item.object);
         }
-        if options.force && dry_run == DryRun::No {
-            match super::delete::delete_and_wait(session, &item).await {
+        if options.deletion.force && dry_run == DryRun::No {
+            match options.deletion.delete_and_wait(session, &item).await {
                 Ok(()) => session.say(format!("{} {:?} deleted", item.resource.printed_kind(), item.name))?,
                 Err(error) if error.is_not_found() => {}
                 Err(error) => return Err(error),
@@ -59,7 +75,11 @@ pub async fn run(session: &mut Session, options: Options) -> Result<()> {
                 let live = client.get(&item.path(), &[]).await?;
                 item.object["metadata"]["resourceVersion"] = live.text("metadata.resourceVersion").into();
             }
-            client.put(&item.path(), &query, &item.object).await
+            let path = match &options.subresource {
+                Some(subresource) => format!("{}/{subresource}", item.path()),
+                None => item.path(),
+            };
+            client.put(&path, &query, &item.object).await
         };
         match outcome.await {
             Ok(replaced) => {

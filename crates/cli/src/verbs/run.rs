@@ -2,13 +2,14 @@
 
 use serde_json::{Value, json};
 
-use crate::change::{DryRun, Record};
+use crate::change::{DryRun, Overrides, Record};
 use crate::errors::{Error, Result};
 use crate::json::Json;
 use crate::objects::{self, Ask, Found};
 use crate::print;
 use crate::session::Session;
 use crate::verbs::create::{self, Making};
+use crate::verbs::delete::Deletion;
 use crate::verbs::{attach, exec, wait};
 
 /// Run an image in a pod.
@@ -47,9 +48,10 @@ pub struct Options {
     /// What is after -- is the command, not its arguments.
     #[arg(long)]
     command: bool,
-    /// JSON that is merged into the pod.
-    #[arg(long)]
-    overrides: Option<String>,
+    #[command(flatten)]
+    overrides: Overrides,
+    #[command(flatten)]
+    deletion: Deletion,
     /// Keep the container's standard input open, and attach to it.
     #[arg(long, short = 'i')]
     stdin: bool,
@@ -102,10 +104,7 @@ pub async fn run(session: &mut Session, options: Options) -> Result<()> {
     }
     let mut pod = pod(&options, image)?;
     options.record.annotate(session, &mut pod);
-    if let Some(text) = &options.overrides {
-        let patch: Value = serde_json::from_str(text)?;
-        pod = api::patch::merge(pod, &patch).map_err(|refusal| Error::refused(refusal.to_value()))?;
-    }
+    pod = options.overrides.apply(pod)?;
     if session.namespace_given() {
         pod["metadata"]["namespace"] = session.namespace()?.into();
     }
@@ -124,7 +123,7 @@ pub async fn run(session: &mut Session, options: Options) -> Result<()> {
     if attaches {
         let attached = join(session, &options, &made).await;
         if options.rm {
-            delete(session, &made).await?;
+            delete(session, &options.deletion, &made).await?;
         }
         return attached;
     }
@@ -198,14 +197,17 @@ fn exit_of(pod: &Value) -> Result<()> {
     Err(Error::bare(told.trim_end().to_owned()).exiting(code))
 }
 
-async fn delete(session: &mut Session, pod: &Value) -> Result<()> {
-    let (namespace, name) = (pod.text("metadata.namespace"), pod.text("metadata.name"));
-    let deleted = session.client()?.delete(&format!("/api/v1/namespaces/{namespace}/pods/{name}"), &json!({})).await;
-    match deleted {
-        Err(error) if error.is_not_found() => Ok(()),
-        Err(error) => Err(error),
-        Ok(_) => session.say(format!("pod {name:?} deleted")),
-    }
+async fn delete(session: &mut Session, deletion: &Deletion, pod: &Value) -> Result<()> {
+    let words = vec![format!("pods/{}", pod.text("metadata.name"))];
+    let found = objects::find_all(session, &Ask { words, live: true, ..Ask::default() }).await;
+    let item = match found {
+        Ok(found) => found.into_iter().next(),
+        Err(error) if error.is_not_found() => None,
+        Err(error) => return Err(error),
+    };
+    let Some(item) = item else { return Ok(()) };
+    deletion.delete(session, &item).await?;
+    session.say(format!("pod {:?} deleted", item.name))
 }
 
 fn pod(options: &Options, image: &str) -> Result<Value> {

@@ -40,6 +40,9 @@ struct Which {
     /// cpu or memory.
     #[arg(long)]
     sort_by: Option<String>,
+    /// How the figures travel, true or false; they are the same either way.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    use_protocol_buffers: Option<bool>,
 }
 
 #[derive(clap::Args)]

@@ -39,6 +39,9 @@ pub struct Options {
     /// How long to wait; 0 looks once, negative waits a week.
     #[arg(long, default_value = "30s", allow_hyphen_values = true)]
     timeout: String,
+    /// Look at the objects of the files as they are, without a server.
+    #[arg(long)]
+    local: bool,
 }
 
 enum Wanted {
@@ -68,9 +71,13 @@ pub async fn run(session: &mut Session, options: Options) -> Result<()> {
         field_selector: options.field_selector.clone(),
         all: options.labels.all,
         all_namespaces: options.all_namespaces,
-        live: true,
-        local: false,
+        live: !options.local,
+        local: options.local,
+        ..Ask::default()
     };
+    if options.local {
+        return locally(session, &options, &wanted, &ask).await;
+    }
     if matches!(wanted, Wanted::Create) {
         return await_created(session, &options, &ask, until).await;
     }
@@ -85,9 +92,35 @@ pub async fn run(session: &mut Session, options: Options) -> Result<()> {
         };
     }
     for item in found {
-        one(session, &options, &wanted, &item, until).await?;
+        match timeout.is_zero() {
+            true => look_once(session, &options, &wanted, &item)?,
+            false => one(session, &options, &wanted, &item, until).await?,
+        }
     }
     Ok(())
+}
+
+/// Nothing that is only read will change: what is not met now never is.
+async fn locally(session: &mut Session, options: &Options, wanted: &Wanted, ask: &Ask) -> Result<()> {
+    if options.files.is_empty() {
+        return Err(Error::told("--local requires --filename: the server is not asked for the objects"));
+    }
+    for item in objects::find_all(session, ask).await? {
+        look_once(session, options, wanted, &item)?;
+    }
+    Ok(())
+}
+
+/// Judges an object as it was found.
+fn look_once(session: &mut Session, options: &Options, wanted: &Wanted, item: &Found) -> Result<()> {
+    match met(wanted, &item.object) {
+        true => print::done(session, &options.output, &item.object, "condition met"),
+        false => Err(late(item)),
+    }
+}
+
+fn late(item: &Found) -> Error {
+    Error::told(format!("timed out waiting for the condition on {}/{}", item.resource.plural, item.name))
 }
 
 fn wanted(text: &str) -> Result<Wanted> {
@@ -127,15 +160,14 @@ async fn one(
     until: tokio::time::Instant,
 ) -> Result<()> {
     let client = session.client()?;
-    let late = || Error::told(format!("timed out waiting for the condition on {}/{}", item.resource.plural, item.name));
     if let Wanted::Delete = wanted {
         let uid = item.object.text("metadata.uid").to_owned();
         let gone = super::delete::await_gone(session, item, &uid, Duration::ZERO);
-        tokio::time::timeout_at(until, gone).await.map_err(|_| late())??;
+        tokio::time::timeout_at(until, gone).await.map_err(|_| late(item))??;
         return print::done(session, &options.output, &item.object, "condition met");
     }
     let reached = self::until(&client, item, |object| met(wanted, object));
-    tokio::time::timeout_at(until, reached).await.map_err(|_| late())??;
+    tokio::time::timeout_at(until, reached).await.map_err(|_| late(item))??;
     print::done(session, &options.output, &item.object, "condition met")
 }
 

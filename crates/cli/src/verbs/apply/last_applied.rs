@@ -4,7 +4,7 @@
 
 use serde_json::{Value, json};
 
-use super::LAST_APPLIED;
+use super::{LAST_APPLIED, validation};
 use crate::change::{DryRun, DryRunFlag, MERGE};
 use crate::errors::{Error, Result};
 use crate::json::Json;
@@ -46,6 +46,15 @@ pub struct EditOptions {
     /// yaml or json.
     #[arg(long, short, default_value = "yaml")]
     output: String,
+    /// Name the changes are made under.
+    #[arg(long, default_value = "kubectl-last-applied")]
+    field_manager: String,
+    /// strict (true), warn or ignore (false) unknown and duplicate fields.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value = "strict", default_missing_value = "strict")]
+    validate: String,
+    /// Lines of the file in the editor end as on Windows.
+    #[arg(long)]
+    windows_line_endings: bool,
 }
 
 /// The objects that a line names.
@@ -103,7 +112,10 @@ pub(super) async fn set(session: &mut Session, options: SetOptions) -> Result<()
             session.say(format!("set-last-applied {}: no changes required.", item.name))?;
             continue;
         }
-        let changed = write(session, &item, &wanted.object, dry_run).await?;
+        let changed = match dry_run {
+            DryRun::Client => item.object.clone(),
+            _ => write(session, &item, &wanted.object, &dry_run.query("kubectl-last-applied")).await?,
+        };
         print::done(session, &options.output, &changed, &format!("configured{}", dry_run.suffix()))?;
     }
     Ok(())
@@ -113,14 +125,17 @@ pub(super) async fn edit(session: &mut Session, options: EditOptions) -> Result<
     check(session, &options.output, "edit")?;
     for item in options.which.find(session).await? {
         let before = remembered(&item)?;
-        let edited = edit::in_editor(session, &shown(&before, &options.output), &options.output)?;
+        let (text, windows) = (shown(&before, &options.output), options.windows_line_endings);
+        let edited = edit::in_editor(session, &text, &options.output, windows)?;
         let documents = manifests::documents("the edited file", &edited)?;
         let [after] = documents.as_slice() else { return Err(Error::told("one object is wanted")) };
         if *after == before {
             session.warn("Edit cancelled, no changes made.")?;
             continue;
         }
-        let changed = write(session, &item, after, DryRun::No).await?;
+        let mut query = DryRun::No.query(&options.field_manager);
+        query.push(("fieldValidation", validation(&options.validate)?.into()));
+        let changed = write(session, &item, after, &query).await?;
         print::done(session, &Output::default(), &changed, "edited")?;
     }
     Ok(())
@@ -147,12 +162,9 @@ fn shown(object: &Value, output: &str) -> String {
     if output == "json" { format!("{object:#}\n") } else { yaml::text(object) }
 }
 
-async fn write(session: &mut Session, item: &Found, wanted: &Value, dry_run: DryRun) -> Result<Value> {
-    if dry_run == DryRun::Client {
-        return Ok(item.object.clone());
-    }
+async fn write(session: &mut Session, item: &Found, wanted: &Value, query: &[(&'static str, String)]) -> Result<Value> {
     let patch = json!({ "metadata": { "annotations": { LAST_APPLIED: memory(wanted) } } });
-    session.client()?.patch(&item.path(), &dry_run.query("kubectl-last-applied"), MERGE, &patch).await
+    session.client()?.patch(&item.path(), query, MERGE, &patch).await
 }
 
 /// The annotation's value for an object, which does not remember itself.

@@ -13,6 +13,7 @@ use crate::json::Json;
 use crate::objects::{self, Ask, Files, Found};
 use crate::print::{self, Output};
 use crate::session::Session;
+use crate::verbs::delete::Deletion;
 
 /// The annotation that remembers what was applied last.
 pub const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
@@ -55,9 +56,8 @@ struct Applying {
     /// Take over changes that others made to applied fields.
     #[arg(long, default_value_t = true, default_missing_value = "true", num_args = 0..=1, require_equals = true, action = clap::ArgAction::Set, value_name = "BOOL")]
     overwrite: bool,
-    /// Delete and create anew what cannot be changed.
-    #[arg(long)]
-    force: bool,
+    #[command(flatten)]
+    deletion: Deletion,
     /// Let the server merge (server-side apply).
     #[arg(long)]
     server_side: bool,
@@ -76,9 +76,9 @@ struct Applying {
     /// Every object of the types, for --prune.
     #[arg(long)]
     all: bool,
-    /// Wait for deletions of --force.
-    #[arg(long, hide = true)]
-    wait: bool,
+    /// Apply to a subresource, such as status; with --server-side.
+    #[arg(long, value_name = "NAME")]
+    subresource: Option<String>,
 }
 
 /// How the server checks fields, from `--validate`.
@@ -108,6 +108,15 @@ async fn apply(session: &mut Session, options: Applying) -> Result<()> {
     if options.prune {
         let error = Error::told("--prune is not supported: nothing is deleted that is not named");
         return Err(error.hinted("delete by label instead: `kapstan delete TYPE -l SELECTOR`"));
+    }
+    if options.force_conflicts && !options.server_side {
+        return Err(Error::told("--force-conflicts only works with --server-side"));
+    }
+    if options.subresource.is_some() && !options.server_side {
+        return Err(Error::told("--subresource can only be specified for --server-side"));
+    }
+    if options.deletion.force && options.server_side {
+        return Err(Error::told("--force cannot be used with --server-side"));
     }
     options.record.warn(session)?;
     let dry_run = options.dry_run.strategy(session)?;
@@ -183,8 +192,8 @@ async fn one(session: &mut Session, options: &Applying, dry_run: DryRun, mut ite
             Err(error) if error.reason() == "Conflict" && attempt < ATTEMPTS => {
                 live = client.get(&item.path(), &[]).await?;
             }
-            Err(error) if options.force && matches!(error.reason(), "Conflict" | "Invalid") => {
-                crate::verbs::delete::delete_and_wait(session, &item).await?;
+            Err(error) if options.deletion.force && matches!(error.reason(), "Conflict" | "Invalid") => {
+                options.deletion.delete_and_wait(session, &item).await?;
                 let path = item.resource.path(item.namespace.as_deref(), None);
                 let created = client.post(&path, &query, &wanted).await?;
                 return print::done(session, &options.output, &created, "configured");
@@ -222,7 +231,11 @@ async fn server_side(session: &mut Session, options: &Applying, dry_run: DryRun,
     query.push(("force", options.force_conflicts.to_string()));
     query.push(("fieldValidation", validation(&options.validate)?.into()));
     let body = Some(("application/apply-patch+yaml", item.object.to_string().into_bytes()));
-    let applied = client.json(Method::PATCH, &item.path(), &query, JSON, body).await;
+    let path = match &options.subresource {
+        Some(subresource) => format!("{}/{subresource}", item.path()),
+        None => item.path(),
+    };
+    let applied = client.json(Method::PATCH, &path, &query, JSON, body).await;
     match applied {
         Ok(applied) => {
             print::done(session, &options.output, &applied, &format!("serverside-applied{}", dry_run.suffix()))

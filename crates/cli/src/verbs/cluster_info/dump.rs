@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::client::{Client, escape};
 use crate::errors::{Error, Result};
 use crate::json::Json;
-use crate::print::{self, yaml};
+use crate::print::{self, Format, Output};
 use crate::session::Session;
 
 /// What is dumped of a namespace: file and path.
@@ -41,19 +41,17 @@ pub struct Options {
     /// Write files into this folder instead of printing.
     #[arg(long, value_name = "DIR")]
     output_directory: Option<String>,
-    /// json or yaml.
-    #[arg(long, short, default_value = "json")]
-    output: String,
+    #[command(flatten)]
+    output: Output,
 }
 
 /// Dumps.
 pub async fn run(session: &mut Session, options: Options) -> Result<()> {
-    if !matches!(options.output.as_str(), "json" | "yaml") {
-        return Err(Error::told(format!("unable to dump as {:?}: json and yaml are known", options.output)));
-    }
+    // A form that cannot be understood is told before anything is asked for.
+    form(&options)?;
     let client = session.client()?;
     let nodes = client.get("/api/v1/nodes", &[]).await?;
-    put(session, &options, "nodes", &text(&options, &nodes))?;
+    put(session, &options, "nodes", &nodes)?;
     for namespace in namespaces(session, &client, &options).await? {
         one(session, &client, &options, &namespace).await?;
     }
@@ -79,7 +77,7 @@ async fn one(session: &mut Session, client: &Client, options: &Options, namespac
     for (plural, group) in LISTS {
         let list = client.get(&format!("{group}/namespaces/{}/{plural}", escape(namespace)), &[]).await?;
         let name = if plural == "replicationcontrollers" { CONTROLLERS } else { plural };
-        put(session, options, &format!("{namespace}/{name}"), &text(options, &list))?;
+        put(session, options, &format!("{namespace}/{name}"), &list)?;
         if plural == "pods" {
             pods = list;
         }
@@ -106,16 +104,27 @@ async fn logs(client: &Client, namespace: &str, pod: &Value) -> String {
     told
 }
 
-fn text(options: &Options, list: &Value) -> String {
-    if options.output == "yaml" { yaml::text(list) } else { print::json_text(list) + "\n" }
+/// The form of what is dumped; JSON unless another is asked for.
+fn form(options: &Options) -> Result<Format> {
+    match options.output.format()? {
+        Format::Human { .. } => Ok(Format::Json),
+        format => Ok(format),
+    }
 }
 
 fn folder(options: &Options) -> Option<&str> {
     options.output_directory.as_deref().filter(|folder| !matches!(*folder, "" | "-"))
 }
 
-fn put(session: &mut Session, options: &Options, name: &str, text: &str) -> Result<()> {
-    put_log(session, options, &format!("{name}.{}", options.output), text)
+fn put(session: &mut Session, options: &Options, name: &str, list: &Value) -> Result<()> {
+    let format = form(options)?;
+    let ending = match &format {
+        Format::Json => "json",
+        Format::Yaml => "yaml",
+        _ => "txt",
+    };
+    let text = print::object(&format, list, options.output.show_managed_fields)?;
+    put_log(session, options, &format!("{name}.{ending}"), &text)
 }
 
 fn put_log(session: &mut Session, options: &Options, name: &str, text: &str) -> Result<()> {

@@ -7,9 +7,11 @@ use std::path::Path;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 use super::{Making, make, metadata};
 use crate::errors::{Error, Result};
+use crate::print::html_escaped;
 use crate::session::Session;
 
 /// Create a config map from literals, files and folders.
@@ -19,6 +21,9 @@ pub struct ConfigMapOptions {
     name: String,
     #[command(flatten)]
     sources: Sources,
+    /// End the name with a hash of what is in it.
+    #[arg(long)]
+    append_hash: bool,
     #[command(flatten)]
     making: Making,
 }
@@ -55,6 +60,9 @@ enum Secret {
         secret_type: Option<String>,
         #[command(flatten)]
         sources: Sources,
+        /// End the name with a hash of what is in it.
+        #[arg(long)]
+        append_hash: bool,
         #[command(flatten)]
         making: Making,
     },
@@ -68,6 +76,9 @@ enum Secret {
         /// File with the private key.
         #[arg(long)]
         key: String,
+        /// End the name with a hash of what is in it.
+        #[arg(long)]
+        append_hash: bool,
         #[command(flatten)]
         making: Making,
     },
@@ -89,6 +100,9 @@ enum Secret {
         docker_email: String,
         #[command(flatten)]
         sources: Sources,
+        /// End the name with a hash of what is in it.
+        #[arg(long)]
+        append_hash: bool,
         #[command(flatten)]
         making: Making,
     },
@@ -187,7 +201,35 @@ pub(super) async fn config_map(session: &mut Session, options: ConfigMapOptions)
             Err(error) => object["binaryData"][key] = STANDARD.encode(error.as_bytes()).into(),
         }
     }
+    if options.append_hash {
+        append_hash(&mut object, &["data", "binaryData"]);
+    }
     make(session, &options.making, object, true).await
+}
+
+/// A name that changes with the content (kubectl: `pkg/util/hash/hash.go`): ten characters that spell no words.
+fn append_hash(object: &mut Value, fields: &[&str]) {
+    let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+    let mut content = json!({"kind": object["kind"], "name": name});
+    for field in fields {
+        // Only `data` and the type of a secret are there when they are empty.
+        if !object[field].is_null() || *field != "binaryData" {
+            content[field] = object[field].clone();
+        }
+    }
+    if object["kind"] == "Secret" && content["type"].is_null() {
+        content["type"] = "".into();
+    }
+    let digest = hex::encode(Sha256::digest(html_escaped(&content.to_string())));
+    let spelled = digest.chars().take(10).map(|digit| match digit {
+        '0' => 'g',
+        '1' => 'h',
+        '3' => 'k',
+        'a' => 'm',
+        'e' => 't',
+        other => other,
+    });
+    object["metadata"]["name"] = format!("{name}-{}", spelled.collect::<String>()).into();
 }
 
 fn secret_object(name: &str, secret_type: Option<&str>, values: BTreeMap<String, Vec<u8>>) -> Value {
@@ -203,15 +245,16 @@ fn secret_object(name: &str, secret_type: Option<&str>, values: BTreeMap<String,
 
 pub(super) async fn secret(session: &mut Session, options: SecretOptions) -> Result<()> {
     match options.what {
-        Secret::Generic { name, secret_type, sources, making } => {
+        Secret::Generic { name, secret_type, sources, append_hash, making } => {
             let object = secret_object(&name, secret_type.as_deref(), sources.values(session)?);
-            make(session, &making, object, true).await
+            make_secret(session, &making, object, append_hash).await
         }
-        Secret::Tls { name, cert, key, making } => {
+        Secret::Tls { name, cert, key, append_hash, making } => {
             let read =
                 |path: &str| fs::read(path).map_err(|_| Error::told(format!("open {path}: no such file or directory")));
             let values = BTreeMap::from([("tls.crt".to_owned(), read(&cert)?), ("tls.key".to_owned(), read(&key)?)]);
-            make(session, &making, secret_object(&name, Some("kubernetes.io/tls"), values), true).await
+            let object = secret_object(&name, Some("kubernetes.io/tls"), values);
+            make_secret(session, &making, object, append_hash).await
         }
         Secret::DockerRegistry {
             name,
@@ -220,6 +263,7 @@ pub(super) async fn secret(session: &mut Session, options: SecretOptions) -> Res
             docker_password,
             docker_email,
             sources,
+            append_hash,
             making,
         } => {
             let mut values = sources.values(session)?;
@@ -248,7 +292,15 @@ pub(super) async fn secret(session: &mut Session, options: SecretOptions) -> Res
                 );
                 values.insert(".dockerconfigjson".into(), text.into_bytes());
             }
-            make(session, &making, secret_object(&name, Some("kubernetes.io/dockerconfigjson"), values), true).await
+            let object = secret_object(&name, Some("kubernetes.io/dockerconfigjson"), values);
+            make_secret(session, &making, object, append_hash).await
         }
     }
+}
+
+async fn make_secret(session: &mut Session, making: &Making, mut object: Value, hash: bool) -> Result<()> {
+    if hash {
+        append_hash(&mut object, &["data", "type"]);
+    }
+    make(session, making, object, true).await
 }

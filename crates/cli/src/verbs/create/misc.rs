@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::{Making, make, metadata, pair};
 use crate::errors::{Error, Result};
 use crate::json::Json;
+use crate::print::Output;
 use crate::session::Session;
 
 /// Create a namespace.
@@ -91,8 +92,17 @@ pub struct TokenOptions {
     /// How long it is valid, such as 10m.
     #[arg(long)]
     duration: Option<String>,
+    /// Pod, Secret or Node: it is valid for as long as this object is there.
+    #[arg(long, value_name = "KIND")]
+    bound_object_kind: Option<String>,
+    /// Name of the object that it is bound to.
+    #[arg(long, value_name = "NAME")]
+    bound_object_name: Option<String>,
+    /// Uid of the object that it is bound to; without it, that of the object there is.
+    #[arg(long, value_name = "UID")]
+    bound_object_uid: Option<String>,
     #[command(flatten)]
-    making: Making,
+    output: Output,
 }
 
 pub(super) async fn namespace(session: &mut Session, options: NamespaceOptions) -> Result<()> {
@@ -179,9 +189,15 @@ pub(super) async fn token(session: &mut Session, options: TokenOptions) -> Resul
     if !options.audience.is_empty() {
         request["spec"]["audiences"] = options.audience.clone().into();
     }
+    if let Some(bound) = bound_object(&options)? {
+        request["spec"]["boundObjectRef"] = bound;
+    }
     if let Some(text) = &options.duration {
         let duration =
             crate::time::parse_duration(text).ok_or_else(|| Error::told(format!("invalid duration {text:?}")))?;
+        if duration.subsec_nanos() != 0 {
+            return Err(Error::told("--duration cannot be expressed in units less than seconds"));
+        }
         request["spec"]["expirationSeconds"] = duration.as_secs().into();
     }
     let answer = session
@@ -189,8 +205,30 @@ pub(super) async fn token(session: &mut Session, options: TokenOptions) -> Resul
         .post(&path, &[], &request)
         .await
         .map_err(|error| Error::told(format!("failed to create token: {}", error.inner_message())))?;
-    match options.making.output.output.is_some() {
-        true => crate::print::done(session, &options.making.output, &answer, "created"),
+    match options.output.output.is_some() {
+        true => crate::print::done(session, &options.output, &answer, "created"),
         false => session.say(answer.text("status.token")),
     }
+}
+
+/// What a token is bound to.
+fn bound_object(options: &TokenOptions) -> Result<Option<Value>> {
+    let [name, uid] = [&options.bound_object_name, &options.bound_object_uid].map(|text| text.as_deref().unwrap_or(""));
+    let Some(kind) = options.bound_object_kind.as_deref().filter(|kind| !kind.is_empty()) else {
+        let given = [("name", name), ("uid", uid)].into_iter().find(|(_, value)| !value.is_empty());
+        return given.map_or(Ok(None), |(flag, _)| {
+            Err(Error::told(format!("--bound-object-{flag} can only be set if --bound-object-kind is provided")))
+        });
+    };
+    if !matches!(kind, "Node" | "Pod" | "Secret") {
+        return Err(Error::told("supported --bound-object-kind values are Node, Pod, Secret"));
+    }
+    if name.is_empty() {
+        return Err(Error::told("--bound-object-name is required if --bound-object-kind is provided"));
+    }
+    let mut bound = json!({"kind": kind, "apiVersion": "v1", "name": name});
+    if !uid.is_empty() {
+        bound["uid"] = uid.into();
+    }
+    Ok(Some(bound))
 }

@@ -2,13 +2,16 @@
 
 mod access;
 mod config;
+mod ingress;
 mod misc;
 mod service;
 mod workload;
 
+use http::Method;
 use serde_json::{Value, json};
 
 use super::apply::{validation, with_last_applied};
+use super::{edit, raw};
 use crate::change::{DryRun, DryRunFlag, Record};
 use crate::errors::{Error, Result};
 use crate::json::Json;
@@ -30,6 +33,15 @@ pub struct Options {
     /// Only the objects of the files with these labels.
     #[arg(long, short = 'l', allow_hyphen_values = true)]
     selector: Option<String>,
+    /// Change the objects in an editor first.
+    #[arg(long)]
+    edit: bool,
+    /// Lines of the file in the editor end as on Windows, with --edit.
+    #[arg(long)]
+    windows_line_endings: bool,
+    /// Send the file to this path of the server as it is.
+    #[arg(long, value_name = "URI")]
+    raw: Option<String>,
 }
 
 /// Flags of everything that creates.
@@ -64,6 +76,8 @@ enum What {
     Secret(config::SecretOptions),
     #[command(visible_alias = "svc")]
     Service(service::ServiceOptions),
+    #[command(visible_alias = "ing")]
+    Ingress(ingress::IngressOptions),
     #[command(visible_alias = "sa")]
     Serviceaccount(misc::ServiceAccountOptions),
     Role(access::RoleOptions),
@@ -89,6 +103,7 @@ pub async fn run(session: &mut Session, options: Options) -> Result<()> {
         Some(What::Configmap(options)) => config::config_map(session, options).await,
         Some(What::Secret(options)) => config::secret(session, options).await,
         Some(What::Service(options)) => service::service(session, options).await,
+        Some(What::Ingress(options)) => ingress::ingress(session, options).await,
         Some(What::Serviceaccount(options)) => misc::service_account(session, options).await,
         Some(What::Role(options)) => access::role(session, options).await,
         Some(What::Clusterrole(options)) => access::cluster_role(session, options).await,
@@ -106,6 +121,17 @@ async fn from_files(session: &mut Session, options: Options) -> Result<()> {
     if options.files.is_empty() {
         return Err(Error::told("must specify one of -f and -k"));
     }
+    if let Some(path) = &options.raw {
+        let others = [
+            ("--edit", options.edit),
+            ("--selector (-l)", options.selector.is_some()),
+            ("--output", options.making.output.output.is_some()),
+        ];
+        if let Some((flag, _)) = others.iter().find(|(_, given)| *given) {
+            return Err(Error::told(format!("--raw and {flag} are mutually exclusive")));
+        }
+        return raw::send(session, Method::POST, path, &options.files).await;
+    }
     options.record.warn(session)?;
     let dry_run = options.making.dry_run.strategy(session)?;
     let ask = Ask { files: options.files.clone(), selector: options.selector.clone(), ..Ask::default() };
@@ -114,6 +140,13 @@ async fn from_files(session: &mut Session, options: Options) -> Result<()> {
         return Err(Error::told("no objects passed to create"));
     }
     for mut item in found {
+        if options.edit {
+            let Some(edited) = edit::before_create(session, &item.object, options.windows_line_endings)? else {
+                session.warn("Edit cancelled, saved file was empty.")?;
+                continue;
+            };
+            item.object = edited;
+        }
         options.record.annotate(session, &mut item.object);
         match post(session, &options.making, dry_run, &item.object).await {
             Ok(created) => {
@@ -175,6 +208,7 @@ fn failed_to_create(error: Error, object: &Value) -> Error {
             | "PriorityClass"
             | "PodDisruptionBudget"
             | "ResourceQuota"
+            | "Ingress"
     );
     let words = match object.text("kind") {
         "Service" => format!("{} service", object.text("spec.type")),

@@ -17,7 +17,7 @@ pub use page::Page;
 use crate::client::Client;
 use crate::errors::{Error, Result};
 use crate::json::Json;
-use crate::objects::{self, Ask, Files, Found, Labels};
+use crate::objects::{self, Ask, Files, Found};
 use crate::session::Session;
 
 /// Show an object with everything that belongs to it, and its events.
@@ -27,17 +27,18 @@ pub struct Options {
     words: Vec<String>,
     #[command(flatten)]
     files: Files,
-    #[command(flatten)]
-    labels: Labels,
+    /// Label selector: supports '=', '==', '!=', 'in', 'notin', such as -l key1=value1,key2=value2.
+    #[arg(long, short = 'l', value_name = "SELECTOR", allow_hyphen_values = true)]
+    selector: Option<String>,
     /// In every namespace.
     #[arg(long, short = 'A')]
     all_namespaces: bool,
     /// With events.
     #[arg(long, default_value_t = true, default_missing_value = "true", num_args = 0..=1, require_equals = true, action = clap::ArgAction::Set, value_name = "BOOL")]
     show_events: bool,
-    /// Objects asked for at once; accepted.
-    #[arg(long, default_value_t = 500, hide = true)]
-    chunk_size: u32,
+    /// Objects asked for at once; 0 is all.
+    #[arg(long, default_value_t = 500, value_name = "NUMBER")]
+    chunk_size: usize,
 }
 
 /// Describes every object, with two empty lines between them.
@@ -51,7 +52,8 @@ pub async fn run(session: &mut Session, options: Options) -> Result<()> {
     let ask = Ask {
         words: options.words.clone(),
         files: options.files.clone(),
-        selector: options.labels.selector.clone(),
+        selector: options.selector.clone(),
+        page: Some(options.chunk_size),
         all: true,
         all_namespaces: options.all_namespaces,
         live: true,
@@ -123,6 +125,8 @@ async fn text(client: &Client, item: &Found, with_events: bool) -> Result<String
         }
         ("", "Service") => network::service(client, &mut page, object).await?,
         ("", "Endpoints") => network::endpoints(&mut page, object),
+        ("networking.k8s.io", "Ingress") => network::ingress(client, &mut page, object).await,
+        ("networking.k8s.io", "IngressClass") => network::ingress_class(&mut page, object),
         ("", "Node") => cluster::node(client, &mut page, object).await?,
         ("", "Namespace") => {
             cluster::namespace(client, &mut page, object).await?;

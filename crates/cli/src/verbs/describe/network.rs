@@ -1,4 +1,6 @@
-//! `describe` of services and their endpoints.
+//! `describe` of services, their endpoints, and ingresses.
+
+use std::collections::BTreeSet;
 
 use serde_json::Value;
 
@@ -126,5 +128,94 @@ pub(super) fn endpoints(page: &mut Page, object: &Value) {
             }
         }
         page.line(0, "");
+    }
+}
+
+pub(super) async fn ingress(client: &Client, page: &mut Page, object: &Value) {
+    let spec = object.at("spec");
+    page.field("Name", object.text("metadata.name"));
+    page.pairs("Labels", object.at("metadata.labels"));
+    page.field("Namespace", object.text("metadata.namespace"));
+    let places = object.list("status.loadBalancer.ingress").iter();
+    let places: BTreeSet<&str> =
+        places.map(|place| if place.has("ip") { place.text("ip") } else { place.text("hostname") }).collect();
+    page.field("Address", places.into_iter().collect::<Vec<_>>().join(","));
+    let class = if spec.has("ingressClassName") { spec.text("ingressClassName") } else { "<none>" };
+    page.field("Ingress Class", class);
+    let namespace = object.text("metadata.namespace");
+    let default = match spec.has("defaultBackend") {
+        true => backend(client, namespace, spec.at("defaultBackend")).await,
+        false => "<default>".to_owned(),
+    };
+    page.field("Default backend", &default);
+    if !spec.list("tls").is_empty() {
+        page.line(0, "TLS:");
+    }
+    for entry in spec.list("tls") {
+        let hosts = texts(entry.list("hosts"));
+        match entry.text("secretName") {
+            "" => page.line(1, format!("SNI routes {hosts}")),
+            secret => page.line(1, format!("{secret} terminates {hosts}")),
+        }
+    }
+    page.line(0, "Rules:\n  Host\tPath\tBackends");
+    page.line(1, "----\t----\t--------");
+    let rules: Vec<&Value> = spec.list("rules").iter().filter(|rule| rule.has("http")).collect();
+    for rule in &rules {
+        let host = if rule.text("host").is_empty() { "*" } else { rule.text("host") };
+        page.line(1, format!("{host}\t"));
+        for path in rule.list("http.paths") {
+            let backend = backend(client, namespace, path.at("backend")).await;
+            page.line(2, format!("\t{} \t{backend}", path.text("path")));
+        }
+    }
+    if rules.is_empty() {
+        page.line(1, format!("*\t*\t{default}"));
+    }
+    page.annotations("Annotations", object.at("metadata.annotations"));
+}
+
+/// `web:80 (10.0.0.1:80)`.
+async fn backend(client: &Client, namespace: &str, backend: &Value) -> String {
+    if backend.has("resource") {
+        let resource = backend.at("resource");
+        let group = if resource.has("apiGroup") { resource.text("apiGroup") } else { "<none>" };
+        return format!("APIGroup: {group}, Kind: {}, Name: {}", resource.text("kind"), resource.text("name"));
+    }
+    let (name, port) = (backend.text("service.name"), backend.at("service.port"));
+    let shown = match port.number("number") {
+        0 => format!("{name}:{}", port.text("name")),
+        number => format!("{name}:{number}"),
+    };
+    match endpoints_behind(client, namespace, name, port).await {
+        Ok(addresses) => format!("{shown} ({addresses})"),
+        Err(error) => format!("{shown} (<error: {}>)", error.inner_message()),
+    }
+}
+
+async fn endpoints_behind(client: &Client, namespace: &str, name: &str, port: &Value) -> Result<String> {
+    let service = client.get(&format!("/api/v1/namespaces/{namespace}/services/{name}"), &[]).await?;
+    let slices = slices(client, &service).await?;
+    let is_meant = |it: &&Value| match port.number("number") {
+        0 => it.text("name") == port.text("name"),
+        number => it.number("port") == number,
+    };
+    let port_name = service.list("spec.ports").iter().find(is_meant).map_or("", |port| port.text("name"));
+    Ok(endpoints_of(&slices, port_name))
+}
+
+pub(super) fn ingress_class(page: &mut Page, object: &Value) {
+    page.field("Name", object.text("metadata.name"));
+    page.pairs("Labels", object.at("metadata.labels"));
+    page.annotations("Annotations", object.at("metadata.annotations"));
+    page.field("Controller", object.text("spec.controller"));
+    let parameters = object.at("spec.parameters");
+    if object.has("spec.parameters") {
+        page.line(0, "Parameters:");
+        if parameters.has("apiGroup") {
+            page.line(1, format!("APIGroup:\t{}", parameters.text("apiGroup")));
+        }
+        page.line(1, format!("Kind:\t{}", parameters.text("kind")));
+        page.line(1, format!("Name:\t{}", parameters.text("name")));
     }
 }

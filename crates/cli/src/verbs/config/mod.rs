@@ -2,12 +2,16 @@
 //!
 //! Files are changed as YAML, so that what is not understood here stays in them.
 
+mod change;
+
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
+
+use change::Credentials;
 
 use crate::errors::{Error, Result};
 use crate::json::Json;
@@ -34,6 +38,9 @@ enum What {
         /// Only what the current context uses.
         #[arg(long)]
         minify: bool,
+        /// With certificates and keys themselves instead of their files' names.
+        #[arg(long)]
+        flatten: bool,
         /// yaml or json.
         #[arg(long, short, default_value = "yaml")]
         output: String,
@@ -65,6 +72,56 @@ enum What {
         #[arg(long)]
         current: bool,
     },
+    /// Change a cluster, or add one: its --server, --certificate-authority, --tls-server-name.
+    SetCluster {
+        /// Its name.
+        name: String,
+        /// Keep the certificate itself instead of its file's name.
+        #[arg(long)]
+        embed_certs: bool,
+        /// Proxy to reach it by.
+        #[arg(long, value_name = "URL")]
+        proxy_url: Option<String>,
+    },
+    /// Change a user, or add one: its --client-certificate, --client-key, --token.
+    SetCredentials(Credentials),
+    /// Set a value: clusters.NAME.server, users.NAME.token, contexts.NAME.namespace, current-context.
+    Set {
+        /// Where: names with dots between them.
+        property: String,
+        /// The value.
+        value: String,
+        /// The value of a certificate or key is its bytes, not base64.
+        #[arg(long)]
+        set_raw_bytes: bool,
+    },
+    /// Remove a value, or an entry: contexts.NAME.
+    Unset {
+        /// Where: names with dots between them.
+        property: String,
+    },
+    /// Remove a cluster.
+    DeleteCluster {
+        /// Its name.
+        name: String,
+    },
+    /// Remove a context.
+    DeleteContext {
+        /// Its name.
+        name: String,
+    },
+    /// Remove a user.
+    DeleteUser {
+        /// Its name.
+        name: String,
+    },
+    /// Give a context another name.
+    RenameContext {
+        /// Its name.
+        name: String,
+        /// The new one.
+        new_name: String,
+    },
     /// List the clusters.
     GetClusters,
     /// List the users.
@@ -74,7 +131,7 @@ enum What {
 /// Looks or changes.
 pub async fn run(session: &mut Session, options: Options) -> Result<()> {
     match options.what {
-        What::View { raw, minify, output } => view(session, raw, minify, &output),
+        What::View { raw, minify, flatten, output } => view(session, raw, minify, flatten, &output),
         What::GetContexts { name, no_headers, output } => contexts(session, name, no_headers, output.as_deref()),
         What::CurrentContext => {
             let config = merged(session)?;
@@ -85,6 +142,14 @@ pub async fn run(session: &mut Session, options: Options) -> Result<()> {
         }
         What::UseContext { name } => use_context(session, &name),
         What::SetContext { name, current } => set_context(session, name, current),
+        What::SetCluster { name, embed_certs, proxy_url } => change::cluster(session, &name, embed_certs, proxy_url),
+        What::SetCredentials(credentials) => change::credentials(session, &credentials),
+        What::Set { property, value, set_raw_bytes } => change::set(session, &property, &value, set_raw_bytes),
+        What::Unset { property } => change::unset(session, &property),
+        What::DeleteCluster { name } => change::delete(session, "clusters", &name),
+        What::DeleteContext { name } => change::delete(session, "contexts", &name),
+        What::DeleteUser { name } => change::delete(session, "users", &name),
+        What::RenameContext { name, new_name } => change::rename(session, &name, &new_name),
         What::GetClusters => names(session, "clusters"),
         What::GetUsers => names(session, "users"),
     }
@@ -123,10 +188,13 @@ fn merged(session: &Session) -> Result<Value> {
     Ok(whole)
 }
 
-fn view(session: &mut Session, raw: bool, minify: bool, output: &str) -> Result<()> {
+fn view(session: &mut Session, raw: bool, minify: bool, flatten: bool, output: &str) -> Result<()> {
     let mut config = merged(session)?;
     if minify {
         minified(session, &mut config)?;
+    }
+    if flatten {
+        change::embed_all(&mut config)?;
     }
     if !raw {
         redact(&mut config);
