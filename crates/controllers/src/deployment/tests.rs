@@ -432,7 +432,7 @@ fn rollback_renumbers_the_old_set() {
           Available=True MinimumReplicasAvailable (Deployment has minimum availability.)
           Progressing=True ReplicaSetUpdated (ReplicaSet "web-a" is progressing.)
         why may not stop another of 2 old pods: 2 available, at least 2 needed
-        why may not start another new pod: 3 pods are there, at most 3 allowed
+        why may not start another new pod: 3 pods are asked for, at most 3 allowed
         wake at 2026-01-01T12:10:01Z
     "#]]
     .assert_eq(&plan(text));

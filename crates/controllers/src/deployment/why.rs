@@ -31,8 +31,11 @@ impl Rollout<'_> {
         }
         if new.replicas() < self.terms.replicas {
             let there: i32 = self.sets().map(Set::occupied).sum();
+            let alive = self.sets().flat_map(Set::pods).filter(|pod| pods::is_active(pod)).count();
+            // Some may be refused: a set that is to have them counts them.
+            let are = if usize::try_from(there).is_ok_and(|there| alive < there) { "asked for" } else { "there" };
             let allowed = self.terms.max_pods();
-            sentences.push(format!("may not start another new pod: {there} pods are there, at most {allowed} allowed"));
+            sentences.push(format!("may not start another new pod: {there} pods are {are}, at most {allowed} allowed"));
         }
         self.plan.why.append(&mut sentences);
     }
