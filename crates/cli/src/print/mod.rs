@@ -3,6 +3,7 @@
 //! Mirrors cli-runtime `pkg/genericclioptions/print_flags.go` and `pkg/printers`.
 
 pub mod columns;
+mod declared;
 pub mod jsonpath;
 pub mod table;
 pub mod tabwriter;
@@ -13,6 +14,8 @@ use std::fs;
 
 use clap::Args;
 use serde_json::{Value, json};
+
+use declared::Declared;
 
 use crate::errors::{Error, Result};
 use crate::json::Json;
@@ -181,12 +184,28 @@ pub fn done(session: &mut Session, output: &Output, changed: &Value, operation: 
     }
 }
 
+/// As [`done`], for what a generator made.
+pub fn made(session: &mut Session, output: &Output, made: &Value, operation: &str) -> Result<()> {
+    match output.format()? {
+        Format::Json => {
+            session.pass_on_warnings()?;
+            let object = if output.show_managed_fields { made.clone() } else { without_managed_fields(made) };
+            session.say(pretty(&Declared::object(&object)))
+        }
+        _ => done(session, output, made, operation),
+    }
+}
+
 /// JSON as kubectl prints it: four spaces, HTML's special characters escaped.
 pub fn json_text(value: &Value) -> String {
+    pretty(value)
+}
+
+fn pretty(value: &impl serde::Serialize) -> String {
     let mut bytes = Vec::new();
     let formatter = serde_json::ser::PrettyFormatter::with_indent(b"    ");
     let mut serializer = serde_json::Serializer::with_formatter(&mut bytes, formatter);
-    serde::Serialize::serialize(value, &mut serializer).expect("a value is always JSON");
+    value.serialize(&mut serializer).expect("a value is always JSON");
     html_escaped(&String::from_utf8(bytes).expect("JSON is UTF-8"))
 }
 

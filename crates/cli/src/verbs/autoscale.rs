@@ -72,13 +72,10 @@ pub async fn run(session: &mut Session, options: Options) -> Result<()> {
         if options.cpu_percent >= 0 {
             object["spec"]["targetCPUUtilizationPercentage"] = options.cpu_percent.into();
         }
-        if session.namespace_given() {
-            object["metadata"]["namespace"] = session.namespace()?.into();
-        }
         options.record.annotate(session, &mut object);
         let making = Making { field_manager: "kubectl-autoscale".into(), ..options.making.clone() };
         let made = create::post(session, &making, dry_run, &object).await?;
-        print::done(session, &making.output, &made, &format!("autoscaled{}", dry_run.suffix()))?;
+        print::made(session, &making.output, &made, &format!("autoscaled{}", dry_run.suffix()))?;
     }
     Ok(())
 }

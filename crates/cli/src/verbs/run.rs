@@ -117,7 +117,7 @@ pub async fn run(session: &mut Session, options: Options) -> Result<()> {
             "status": {"loadBalancer": {}},
         });
         let made = create::post(session, &making, dry_run, &service).await?;
-        print::done(session, &making.output, &made, &format!("created{}", dry_run.suffix()))?;
+        print::made(session, &making.output, &made, &format!("created{}", dry_run.suffix()))?;
     }
     let made = create::post(session, &making, dry_run, &pod).await?;
     if attaches {
@@ -130,7 +130,7 @@ pub async fn run(session: &mut Session, options: Options) -> Result<()> {
     if options.quiet && making.output.output.is_none() && dry_run == DryRun::No {
         return Ok(());
     }
-    print::done(session, &making.output, &made, &format!("created{}", dry_run.suffix()))
+    print::made(session, &making.output, &made, &format!("created{}", dry_run.suffix()))
 }
 
 /// Attaches once the pod runs; the pod's exit code becomes ours.

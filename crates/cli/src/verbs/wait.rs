@@ -115,7 +115,7 @@ async fn locally(session: &mut Session, options: &Options, wanted: &Wanted, ask:
 fn look_once(session: &mut Session, options: &Options, wanted: &Wanted, item: &Found) -> Result<()> {
     match met(wanted, &item.object) {
         true => print::done(session, &options.output, &item.object, "condition met"),
-        false => Err(late(item)),
+        false => Err(Error::told(format!("condition not met for {}/{}", item.resource.plural, item.name))),
     }
 }
 

@@ -196,7 +196,8 @@ fn view(session: &mut Session, raw: bool, minify: bool, flatten: bool, output: &
     if flatten {
         change::embed_all(&mut config)?;
     }
-    if !raw {
+    // Who asks for what files hold is shown it.
+    if !raw && !flatten {
         redact(&mut config);
     }
     for list in ["clusters", "contexts", "users"] {

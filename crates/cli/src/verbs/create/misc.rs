@@ -206,7 +206,7 @@ pub(super) async fn token(session: &mut Session, options: TokenOptions) -> Resul
         .await
         .map_err(|error| Error::told(format!("failed to create token: {}", error.inner_message())))?;
     match options.output.output.is_some() {
-        true => crate::print::done(session, &options.output, &answer, "created"),
+        true => crate::print::made(session, &options.output, &answer, "created"),
         false => session.say(answer.text("status.token")),
     }
 }

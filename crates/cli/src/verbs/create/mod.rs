@@ -188,7 +188,7 @@ pub(super) async fn make(session: &mut Session, making: &Making, mut object: Val
         0 => error,
         _ => failed_to_create(error, &object),
     })?;
-    print::done(session, &making.output, &created, &format!("created{}", dry_run.suffix()))
+    print::made(session, &making.output, &created, &format!("created{}", dry_run.suffix()))
 }
 
 /// `failed to create deployment: …`, for the generators whose upstream says so.
@@ -248,5 +248,5 @@ pub(super) async fn make_exposed(session: &mut Session, making: &Making, mut obj
     }
     let making = Making { field_manager: "kubectl-expose".into(), ..making.clone() };
     let created = post(session, &making, dry_run, &object).await?;
-    print::done(session, &making.output, &created, &format!("exposed{}", dry_run.suffix()))
+    print::made(session, &making.output, &created, &format!("exposed{}", dry_run.suffix()))
 }
