@@ -1,10 +1,11 @@
-//! The chores: `cargo xtask test|sim|bench|images`.
+//! The chores: `cargo xtask test|sim|bench|images|upstream`.
 
 mod bench;
 mod images;
 mod setup;
 mod sim;
 mod test;
+mod upstream;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -13,7 +14,8 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   test [ARGS]   set the machine up and run every check and test; ARGS go to `cargo test` and leave the checks out
   sim ARGS      whole clusters from seeds: --seeds N [--from S] | --seed S [--trace] | --exhaustive | --zoo
   bench [ROW]   measure a release build beside Kubernetes' figures (--help tells more)
-  images        build real nginx images from Debian's nginx package (--help tells more)";
+  images        build real nginx images from Debian's nginx package (--help tells more)
+  upstream      build Kubernetes' own API server, controllers and scheduler, which tests compare with (half an hour, once)";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -22,6 +24,7 @@ fn main() -> ExitCode {
         Some((command, rest)) if command == "sim" => sim::run(rest),
         Some((command, rest)) if command == "bench" => bench::run(rest),
         Some((command, rest)) if command == "images" => images::run(rest),
+        Some((command, rest)) if command == "upstream" => upstream::run(rest),
         _ => Err(USAGE.to_owned()),
     };
     match done {

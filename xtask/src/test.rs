@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::setup;
+use crate::{setup, upstream};
 
 /// Runs everything; arguments go to `cargo test`.
 pub fn run(arguments: &[String]) -> Result<(), String> {
@@ -16,6 +16,12 @@ pub fn run(arguments: &[String]) -> Result<(), String> {
     let images = crate::images::archives(&target);
     if let Err(why) = &images {
         println!("setup: missing, so the tests that need it are skipped: nginx images: {why}");
+    }
+    let upstream = upstream::programs(&target);
+    if upstream.is_none() {
+        println!(
+            "setup: missing, so the tests that need it are skipped: Kubernetes itself: `cargo xtask upstream` builds it"
+        );
     }
     if arguments.is_empty() {
         step("formatting", cargo(&["fmt", "--all", "--", "--check"]))?;
@@ -35,6 +41,7 @@ pub fn run(arguments: &[String]) -> Result<(), String> {
     set("KAPSTAN_KUBECTL", tools.kubectl_current.as_deref());
     set("KAPSTAN_BUSYBOX", tools.busybox.as_deref());
     set("KAPSTAN_NGINX_IMAGES", images.ok().as_deref());
+    set("KAPSTAN_UPSTREAM", upstream.as_deref());
     println!("== tests");
     count(tests)
 }

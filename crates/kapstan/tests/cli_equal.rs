@@ -9,10 +9,11 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use crate::ages::{self, is_age};
 use crate::cluster::{Cluster, Setup, skipped};
 
 /// The image that the fourth seed cannot find.
-const PROFILE: &str = "images:\n- {image: 'nginx:1.161', unpullable: true}\n";
+pub const PROFILE: &str = "images:\n- {image: 'nginx:1.161', unpullable: true}\n";
 /// What edits for `edit`.
 const EDITOR: &str = "sed -i s/nginx:1.16.1/nginx:1.16.2/";
 
@@ -33,7 +34,9 @@ impl Voice {
 
     /// What the command printed, masked.
     fn say(&self, cluster: &Cluster, line: &str) -> String {
+        let file = self.folder.join("kubeconfig");
         let line = line.replace("NS", self.namespace).replace("NODE", self.node);
+        let line = line.replace("FILE", &file.display().to_string());
         let config = line.starts_with("config ");
         let namespace = if config { String::new() } else { format!(" -n {}", self.namespace) };
         let (line, rest) = line
@@ -56,12 +59,11 @@ impl Voice {
         let err: String =
             err.lines().filter(|line| !line.starts_with("hint: ")).map(|line| format!("{line}\n")).collect();
         let text = format!("{out}--- error\n{err}--- exit {}\n", output.status.code().unwrap_or(-1));
-        text.replace(self.namespace, "NS")
-            .replace("simulated-0", "NODE")
-            .replace("simulated-1", "NODE")
-            .lines()
-            .map(|line| masked(line) + "\n")
-            .collect()
+        let lines: Vec<&str> = text.lines().collect();
+        let text = ages::mask(&lines).join("\n");
+        let text = text.replace(&self.folder.display().to_string(), "FOLDER");
+        let text = text.replace(self.namespace, "NS").replace("simulated-0", "NODE").replace("simulated-1", "NODE");
+        text.lines().map(|line| masked(line) + "\n").collect()
     }
 }
 
@@ -140,10 +142,8 @@ fn masked_word(word: &str) -> String {
     if word.parse::<u16>().is_ok_and(|port| (30000..32768).contains(&port)) {
         return "PORT".into();
     }
-    let is_age = word.starts_with(|first: char| first.is_ascii_digit())
-        && word.ends_with(['s', 'm', 'h', 'd'])
-        && word.chars().all(|letter| letter.is_ascii_digit() || "smhd".contains(letter));
-    if is_age {
+    // Outside a table `10m` may be CPU as well.
+    if is_age(word) && !word.trim_end_matches('m').chars().all(|letter| letter.is_ascii_digit()) {
         return "AGE".into();
     }
     let random = |part: &&str| {
@@ -168,7 +168,8 @@ fn sorted(text: &str) -> Vec<&str> {
     lines
 }
 
-fn real_kubectl() -> Option<PathBuf> {
+/// The kubectl to compare with.
+pub fn real_kubectl() -> Option<PathBuf> {
     let named = std::env::var_os("KAPSTAN_KUBECTL").map(PathBuf::from);
     let folders = std::env::var_os("PATH").unwrap_or_default();
     named.or_else(|| std::env::split_paths(&folders).map(|folder| folder.join("kubectl")).find(|path| path.exists()))
@@ -177,16 +178,22 @@ fn real_kubectl() -> Option<PathBuf> {
 #[test]
 fn our_verbs_print_what_kubectl_prints() {
     let Some(kubectl) = real_kubectl() else { return skipped("no kubectl; set KAPSTAN_KUBECTL") };
-    let cluster = Setup::simulated(2).profile(PROFILE).start();
-    let theirs = Voice::new(&cluster, &kubectl, "mars", "simulated-0");
-    let ours = Voice::new(&cluster, Path::new(env!("CARGO_BIN_EXE_kapstan")), "moon", "simulated-1");
-    let commands = include_str!("cli/commands.txt").lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+    compare(&Setup::simulated(2).profile(PROFILE).start(), &kubectl);
+}
+
+/// Runs every command by both and compares what they print.
+pub fn compare(cluster: &Cluster, kubectl: &Path) {
+    let theirs = Voice::new(cluster, kubectl, "mars", "simulated-0");
+    let ours = Voice::new(cluster, Path::new(env!("CARGO_BIN_EXE_kapstan")), "moon", "simulated-1");
+    let commands = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cli/commands.txt");
+    let commands = fs::read_to_string(commands).unwrap();
+    let commands = commands.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
     let mut seen: HashMap<&str, usize> = HashMap::new();
     let mut differences = String::new();
     let mut compared = 0;
     for line in commands {
         *seen.entry(line).or_default() += 1;
-        let (expected, printed) = (theirs.say(&cluster, line), ours.say(&cluster, line));
+        let (expected, printed) = (theirs.say(cluster, line), ours.say(cluster, line));
         compared += 1;
         if sorted(&expected) != sorted(&printed) {
             differences += &format!("$ kubectl {line}\n=== kubectl\n{expected}=== kapstan\n{printed}\n");

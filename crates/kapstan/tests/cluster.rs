@@ -74,10 +74,11 @@ impl Setup {
 
 /// A running cluster. Dropping it ends its processes and removes its folder.
 pub struct Cluster {
-    folder: TempDir,
     arguments: Vec<String>,
     server: Server,
     nodes: Vec<Process>,
+    /// Goes last: what the processes wrote is shown when a test fails.
+    folder: TempDir,
 }
 
 impl Cluster {
@@ -137,6 +138,16 @@ impl Cluster {
         command.current_dir(self.folder()).env("HOME", self.folder());
         command.env("KUBECONFIG", self.kubeconfig()).env("PATH", format!("{}:{path}", folder.display()));
         command.stdin(Stdio::null());
+    }
+
+    /// A cluster that something else than our server is: `server` listens at `address`, the others end with it.
+    pub fn of(folder: TempDir, server: Process, address: String, others: Vec<Process>) -> Cluster {
+        Cluster { folder, arguments: Vec::new(), server: Server { process: server, address }, nodes: others }
+    }
+
+    /// A process that is part of it.
+    pub fn add(&mut self, process: Process) {
+        self.nodes.push(process);
     }
 
     fn join(&mut self, name: &str, profile: &str) {
@@ -214,20 +225,30 @@ fn start_server(folder: &Path, arguments: &[String], listen: &str) -> Server {
     Server { process, address }
 }
 
-/// A child process that says `ready …` on its standard output, and ends with its owner.
-struct Process {
+/// A child process that ends with its owner.
+pub struct Process {
     child: Child,
     log: PathBuf,
+    /// What it is ended by.
+    signal: Signal,
 }
 
 impl Process {
-    /// Starts a command and waits for its ready line; an error is what it said instead.
-    fn start(mut command: Command, log: &Path) -> Result<(Process, String), String> {
+    /// Starts a command that nobody waits for and that loses nothing when it is killed.
+    pub fn spawn(mut command: Command, log: &Path) -> Process {
+        let file = fs::OpenOptions::new().create(true).append(true).open(log).unwrap();
+        command.stdin(Stdio::null()).stdout(file.try_clone().unwrap()).stderr(file);
+        let child = end_with_parent(&mut command).spawn().unwrap();
+        Process { child, log: log.to_owned(), signal: Signal::SIGKILL }
+    }
+
+    /// Starts a command and waits for its line that begins with `ready `; an error is what it said instead.
+    pub fn start(mut command: Command, log: &Path) -> Result<(Process, String), String> {
         let file = fs::OpenOptions::new().create(true).append(true).open(log).unwrap();
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(file);
         let mut child = end_with_parent(&mut command).spawn().unwrap();
         let ready = lines(BufReader::new(child.stdout.take().unwrap()));
-        let process = Process { child, log: log.to_owned() };
+        let process = Process { child, log: log.to_owned(), signal: Signal::SIGTERM };
         let until = Instant::now() + START;
         loop {
             match ready.recv_timeout(until.saturating_duration_since(Instant::now())) {
@@ -238,7 +259,8 @@ impl Process {
         }
     }
 
-    fn said(&self) -> String {
+    /// What it wrote so far.
+    pub fn said(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
@@ -260,7 +282,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        self.end(Signal::SIGTERM);
+        self.end(self.signal);
         if std::thread::panicking() {
             eprintln!("--- {}\n{}", self.log.display(), self.said());
         }

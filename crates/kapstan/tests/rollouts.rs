@@ -18,7 +18,8 @@ fn cluster() -> Cluster {
 
 fn cluster_of(nodes: usize, profile: &str) -> Cluster {
     let cluster = Setup::simulated(nodes).profile(profile).start();
-    for manifest in ["nginx-deploy.yaml", "nginx-ds.yaml", "example-pod.yaml", "example-deployment.yaml"] {
+    let manifests = ["nginx-deploy.yaml", "nginx-ds.yaml", "web-sts.yaml", "limits.yaml"];
+    for manifest in manifests.into_iter().chain(["example-pod.yaml", "example-deployment.yaml"]) {
         fs::copy(transcript::folder().join(manifest), cluster.folder().join(manifest)).unwrap();
     }
     cluster
@@ -39,6 +40,18 @@ fn verbs_by_our_command() {
 #[test]
 fn planned_explained_remembered() {
     transcript::play("rollouts.md", &cluster(), &Kubectl::ours());
+}
+
+/// Plans say what quotas, limit ranges and budgets let happen.
+#[test]
+fn planned_within_bounds() {
+    transcript::play("plan-bounds.txt", &cluster(), &Kubectl::ours());
+}
+
+/// DaemonSets and StatefulSets are remembered as Deployments are.
+#[test]
+fn sets_remembered() {
+    transcript::play("history-of-sets.txt", &cluster(), &Kubectl::ours());
 }
 
 /// The third seed, and its program as a command.

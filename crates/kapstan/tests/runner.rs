@@ -6,6 +6,7 @@
 // In tests a failed assumption is a failed test.
 #![allow(clippy::unwrap_used)]
 
+mod ages;
 mod bad_input;
 mod cli_equal;
 mod cluster;
@@ -25,5 +26,6 @@ mod start;
 mod streams;
 mod transcript;
 mod volumes;
+mod upstream;
 mod workloads;
 mod writes;

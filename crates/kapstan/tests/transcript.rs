@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::time::Duration;
 
+use crate::ages;
 use crate::cluster::{Cluster, Kubectl, PATIENCE, eventually};
 
 /// Commands that change nothing.
@@ -204,11 +205,10 @@ impl Masks {
     }
 
     fn paragraph(&mut self, lines: &[&str]) -> Vec<String> {
-        let mut lines: Vec<String> = lines.iter().map(|line| self.words(line)).collect();
-        let is_header = |line: &String| cells(line).iter().any(|cell| matches!(*cell, "AGE" | "Age"));
-        let table = lines.iter().position(is_header).unwrap_or(lines.len());
+        let table = lines.iter().position(|line| ages::is_header(line)).unwrap_or(lines.len());
+        let mut lines: Vec<String> = ages::mask(lines).iter().map(|line| self.words(line)).collect();
         lines[..table].iter_mut().for_each(|line| *line = requested(&replica_sets(&time(line))));
-        lines[table..].iter_mut().for_each(|line| *line = ages(line));
+        lines[table..].iter_mut().for_each(|line| *line = programs(line));
         align(&mut lines[table..]);
         lines
     }
@@ -299,13 +299,9 @@ fn requested(line: &str) -> String {
     end.map_or_else(|| line.to_owned(), |end| format!("{}: <who>", &line[..end]))
 }
 
-/// Masks ages in a table's row: `5m3s`, `3s (x2 over 5m)`, `1 (3s ago)`.
-fn ages(line: &str) -> String {
-    let mut masked = line.to_owned();
-    for word in line.split([' ', '(', ')']).filter(|word| is_age(word)) {
-        masked = masked.replacen(word, "<age>", 1);
-    }
-    masked.split(' ').map(program).collect::<Vec<_>>().join(" ")
+/// Masks the versions of programs in a table's row.
+fn programs(line: &str) -> String {
+    line.split(' ').map(program).collect::<Vec<_>>().join(" ")
 }
 
 /// Masks the version of a program: `kubectl/v1.32.3`.
@@ -314,12 +310,6 @@ fn program(word: &str) -> String {
         Some((name @ ("kubectl" | "kapstan"), version)) if version.contains('.') => format!("{name}/<version>"),
         _ => word.to_owned(),
     }
-}
-
-fn is_age(word: &str) -> bool {
-    let units = word.chars().filter(|letter| "smhdy".contains(*letter)).count();
-    let ends = word.ends_with(['s', 'm', 'h', 'd', 'y']) && word.starts_with(|letter: char| letter.is_ascii_digit());
-    word == "<invalid>" || ends && word.chars().filter(char::is_ascii_digit).count() + units == word.len()
 }
 
 /// Masks the value of `CreationTimestamp:` and its like.

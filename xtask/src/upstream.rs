@@ -1,0 +1,100 @@
+//! `cargo xtask upstream`: Kubernetes' own API server, controllers and scheduler, and an etcd, for the tests that compare with them.
+//!
+//! Built once with Go from the modules `k8s.io/*` into `target/upstream`, which takes half an hour on a small machine. etcd comes from
+//! Debian's package, unpacked and not installed. `cargo xtask test` uses what is there and builds nothing.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::setup::{capture, fetch_package};
+
+/// The version of Kubernetes, and of the modules that it is made of.
+const KUBERNETES: &str = "1.36.0";
+const MODULES: &str = "0.36.0";
+/// What is built.
+const PROGRAMS: [&str; 3] = ["kube-apiserver", "kube-controller-manager", "kube-scheduler"];
+
+/// Where the programs are, if all of them are there: the folder that `KAPSTAN_UPSTREAM` names, or the one that is built here.
+pub fn programs(target: &Path) -> Option<PathBuf> {
+    let folder = std::env::var_os("KAPSTAN_UPSTREAM").map_or_else(|| target.join("upstream"), PathBuf::from);
+    PROGRAMS.iter().chain(&["etcd"]).all(|program| folder.join(program).is_file()).then_some(folder)
+}
+
+/// Builds what is missing.
+pub fn run(arguments: &[String]) -> Result<(), String> {
+    if !arguments.is_empty() {
+        return Err("usage: cargo xtask upstream".into());
+    }
+    let folder = crate::target_folder().join("upstream");
+    fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+    if !folder.join("etcd").is_file() {
+        println!("upstream: Debian's package etcd-server (unpacked, not installed)");
+        let unpacked = folder.join("etcd-server");
+        fetch_package("etcd-server", &unpacked)?;
+        fs::copy(unpacked.join("usr/bin/etcd"), folder.join("etcd")).map_err(|error| format!("etcd: {error}"))?;
+    }
+    let missing: Vec<&str> = PROGRAMS.into_iter().filter(|program| !folder.join(program).is_file()).collect();
+    if !missing.is_empty() {
+        let source = source(&folder)?;
+        for program in missing {
+            println!("upstream: building {program} {KUBERNETES} with Go");
+            build(&source, program, &folder)?;
+        }
+    }
+    println!("{}", folder.display());
+    Ok(())
+}
+
+/// Kubernetes' module as the main one: it names its parts by folders that a module does not hold, so they become versions.
+fn source(folder: &Path) -> Result<PathBuf, String> {
+    let source = folder.join("source");
+    let go = |arguments: &[&str]| capture(go(&source).args(arguments));
+    if source.join("ready").exists() {
+        return Ok(source);
+    }
+    println!("upstream: fetching Kubernetes {KUBERNETES} and the modules that it needs");
+    let _ = fs::remove_dir_all(&source);
+    fs::create_dir_all(&source).map_err(|error| error.to_string())?;
+    go(&["mod", "init", "upstream"])?;
+    let told = go(&["mod", "download", "-json", &format!("k8s.io/kubernetes@v{KUBERNETES}")])?;
+    let told: Value = serde_json::from_str(&told).map_err(|error| error.to_string())?;
+    let module = told["Dir"].as_str().ok_or("go named no folder of the module")?;
+    fs::remove_dir_all(&source).map_err(|error| error.to_string())?;
+    capture(Command::new("cp").arg("-r").arg(module).arg(&source))?;
+    capture(Command::new("chmod").arg("-R").arg("u+w").arg(&source))?;
+    for name in ["vendor", "go.work", "go.work.sum"] {
+        let path = source.join(name);
+        let _ = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+    }
+    let parts: Value = serde_json::from_str(&go(&["mod", "edit", "-json"])?).map_err(|error| error.to_string())?;
+    for part in parts["Replace"].as_array().into_iter().flatten() {
+        let name = part["Old"]["Path"].as_str().unwrap_or_default();
+        go(&["mod", "edit", &format!("-replace={name}={name}@v{MODULES}")])?;
+    }
+    go(&["mod", "download"])?;
+    fs::write(source.join("ready"), "").map_err(|error| error.to_string())?;
+    Ok(source)
+}
+
+fn build(source: &Path, program: &str, folder: &Path) -> Result<(), String> {
+    let stamps = ["k8s.io/component-base/version", "k8s.io/client-go/pkg/version"].map(|package| {
+        let minor = KUBERNETES.split('.').nth(1).unwrap_or_default();
+        format!(
+            "-X {package}.gitVersion=v{KUBERNETES} -X {package}.gitMajor=1 -X {package}.gitMinor={minor} \
+             -X {package}.gitTreeState=clean"
+        )
+    });
+    let mut command = go(source);
+    command.args(["build", "-p", "2", "-trimpath", "-ldflags", &format!("-s -w {}", stamps.join(" ")), "-o"]);
+    command.arg(folder.join(program)).arg(format!("./cmd/{program}"));
+    capture(&mut command).map(drop)
+}
+
+fn go(folder: &Path) -> Command {
+    let mut command = Command::new("go");
+    command.current_dir(folder).env("GOFLAGS", "-mod=mod").env("GOWORK", "off").env("CGO_ENABLED", "0");
+    command
+}
