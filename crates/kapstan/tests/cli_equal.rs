@@ -8,14 +8,18 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 use crate::ages::{self, is_age};
-use crate::cluster::{Cluster, Setup, skipped};
+use crate::cluster::{Cluster, PATIENCE, Setup, eventually, skipped};
 
 /// The image that the fourth seed cannot find.
 pub const PROFILE: &str = "images:\n- {image: 'nginx:1.161', unpullable: true}\n";
 /// What edits for `edit`.
 const EDITOR: &str = "sed -i s/nginx:1.16.1/nginx:1.16.2/";
+
+/// Commands that change nothing: repeated until both print the same.
+const LOOKS: [&str; 3] = ["get ", "describe ", "rollout history "];
 
 /// Who runs the commands.
 struct Voice {
@@ -193,9 +197,14 @@ pub fn compare(cluster: &Cluster, kubectl: &Path) {
     let mut compared = 0;
     for line in commands {
         *seen.entry(line).or_default() += 1;
-        let (expected, printed) = (theirs.say(cluster, line), ours.say(cluster, line));
+        let both = || {
+            let (expected, printed) = (theirs.say(cluster, line), ours.say(cluster, line));
+            if sorted(&expected) == sorted(&printed) { Ok(()) } else { Err((expected, printed)) }
+        };
+        // One of the two may have looked a little early.
+        let looks = LOOKS.iter().any(|look| line.starts_with(look));
         compared += 1;
-        if sorted(&expected) != sorted(&printed) {
+        if let Err((expected, printed)) = eventually(if looks { PATIENCE } else { Duration::ZERO }, both) {
             differences += &format!("$ kubectl {line}\n=== kubectl\n{expected}=== kapstan\n{printed}\n");
         }
     }
