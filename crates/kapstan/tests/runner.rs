@@ -25,7 +25,7 @@ mod rollouts;
 mod start;
 mod streams;
 mod transcript;
-mod volumes;
 mod upstream;
+mod volumes;
 mod workloads;
 mod writes;

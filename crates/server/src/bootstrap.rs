@@ -131,7 +131,6 @@ fn roles() -> Vec<(Kind, &'static str, Value)> {
         { "apiGroups": ["authorization.k8s.io"], "resources": ["subjectaccessreviews"], "verbs": ["create"] }
     ]);
     let metrics = json!([{ "apiGroups": ["custom.metrics.k8s.io", "external.metrics.k8s.io"], "resources": ["*"], "verbs": ["get", "list"] }]);
-    let workloads = ["", "apps", "autoscaling", "batch", "discovery.k8s.io", "coordination.k8s.io", "policy"];
     let workloads =
         ["", "apps", "autoscaling", "batch", "discovery.k8s.io", "coordination.k8s.io", "policy", "networking.k8s.io"];
     let read = json!([{ "apiGroups": workloads, "resources": [
@@ -140,9 +139,8 @@ fn roles() -> Vec<(Kind, &'static str, Value)> {
         "replicationcontrollers", "replicationcontrollers/scale", "replicationcontrollers/status", "daemonsets", "daemonsets/status",
         "statefulsets", "statefulsets/scale", "statefulsets/status", "controllerrevisions", "jobs", "jobs/status",
         "cronjobs", "cronjobs/status", "horizontalpodautoscalers", "horizontalpodautoscalers/status", "endpointslices",
-        "resourcequotas", "resourcequotas/status", "limitranges", "persistentvolumeclaims", "persistentvolumeclaims/status", "poddisruptionbudgets", "poddisruptionbudgets/status"
-        "resourcequotas", "resourcequotas/status", "limitranges", "poddisruptionbudgets", "poddisruptionbudgets/status",
-        "ingresses", "ingresses/status"
+        "resourcequotas", "resourcequotas/status", "limitranges", "persistentvolumeclaims", "persistentvolumeclaims/status",
+        "poddisruptionbudgets", "poddisruptionbudgets/status", "ingresses", "ingresses/status"
     ], "verbs": ["get", "list", "watch"] }, { "apiGroups": ["metrics.k8s.io"], "resources": ["nodes", "pods"], "verbs": ["get", "list"] }]);
     let write = json!([
         read[0],
@@ -151,8 +149,7 @@ fn roles() -> Vec<(Kind, &'static str, Value)> {
             "configmaps", "secrets", "events", "pods", "services", "serviceaccounts", "deployments", "deployments/scale",
             "replicasets", "replicasets/scale", "replicationcontrollers", "replicationcontrollers/scale", "daemonsets",
             "statefulsets", "statefulsets/scale", "jobs", "cronjobs", "horizontalpodautoscalers", "endpoints", "leases",
-            "persistentvolumeclaims", "pods/attach", "pods/exec", "pods/portforward", "pods/eviction", "poddisruptionbudgets", "serviceaccounts/token"
-            "pods/attach", "pods/exec", "pods/portforward", "pods/eviction", "poddisruptionbudgets", "serviceaccounts/token",
+            "persistentvolumeclaims", "pods/attach", "pods/exec", "pods/portforward", "pods/eviction", "poddisruptionbudgets", "serviceaccounts/token",
             "ingresses"
         ], "verbs": ["*"] }
     ]);

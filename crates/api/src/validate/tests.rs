@@ -1068,7 +1068,11 @@ fn api_services() {
         "/spec/service = {\"port\": 70000}",
         "/spec/service = null",
     ];
-    creating(Kind::APIService, &remote, &changes, expect![[r#"
+    creating(
+        Kind::APIService,
+        &remote,
+        &changes,
+        expect![[r#"
         /spec/insecureSkipTLSVerify = true
             fine
         /metadata/name = "v1.other"
@@ -1085,15 +1089,24 @@ fn api_services() {
             APIService.apiregistration.k8s.io "v1.metrics.example" is invalid: [spec.service.namespace: Required value, spec.service.name: Required value, spec.service.port: Invalid value: 70000: port is not valid: must be between 1 and 65535, inclusive]
         /spec/service = null
             fine
-    "#]]);
+    "#]],
+    );
     let bundle = with(&remote, "/spec/caBundle = \"YWJj\"");
     let changes = ["/spec/insecureSkipTLSVerify = true", "/spec/service = null"];
-    creating(Kind::APIService, &bundle, &changes, expect![[r#"
+    creating(
+        Kind::APIService,
+        &bundle,
+        &changes,
+        expect![[r#"
         /spec/insecureSkipTLSVerify = true
             APIService.apiregistration.k8s.io "v1.metrics.example" is invalid: spec.insecureSkipTLSVerify: Invalid value: true: may not be true if caBundle is present
         /spec/service = null
             APIService.apiregistration.k8s.io "v1.metrics.example" is invalid: spec.caBundle: Invalid value: "3 bytes": local APIServices may not have a caBundle
-    "#]]);
+    "#]],
+    );
+}
+
+#[test]
 fn ingresses() {
     let ingress = json!({
         "metadata": {"name": "i", "namespace": "default"},

@@ -801,6 +801,8 @@ fn a_refused_claim_is_told() {
     let told: Vec<String> = world.events.iter().filter(|event| event.starts_with("Failed")).cloned().collect();
     expect![[r#"FailedCreate create Claim data-web-0 Pod web-0 in StatefulSet web failed error: persistentvolumeclaims "data-web-0" is forbidden: exceeded quota"#]].assert_eq(&told.join("\n"));
     assert!(world.pods().is_empty());
+}
+
 /// How each rollout ended is noted on its revision; behind a partition it has not.
 #[test]
 fn each_rollout_has_an_account() {

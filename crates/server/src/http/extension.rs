@@ -277,7 +277,8 @@ mod tests {
                 nobody else's
             GET /api/v1/nothing
                 nobody else's
-        "#]].assert_eq(&shown.concat());
+        "#]]
+        .assert_eq(&shown.concat());
     }
 
     #[test]

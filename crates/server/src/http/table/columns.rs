@@ -16,8 +16,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
 use serde_json::{Value, json};
 
-use super::{autoscaler, pod, storage};
-use super::{autoscaler, ingress, pod};
+use super::{autoscaler, ingress, pod, storage};
 
 /// One column.
 pub struct Column {
