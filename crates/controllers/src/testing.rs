@@ -444,6 +444,8 @@ impl World {
     /// Takes an object of the cluster out, whatever holds it.
     pub fn cluster_removes(&mut self, kind: Kind, name: &str) {
         self.remove(&Key::new(kind, "", name));
+    }
+
     /// The note that the door leaves on a workload whose template somebody asked for now.
     pub fn request(&self) -> String {
         Requested { at: Time(self.now), by: "ada".into(), with: "test".into() }.text()
