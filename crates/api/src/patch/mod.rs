@@ -46,11 +46,12 @@ impl PatchType {
     }
 }
 
-/// Applies the patch in `body` to `original`, an object of `kind`. The result is checked and normalised; with it come the warnings.
+/// Applies the patch in `body` to what `original` gives, an object of `kind`. The result is checked and normalised; with it
+/// come the warnings. The original is asked for once more only to word a refusal.
 pub fn apply(
     kind: Kind,
     patch_type: PatchType,
-    original: Value,
+    original: &dyn Fn() -> Result<Value, Refusal>,
     body: &[u8],
     mode: Mode,
 ) -> Result<(Value, Vec<String>), Refusal> {
@@ -61,60 +62,62 @@ pub fn apply(
 pub fn apply_as(
     kind: TypeId,
     patch_type: PatchType,
-    original: Value,
+    original: &dyn Fn() -> Result<Value, Refusal>,
     body: &[u8],
     mode: Mode,
 ) -> Result<(Value, Vec<String>), Refusal> {
-    let (patch, duplicates) = parse_json(body, limits::JSON_DEPTH)
+    let (mut patched, problems) = patched(kind, patch_type, original()?, body)?;
+    let wording = if patch_type == PatchType::Strategic { Wording::Converter } else { Wording::Json };
+    // What a patch made has to be an object of the kind still.
+    let found = check_worded(kind, &mut patched, mode, wording);
+    match schema::strict(found, problems, mode) {
+        Ok(warnings) => Ok((patched, warnings)),
+        Err(what) => {
+            let shown = shown(kind, patch_type, original, body)?;
+            let message = format!("Invalid value: {shown:?}: {what}");
+            let cause = Cause { reason: "FieldValueInvalid".into(), message, field: "patch".into() };
+            let mut refusal = Refusal::new(422, "Invalid", format!(" \"\" is invalid: patch: {}", cause.message));
+            refusal.causes.push(cause);
+            Err(refusal)
+        }
+    }
+}
+
+/// The patched object, not checked yet, and what is odd about the patch.
+fn patched(kind: TypeId, patch_type: PatchType, original: Value, body: &[u8]) -> Result<(Value, Vec<String>), Refusal> {
+    let (patch, mut problems) = parse_json(body, limits::JSON_DEPTH)
         .map_err(|error| Refusal::bad_request(format!("error decoding patch: {error}")))?;
-    match patch_type {
+    let patched = match patch_type {
         PatchType::Json => {
-            let unknown = unknown_operation_fields(&patch);
-            let duplicates = duplicates.iter().chain(&unknown).map(|problem| format!("json patch {problem}")).collect();
-            let patched = json_patch(original, patch)?;
-            checked(kind, patched, duplicates, mode, Wording::Json, None)
+            problems.extend(unknown_operation_fields(&patch));
+            problems = problems.iter().map(|problem| format!("json patch {problem}")).collect();
+            json_patch(original, patch)?
         }
-        PatchType::Merge => {
-            let patched = merge(original, &patch)?;
-            checked(kind, patched, duplicates, mode, Wording::Json, None)
-        }
+        PatchType::Merge => merge(original, &patch)?,
         PatchType::Strategic => {
             if !patch.is_object() {
                 let found = if patch.is_array() { "array" } else { "value" };
                 let message = format!("json: cannot unmarshal {found} into Go value of type map[string]interface {{}}");
                 return Err(Refusal::bad_request(message));
             }
-            let shown = go_text::go_text(&patch);
-            let patched = strategic(kind, original, patch).map_err(refused_strategic)?;
-            checked(kind, patched, duplicates, mode, Wording::Converter, Some(shown))
+            strategic(kind, original, patch).map_err(refused_strategic)?
         }
-    }
+    };
+    Ok((patched, problems))
 }
 
-/// What a patch made has to be an object of the kind still.
-fn checked(
+/// What a refusal shows: the patch itself where it is a strategic one, else what came of it.
+fn shown(
     kind: TypeId,
-    mut patched: Value,
-    duplicates: Vec<String>,
-    mode: Mode,
-    wording: Wording,
-    shown: Option<String>,
-) -> Result<(Value, Vec<String>), Refusal> {
-    let before = shown.unwrap_or_else(|| patched.to_string());
-    let found = check_worded(kind, &mut patched, mode, wording);
-    match schema::strict(found, duplicates, mode) {
-        Ok(warnings) => Ok((patched, warnings)),
-        Err(what) => {
-            let cause = Cause {
-                reason: "FieldValueInvalid".into(),
-                message: format!("Invalid value: {before:?}: {what}"),
-                field: "patch".into(),
-            };
-            let mut refusal = Refusal::new(422, "Invalid", format!(" \"\" is invalid: patch: {}", cause.message));
-            refusal.causes.push(cause);
-            Err(refusal)
-        }
+    patch_type: PatchType,
+    original: &dyn Fn() -> Result<Value, Refusal>,
+    body: &[u8],
+) -> Result<String, Refusal> {
+    if patch_type == PatchType::Strategic {
+        let patch = parse_json(body, limits::JSON_DEPTH).map_err(Refusal::internal)?.0;
+        return Ok(go_text::go_text(&patch));
     }
+    Ok(patched(kind, patch_type, original()?, body)?.0.to_string())
 }
 
 /// Applies an RFC 6902 patch.

@@ -6,7 +6,7 @@ use super::*;
 
 fn patched(patch_type: PatchType, body: &str, mode: Mode) -> String {
     let original = json!({"metadata": {"name": "web"}, "spec": {"replicas": 1, "paused": true}});
-    match apply(Kind::Deployment, patch_type, original, body.as_bytes(), mode) {
+    match apply(Kind::Deployment, patch_type, &|| Ok(original.clone()), body.as_bytes(), mode) {
         Ok((value, warnings)) => format!("{value} {}", warnings.join("; ")).trim_end().to_owned(),
         Err(refusal) => {
             let causes: Vec<&str> = refusal.causes.iter().map(|cause| cause.message.as_str()).collect();

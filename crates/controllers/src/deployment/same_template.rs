@@ -7,6 +7,7 @@
 use api::quantity::Amount;
 use api::template_hash::POD_TEMPLATE_HASH_LABEL;
 use k8s_openapi::api::core::v1::PodTemplateSpec;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
 
 /// Fields that hold quantities by the name of a resource.
@@ -14,12 +15,23 @@ const QUANTITIES: [&str; 3] = ["requests", "limits", "overhead"];
 
 /// True if two templates ask for the same pods.
 pub fn same_template(one: &PodTemplateSpec, other: &PodTemplateSpec) -> bool {
-    let images = |template: &PodTemplateSpec| {
-        let containers = template.spec.iter().flat_map(|spec| spec.containers.clone());
-        containers.map(|container| container.image).collect::<Vec<_>>()
-    };
-    // Most templates of a Deployment differ in an image, and then nothing else needs to be looked at.
-    images(one) == images(other) && normal(one) == normal(other)
+    // Most templates of a Deployment differ in an image, and then nothing else needs to be looked at; those that are the
+    // same are mostly the same to the letter.
+    images(one).eq(images(other))
+        && ((one.spec == other.spec && meta(one) == meta(other)) || normal(one) == normal(other))
+}
+
+fn images(template: &PodTemplateSpec) -> impl Iterator<Item = Option<&String>> {
+    template.spec.iter().flat_map(|spec| &spec.containers).map(|container| container.image.as_ref())
+}
+
+/// The metadata of a template but for its hash.
+fn meta(template: &PodTemplateSpec) -> ObjectMeta {
+    let mut meta = template.metadata.clone().unwrap_or_default();
+    if let Some(labels) = &mut meta.labels {
+        labels.remove(POD_TEMPLATE_HASH_LABEL);
+    }
+    meta
 }
 
 fn normal(template: &PodTemplateSpec) -> Value {

@@ -28,7 +28,8 @@ pub(super) fn patch(call: &mut Call, key: &Key, part: Part, patch: &Patch) -> Re
         let view = scale::scale_of(&current.body).ok_or_else(Refusal::no_such_path)?;
         return Ok((scale::update(call, key, &patched_scale(view, patch)?)?, Vec::new()));
     }
-    let (value, warnings) = api::patch::apply(key.kind, patch.kind, as_value(&current)?, &patch.document, patch.mode)?;
+    let original = || as_value(&current);
+    let (value, warnings) = api::patch::apply(key.kind, patch.kind, &original, &patch.document, patch.mode)?;
     let new: Body = decode::typed(key.kind, value)?;
     Ok((update::update(call, &current.body, part, new)?, warnings))
 }

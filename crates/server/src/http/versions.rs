@@ -99,11 +99,10 @@ async fn patch(
     loop {
         let snapshot = gate.snapshot();
         let object = snapshot.at(&key).ok_or_else(|| Refusal::not_found(key.kind, &key.name))?;
-        let current = to_v1(serde_json::from_slice(&object.json).map_err(Refusal::internal)?);
-        let version = current["metadata"]["resourceVersion"].clone();
-        let (patched, warnings) = api::patch::apply_as(type_id(), kind, current, &document, mode)?;
+        let current = || Ok(to_v1(serde_json::from_slice(&object.json).map_err(Refusal::internal)?));
+        let (patched, warnings) = api::patch::apply_as(type_id(), kind, &current, &document, mode)?;
         check_version(&patched)?;
-        let own_version = patched["metadata"]["resourceVersion"] != version;
+        let own_version = patched["metadata"]["resourceVersion"].as_str() != object.meta().resource_version.as_deref();
         let body = decode::typed(target.kind, to_v2(patched))?;
         let requester = write::requester(user, &parts.headers);
         match gate.submit(Action::Update(key.clone(), write::part(target)?, body), requester, dry_run).await {
