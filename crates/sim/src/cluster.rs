@@ -150,6 +150,8 @@ pub struct Cluster {
     inbox: Vec<Letter>,
     flights: VecDeque<Flight>,
     durable: Snapshot,
+    /// Objects up to this revision are those that were read back when the server started last.
+    read_back: u64,
     witness: Witness,
     nodes: Vec<Node>,
     left: BTreeSet<usize>,
@@ -235,6 +237,7 @@ impl Cluster {
             inbox: Vec::new(),
             flights: VecDeque::new(),
             durable: Snapshot::default(),
+            read_back: 0,
             nodes,
             left: BTreeSet::new(),
             looks: BTreeSet::new(),
@@ -622,7 +625,8 @@ impl Cluster {
             return Ok(());
         }
         self.starts += 1;
-        let world = recovered(&self.durable)?;
+        let world = recovered(&self.durable, self.read_back)?;
+        self.read_back = self.durable.revision();
         let ids = Ids::from_seed(self.settings.seed.wrapping_mul(1_000).wrapping_add(self.starts));
         let minds = self.settings.minds.clone();
         self.writer = Some(Writer::with_minds(world, ids, Arc::new(Whys::default()), minds));
@@ -638,8 +642,8 @@ impl Cluster {
     // ---- nodes -----------------------------------------------------------------------------------------------------
 
     fn on_node(&mut self, index: usize, event: NodeEvent) -> Result<(), Breach> {
-        let live: Vec<BTreeSet<String>> =
-            self.nodes.iter().zip(&self.proxies).filter(|(node, _)| node.up).map(|(_, proxy)| proxy.clone()).collect();
+        let live: Vec<&BTreeSet<String>> =
+            self.nodes.iter().zip(&self.proxies).filter(|(node, _)| node.up).map(|(_, proxy)| proxy).collect();
         let now = self.now();
         let mut around = Around {
             world: &self.durable,
@@ -876,12 +880,17 @@ fn namespace(name: &str) -> Letter {
     Letter::of_person(ask, format!("makes namespace {name}"))
 }
 
-/// What the store gives back: every object from its bytes (I15), which have to say all that the object was.
-fn recovered(durable: &Snapshot) -> Result<Snapshot, Breach> {
+/// What the store gives back: every object from its bytes (I15), which have to say all that the object was. Those up to
+/// the revision `read_back` are what came of their bytes the last time.
+fn recovered(durable: &Snapshot, read_back: u64) -> Result<Snapshot, Breach> {
     let (mut world, mut specs) = (Snapshot::default(), PodSpecs::default());
     let mut objects: Vec<&Arc<Object>> = Kind::ALL.iter().flat_map(|kind| durable.objects(*kind, None)).collect();
     objects.sort_by_key(|object| object.revision);
     for object in objects {
+        if object.revision <= read_back {
+            world.put(object.clone());
+            continue;
+        }
         let read = Object::recovered(object.kind(), object.json.clone(), object.revision, &mut specs);
         let read = read.map_err(|error| Breach::new("I15 durable", format!("{}: {error}", object.key())))?;
         if read.body != object.body {

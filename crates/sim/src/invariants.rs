@@ -19,7 +19,9 @@ pub mod stateful_sets;
 mod tally;
 mod volumes;
 
-use api::{Change, Pod, Snapshot};
+use std::sync::Arc;
+
+use api::{Change, Kind, Object, Pod, Snapshot};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use server::commit::Turn;
@@ -36,6 +38,8 @@ pub struct Moment<'a> {
     pub worlds: &'a [Snapshot],
     /// The change.
     pub change: &'a Change,
+    /// The object in `before`. A change that takes an object away shows its last state, not this one.
+    pub was: Option<&'a Arc<Object>>,
     /// The time of the turn.
     pub now: Timestamp,
     /// True if a request made it, not a decision.
@@ -124,8 +128,9 @@ const AFTER_EVERY_CHANGE: &[(&str, Check)] = &[
     ("I24 no empty write", revisions::change_something),
 ];
 
-/// Every invariant that is asked when a turn has nothing left to decide.
-const AT_REST: &[(&str, WorldCheck)] = &[("I20 endpoints", endpoints::are_true)];
+/// Every invariant that is asked when a turn has nothing left to decide, with the kinds whose changes it is asked after.
+const AT_REST: &[(&str, &[Kind], WorldCheck)] =
+    &[("I20 endpoints", &[Kind::Pod, Kind::Service, Kind::EndpointSlice, Kind::Namespace], endpoints::are_true)];
 
 /// A broken invariant.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -169,18 +174,19 @@ impl Witness {
         let start = self.world.clone();
         let mut worlds = Vec::with_capacity(turn.changes.len());
         for (number, change) in turn.changes.iter().enumerate() {
-            let before = self.world.clone();
-            worlds.push(before.clone());
+            worlds.push(self.world.clone());
+            let (before, key) = (&worlds[number], change.object().key());
             match &change.after {
                 Some(object) => drop(self.world.put(object.clone())),
-                None => drop(self.world.remove(&change.object().key(), change.revision)),
+                None => drop(self.world.remove(&key, change.revision)),
             }
             let moment = Moment {
                 worlds: &worlds,
                 start: &start,
-                before: &before,
+                before,
                 after: &self.world,
                 change,
+                was: before.at(&key),
                 now,
                 asked: number < turn.asked,
                 tally: &self.tally,
@@ -193,8 +199,8 @@ impl Witness {
             }
             self.tally.note(change, now);
         }
-        if rests && !turn.changes.is_empty() {
-            for (name, check) in AT_REST.iter().filter(|(name, _)| self.asks(name)) {
+        for (name, kinds, check) in AT_REST.iter().filter(|(name, ..)| rests && self.asks(name)) {
+            if turn.changes.iter().any(|change| kinds.contains(&change.kind())) {
                 check(&self.world).map_err(|message| Breach::new(name, message))?;
             }
         }

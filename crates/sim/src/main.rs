@@ -97,8 +97,9 @@ fn tell(ending: &Ending) -> ExitCode {
     for line in &ending.trace {
         println!("{line}");
     }
-    let Ending { seed, seconds, commits, changes, crashes, .. } = ending;
+    let Ending { seed, seconds, commits, changes, crashes, digest, .. } = ending;
     println!("seed {seed}: {seconds} virtual seconds, {commits} commits, {changes} changes, {crashes} crashes");
+    println!("digest {digest:016x}");
     match &ending.breach {
         None => ExitCode::SUCCESS,
         Some(breach) => {
@@ -116,6 +117,7 @@ fn many(from: u64, count: u64, all: bool, one: Run) -> ExitCode {
     let failures: Mutex<Vec<u64>> = Mutex::new(Vec::new());
     let changes = AtomicU64::new(0);
     let crashes = AtomicU64::new(0);
+    let digest = AtomicU64::new(0);
     std::thread::scope(|scope| {
         for _ in 0..cores {
             scope.spawn(|| {
@@ -128,6 +130,8 @@ fn many(from: u64, count: u64, all: bool, one: Run) -> ExitCode {
                     let ending = one(seed, false);
                     changes.fetch_add(ending.changes, Ordering::Relaxed);
                     crashes.fetch_add(ending.crashes, Ordering::Relaxed);
+                    // Added up, so that the order does not matter.
+                    digest.fetch_add(ending.digest, Ordering::Relaxed);
                     if let Some(breach) = ending.breach {
                         println!("FAILED seed {seed}: {breach}\n  again: cargo xtask sim --seed {seed} --trace");
                         failures.lock().expect("no holder panics").push(seed);
@@ -140,9 +144,10 @@ fn many(from: u64, count: u64, all: bool, one: Run) -> ExitCode {
     let seconds = begun.elapsed().as_secs_f64();
     let each = run as f64 / seconds / cores as f64;
     println!(
-        "{run} seeds, {} changes, {} crashes in {seconds:.1}s: {each:.0} seeds a second a core",
+        "{run} seeds, {} changes, {} crashes in {seconds:.1}s: {each:.0} seeds a second a core; digest {:016x}",
         changes.into_inner(),
-        crashes.into_inner()
+        crashes.into_inner(),
+        digest.into_inner()
     );
     let failures = failures.into_inner().expect("no holder panics");
     println!("{} failed", failures.len());

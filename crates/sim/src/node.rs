@@ -19,6 +19,7 @@ use agent::status::{Conditions, Host, agrees, status};
 use agent::written::Written;
 use api::{Object, Pod, Snapshot};
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::PodStatus;
 use rand::Rng;
 use rand::rngs::StdRng;
 
@@ -82,7 +83,7 @@ pub struct Around<'a> {
     /// The last committed state.
     pub world: &'a Snapshot,
     /// Pods that each live proxy still sends requests to.
-    pub proxies: &'a [BTreeSet<String>],
+    pub proxies: &'a [&'a BTreeSet<String>],
     /// True if no proxy is ever slow.
     pub proxies_are_well: bool,
     /// Random numbers.
@@ -132,12 +133,39 @@ struct PodHere {
     last_waits: bool,
     not_before: Timestamp,
     woken_at: Option<Timestamp>,
+    /// The last status that was put into words, and those words.
+    worded: Option<Worded>,
+}
+
+/// A status in words, and all that they were made of but the pod's uid.
+struct Worded {
+    status: PodStatus,
+    conditions: Conditions,
+    told_ip: Option<String>,
+    body: Vec<u8>,
 }
 
 impl PodHere {
-    fn pod(&self) -> Pod {
-        self.object.get::<Pod>().cloned().unwrap_or_default()
+    /// The status patch, put into words only where it is another one than the last.
+    fn body(&mut self, host: &Host, now: Timestamp) -> Vec<u8> {
+        let pod = pod(&self.object);
+        let status = status(pod, &self.known, host, &mut self.conditions, now);
+        let told_ip = pod.status.as_ref().and_then(|told| told.pod_ip.as_ref());
+        if let Some(last) = &self.worded
+            && (last.told_ip.as_ref(), &last.conditions, &last.status) == (told_ip, &self.conditions, &status)
+        {
+            return last.body.clone();
+        }
+        let body = status_patch(pod, &status, &self.conditions);
+        let (conditions, told_ip) = (self.conditions.clone(), told_ip.cloned());
+        self.worded = Some(Worded { status, conditions, told_ip, body: body.clone() });
+        body
     }
+}
+
+/// An object that is a pod.
+fn pod(object: &Object) -> &Pod {
+    object.get::<Pod>().expect("agents follow nothing but pods")
 }
 
 /// A machine.
@@ -287,8 +315,8 @@ impl Node {
         let host = Host { ip: format!("10.0.0.{}", self.number) };
         let doubtful = self.pods.iter_mut().filter(|(_, here)| here.written.look_at().is_some_and(|at| at <= now));
         let looked = doubtful.map(|(uid, here)| {
-            let pod = here.pod();
-            let status = status(&pod, &here.known, &host, &mut here.conditions.clone(), now);
+            let pod = pod(&here.object);
+            let status = status(pod, &here.known, &host, &mut here.conditions.clone(), now);
             here.written.seen(pod.status.as_ref().is_some_and(|told| agrees(told, &status)));
             uid.clone()
         });
@@ -332,6 +360,7 @@ impl Node {
                         last_waits: false,
                         not_before: Timestamp::MIN,
                         woken_at: None,
+                        worded: None,
                     };
                     self.pods.insert(uid.clone(), here);
                 }
@@ -350,8 +379,9 @@ impl Node {
         let now = self.clock(around);
         for _ in 0..PLANS_IN_A_ROW {
             let Some(here) = self.pods.get_mut(uid) else { return };
-            let pod = here.pod();
-            let plan = plan(&pod, &here.known, now);
+            let object = here.object.clone();
+            let pod = pod(&object);
+            let plan = plan(pod, &here.known, now);
             here.woken_at = plan.wake_at;
             if let Some(at) = plan.wake_at {
                 let seconds = at.duration_since(now).as_secs().max(1);
@@ -363,8 +393,8 @@ impl Node {
             }
             for step in plan.steps {
                 let Some(here) = self.pods.get_mut(uid) else { return };
-                drop(here.known.begin(&pod, &step, now));
-                self.begin(uid, &pod, step, around, effects);
+                drop(here.known.begin(pod, &step, now));
+                self.begin(uid, pod, step, around, effects);
             }
         }
         effects.push(Effect::Breach("I28 bounded work", format!("the agent plans for pod {uid} without end")));
@@ -450,8 +480,7 @@ impl Node {
             let seen = PodSeen { uid: uid.to_owned(), namespace, name, ip: Some(*ip), containers: Vec::new() };
             self.runs.insert(uid.to_owned(), seen);
         }
-        let pod = here.pod();
-        drop(here.known.apply(&pod, outcome, now));
+        drop(here.known.apply(pod(&here.object), outcome, now));
         self.advance(uid, around, effects);
     }
 
@@ -511,9 +540,7 @@ impl Node {
     fn body(&mut self, uid: &str, now: Timestamp) -> Option<(Arc<Object>, Vec<u8>)> {
         let host = Host { ip: format!("10.0.0.{}", self.number) };
         let here = self.pods.get_mut(uid)?;
-        let pod = here.pod();
-        let status = status(&pod, &here.known, &host, &mut here.conditions, now);
-        Some((here.object.clone(), status_patch(&pod, &status, &here.conditions)))
+        Some((here.object.clone(), here.body(&host, now)))
     }
 
     /// Writes the status if it is another one.
@@ -592,8 +619,7 @@ impl Node {
             report if reply == Reply::Again => return effects.push(Effect::Send(here.object.clone(), life, report)),
             Report::Last(_) => return effects.push(Effect::Send(here.object.clone(), life, Report::Delete)),
             Report::Delete => {
-                let pod = here.pod();
-                drop(here.known.apply(&pod, Outcome::Finished, now));
+                drop(here.known.apply(pod(&here.object), Outcome::Finished, now));
             }
         }
         self.advance(uid, around, effects);

@@ -1,5 +1,7 @@
 //! DaemonSets: one pod on every node, never two but while surging, and never too few by our own act.
 
+use std::sync::Arc;
+
 use api::{Object, Pod, Snapshot};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::DaemonSet;
@@ -123,10 +125,13 @@ pub fn ends_only_what_is_too_much(moment: &Moment) -> Verdict {
     if wanted { Err(format!("was ended though it is the wanted one of {node}")) } else { Ok(()) }
 }
 
+fn daemon_set(object: Option<&Arc<Object>>) -> Option<&DaemonSet> {
+    object.and_then(|object| object.get())
+}
+
 /// I12: what the status tells is so, above all that an update is done.
 pub fn status_is_true(moment: &Moment) -> Verdict {
     let (before, after) = (moment.change.before.as_ref(), moment.change.after.as_ref());
-    let daemon_set = |object: Option<&std::sync::Arc<Object>>| object.and_then(|it| it.get::<DaemonSet>().cloned());
     let (Some(before), Some(set)) = (daemon_set(before), daemon_set(after)) else { return Ok(()) };
     let Some(status) = set.status.as_ref().filter(|_| before.status != set.status && !moment.asked) else {
         return Ok(());
@@ -135,7 +140,7 @@ pub fn status_is_true(moment: &Moment) -> Verdict {
         return Err("has observed a generation that is not there yet".into());
     }
     let nodes = wanted_nodes(moment.before);
-    let there = available(&set, moment.before, moment.now);
+    let there = available(set, moment.before, moment.now);
     let told = status.number_available.unwrap_or(0);
     if status.observed_generation == set.metadata.generation && told > there {
         return Err(format!("tells of {told} available pods where {there} are"));
@@ -144,7 +149,7 @@ pub fn status_is_true(moment: &Moment) -> Verdict {
         && status.updated_number_scheduled.unwrap_or(0) == status.desired_number_scheduled
         && told == status.desired_number_scheduled
         && told > 0;
-    match nodes.iter().find(|node| !is_updated(&set, node, moment.before)).filter(|_| done) {
+    match nodes.iter().find(|node| !is_updated(set, node, moment.before)).filter(|_| done) {
         Some(node) => Err(format!("says it is done, but {node} has not one pod of the wanted template")),
         None => Ok(()),
     }

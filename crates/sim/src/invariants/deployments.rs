@@ -209,14 +209,14 @@ pub fn revisions_grow(moment: &Moment) -> Verdict {
 /// I10: the history limit takes only old, empty sets, and no more than it says.
 pub fn history_is_kept(moment: &Moment) -> Verdict {
     let (Some(_), after) = moment.set() else { return Ok(()) };
-    let key = moment.change.object().key();
-    let Some(set) = moment.before.at(&key).and_then(|object| object.get::<ReplicaSet>()) else { return Ok(()) };
+    let Some(set) = moment.was.and_then(|object| object.get::<ReplicaSet>()) else { return Ok(()) };
     let ends = after.is_none_or(|after| facts::is_deleted(&after.metadata));
     if !ends || facts::is_deleted(&set.metadata) || moment.asked {
         return Ok(());
     }
     let Some(deployment) = facts::deployment_of(&set.metadata, moment.before) else { return Ok(()) };
-    if facts::is_deleted(&deployment.metadata) || !facts::namespace_stays(&key.namespace, moment.before) {
+    let namespace = set.metadata.namespace.as_deref().unwrap_or("");
+    if facts::is_deleted(&deployment.metadata) || !facts::namespace_stays(namespace, moment.before) {
         return Ok(());
     }
     let wanted = facts::wanted(deployment);

@@ -170,7 +170,7 @@ pub fn ends_only_finished_jobs(moment: &Moment) -> Verdict {
     if !ends || moment.asked || facts::is_deleted(&before.metadata) || facts::is_finished(before) {
         return Ok(());
     }
-    let there = moment.before.at(&moment.change.object().key()).is_some_and(|it| !facts::is_deleted(it.meta()));
+    let there = moment.was.is_some_and(|it| !facts::is_deleted(it.meta()));
     let namespace = before.metadata.namespace.as_deref().unwrap_or("");
     let keeper =
         facts::keeper::<CronJob>(&before.metadata, moment.before).filter(|it| !facts::is_deleted(&it.metadata));

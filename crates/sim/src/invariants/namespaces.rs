@@ -24,7 +24,7 @@ pub fn goes_empty(moment: &Moment) -> Verdict {
 /// I6: pods go first, so that what they use outlives them. What belongs to something that was deleted before may go.
 pub fn pods_go_first(moment: &Moment) -> Verdict {
     let change = moment.change;
-    let Some(before) = moment.before.at(&change.object().key()).filter(|_| !moment.asked) else { return Ok(()) };
+    let Some(before) = moment.was.filter(|_| !moment.asked) else { return Ok(()) };
     let ends = change.after.as_ref().is_none_or(|after| facts::is_deleted(after.meta()));
     let has_had_its_time = before.get::<Job>().is_some_and(facts::is_finished);
     if !ends || has_had_its_time || facts::is_deleted(before.meta()) || matches!(before.kind(), Kind::Pod | Kind::Event)

@@ -65,7 +65,7 @@ pub fn ends_only_what_is_too_much(moment: &Moment) -> Verdict {
 /// I6: what has an owner is not collected while the owner is there, and what has none not at all.
 pub fn collects_only_garbage(moment: &Moment) -> Verdict {
     let Some(before) = moment.change.before.as_ref().filter(|_| !moment.asked) else { return Ok(()) };
-    let Some(there) = moment.before.at(&before.key()) else { return Ok(()) };
+    let Some(there) = moment.was else { return Ok(()) };
     let ends = moment.change.after.as_ref().is_none_or(|after| facts::is_deleted(after.meta()));
     let collected = matches!(before.kind(), Kind::ReplicaSet | Kind::Deployment | Kind::Service | Kind::ConfigMap);
     if !ends
@@ -99,7 +99,7 @@ fn has_finalizer(meta: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMe
 /// True if the change takes `finalizer` off an object, or the object away with it.
 fn loses(moment: &Moment, finalizer: &str) -> bool {
     // A removal shows the object's last state; what it was before is in the snapshot.
-    let Some(before) = moment.before.at(&moment.change.object().key()) else { return false };
+    let Some(before) = moment.was else { return false };
     has_finalizer(before.meta(), finalizer)
         && moment.change.after.as_ref().is_none_or(|after| !has_finalizer(after.meta(), finalizer))
 }

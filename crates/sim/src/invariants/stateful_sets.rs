@@ -1,9 +1,9 @@
 //! StatefulSets: pods in order, each with a name of its own. That a name has one process is asked in `cluster.rs`.
 
 use std::ops::Range;
+use std::sync::Arc;
 
-use api::Pod;
-use api::Snapshot;
+use api::{Object, Pod, Snapshot};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
 
@@ -167,10 +167,12 @@ fn names_wanted_revision(pod: &Pod, set: &StatefulSet, world: &Snapshot) -> bool
     newest == Some(name)
 }
 
+fn stateful_set(object: Option<&Arc<Object>>) -> Option<&StatefulSet> {
+    object.and_then(|object| object.get())
+}
+
 /// I12: a status that says an update is done is right.
 pub fn status_is_true(moment: &Moment) -> Verdict {
-    let stateful_set =
-        |object: Option<&std::sync::Arc<api::Object>>| object.and_then(|it| it.get::<StatefulSet>().cloned());
     let (before, after) = (moment.change.before.as_ref(), moment.change.after.as_ref());
     let (Some(before), Some(set)) = (stateful_set(before), stateful_set(after)) else { return Ok(()) };
     let Some(status) = set.status.as_ref().filter(|_| before.status != set.status && !moment.asked) else {
@@ -182,15 +184,15 @@ pub fn status_is_true(moment: &Moment) -> Verdict {
     if status.observed_generation != set.metadata.generation {
         return Ok(());
     }
-    let there = pods(&set, moment.before);
-    let really = there.iter().filter(|pod| is_available(pod, &set, moment.now)).count() as i32;
+    let there = pods(set, moment.before);
+    let really = there.iter().filter(|pod| is_available(pod, set, moment.now)).count() as i32;
     let told = status.available_replicas.unwrap_or(0);
     if told > really {
         return Err(format!("tells of {told} available pods where {really} are"));
     }
-    let all = wanted(&set).len() as i32;
+    let all = wanted(set).len() as i32;
     let done = [status.replicas, status.updated_replicas.unwrap_or(0), told].iter().all(|count| *count == all);
-    let old = there.iter().find(|pod| facts::is_active(pod) && !is_new(pod, &set));
+    let old = there.iter().find(|pod| facts::is_active(pod) && !is_new(pod, set));
     match old.filter(|_| done) {
         Some(pod) => Err(format!("says it is done, but {} is of another template", facts::name(&pod.metadata))),
         None => Ok(()),

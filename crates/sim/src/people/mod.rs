@@ -9,6 +9,7 @@ use api::{Body, Key, Kind, Pod, Propagation, Snapshot, Typed};
 use bytes::Bytes;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
 use rand::Rng;
@@ -294,13 +295,19 @@ pub fn node(name: &str) -> Letter {
 
 /// A node's Lease, made or renewed.
 pub fn renewal(node: &str, world: &Snapshot, now: Timestamp) -> Letter {
-    let spec = json!({ "holderIdentity": node, "renewTime": MicroTime(now) });
-    let mut letter = match world.object(Kind::Lease, NODE_LEASES, node) {
-        Some(lease) => patch_letter(lease.key(), json!({ "spec": spec }), String::new()),
-        None => create(NODE_LEASES, Kind::Lease, json!({ "metadata": { "name": node }, "spec": spec }), "makes"),
+    let ask = match world.get::<Lease>(NODE_LEASES, node) {
+        Some(lease) => {
+            let mut renewed = lease.clone();
+            (renewed.metadata.resource_version, renewed.metadata.uid) = (None, None);
+            renewed.spec.get_or_insert_default().renew_time = Some(MicroTime(now));
+            Ask::Update(Key::new(Kind::Lease, NODE_LEASES, node), Part::Main, renewed.into_body())
+        }
+        None => {
+            let spec = json!({ "holderIdentity": node, "renewTime": MicroTime(now) });
+            create(NODE_LEASES, Kind::Lease, json!({ "metadata": { "name": node }, "spec": spec }), "makes").ask
+        }
     };
-    letter.sender = Sender::Beat;
-    letter
+    Letter { sender: Sender::Beat, ..Letter::of_person(ask, String::new()) }
 }
 
 /// A node that was given up says that it lives.
