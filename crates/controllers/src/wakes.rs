@@ -368,7 +368,7 @@ fn autoscaler_changed(change: &Change, wake: &mut Wake) {
     }
 }
 
-/// What is used of the namespace's quotas, where it has any; and who was refused for one that has changed.
+/// What is used of the namespace's quotas, where it has any. Who was refused for one that has changed is woken by the turn.
 fn quotas_changed(change: &Change, world: &Snapshot, wake: &mut Wake) {
     let namespace = change.object().namespace();
     if change.kind() == Kind::ResourceQuota {
@@ -377,9 +377,6 @@ fn quotas_changed(change: &Change, world: &Snapshot, wake: &mut Wake) {
         };
         if spec(&change.before) != spec(&change.after) {
             wake(Controller::ResourceQuota, change.object().key());
-            for kind in [Kind::ReplicaSet, Kind::ReplicationController] {
-                world.objects(kind, Some(namespace)).for_each(|set| wake(Controller::ReplicaSet, set.key()));
-            }
         }
     }
     if world.account(namespace).is_none() {

@@ -1,10 +1,12 @@
-//! Who decides: the controllers and the scheduler, as the turn calls them.
+//! Who decides: the controllers and the scheduler, as the turn calls them, and who says what quotas leave room for.
 //!
 //! The server always runs [`Minds`] as they are here. The simulator's bug zoo overrides single ones, to put a known bug
 //! back and see that its invariants bite.
 
-use api::{Change, Context, Key, Plan, Snapshot};
+use api::{Body, Change, Context, Key, Plan, Refusal, Snapshot};
 use controllers::Controller;
+
+use crate::door;
 
 /// The decisions of a cluster, and what wakes them.
 pub trait Minds: Send + Sync {
@@ -16,6 +18,11 @@ pub trait Minds: Send + Sync {
     /// Decides where a pod goes, or what a node with room takes.
     fn schedule(&self, key: &Key, world: &Snapshot, context: &Context) -> Plan {
         scheduler::decide(key, world, context)
+    }
+
+    /// Refuses what would exceed a quota of its namespace.
+    fn within_quota(&self, world: &Snapshot, before: Option<&Body>, after: &Body) -> Result<(), Refusal> {
+        door::within_quota(world, before, after)
     }
 
     /// Wakes the controllers that a change calls for.

@@ -16,6 +16,7 @@ use api::{
 use api::{limits, status};
 use controllers::Controller;
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::ResourceQuota;
 use serde_json::Value;
 use tokio::sync::oneshot;
 
@@ -213,7 +214,8 @@ impl Writer {
         dry_run: bool,
         now: Timestamp,
     ) -> Result<Answer, Refusal> {
-        let mut call = Call { world: &self.world, now, ids: &mut self.ids, requester: Some(requester) };
+        let mut call =
+            Call { world: &self.world, now, ids: &mut self.ids, requester: Some(requester), minds: &*self.minds };
         let mut warnings = Vec::new();
         let (key, outcome) = match action {
             Action::Create(namespace, body) => {
@@ -269,9 +271,10 @@ impl Writer {
     ) -> Result<Answer, Refusal> {
         let pod = self.world.at(key).ok_or_else(|| Refusal::not_found(key.kind, &key.name))?;
         door::delete(pod, &options, now)?;
+        self.look_at_budgets(turn, &key.namespace, now);
         for status in door::evict(&self.world, key, now)? {
             let key = key_of(&status);
-            let mut call = Call { world: &self.world, now, ids: &mut self.ids, requester: None };
+            let mut call = Call { world: &self.world, now, ids: &mut self.ids, requester: None, minds: &*self.minds };
             let outcome = call.update(&key, Part::Status, status)?;
             self.settle(turn, &key, outcome, dry_run)?;
         }
@@ -279,6 +282,19 @@ impl Writer {
         options.resource_version = None;
         self.delete(turn, key, &options, dry_run, now)?;
         Ok(Answer::Done(status::created()))
+    }
+
+    /// Decides anew what the budgets of a namespace allow, where something has happened since: an eviction is judged by the
+    /// pods as they are at this revision, not as they were when the turn began.
+    fn look_at_budgets(&mut self, turn: &mut Turn, namespace: &str, now: Timestamp) {
+        let first = Decision::Control(Controller::Disruption, Key::new(Kind::PodDisruptionBudget, namespace, ""));
+        let of = |decision: &&Decision| matches!(decision, Decision::Control(Controller::Disruption, key) if key.namespace == namespace);
+        let woken = |wave: &BTreeSet<Decision>| wave.range(first.clone()..).take_while(of).cloned().collect::<Vec<_>>();
+        for decision in [woken(&self.wave), woken(&self.next_wave)].concat() {
+            self.wave.remove(&decision);
+            self.next_wave.remove(&decision);
+            self.decide_one(turn, decision, now);
+        }
     }
 
     fn delete(
@@ -336,7 +352,22 @@ impl Writer {
         self.minds.wakes(&change, &self.world, &mut |who, key| woken.push(Decision::Control(who, key)));
         scheduler::wakes(&change, &self.world, &mut |key| woken.push(Decision::Schedule(key)));
         woken.into_iter().for_each(|decision| self.wake(decision));
+        self.wake_refused(&change);
         turn.changes.push(change);
+    }
+
+    /// A quota that is another one, or gone, may let in who was refused: nobody waits for his next attempt.
+    fn wake_refused(&mut self, change: &Change) {
+        let spec = |side: &Option<Arc<Object>>| Some(side.as_ref()?.get::<ResourceQuota>()?.spec.clone());
+        if change.kind() != Kind::ResourceQuota || spec(&change.before) == spec(&change.after) {
+            return;
+        }
+        let namespace = change.object().namespace();
+        let here = |decision: &&Decision| match decision {
+            Decision::Control(_, key) | Decision::Schedule(key) => key.namespace == namespace,
+        };
+        let refused: Vec<Decision> = self.setbacks.keys().filter(here).cloned().collect();
+        refused.into_iter().for_each(|decision| self.wake(decision));
     }
 
     fn wake(&mut self, decision: Decision) {
@@ -446,7 +477,7 @@ impl Writer {
 
     /// Carries one write out; `created` keeps the name of the last object made.
     fn apply(&mut self, turn: &mut Turn, write: Write, created: &mut String, now: Timestamp) -> Result<(), Refusal> {
-        let mut call = Call { world: &self.world, now, ids: &mut self.ids, requester: None };
+        let mut call = Call { world: &self.world, now, ids: &mut self.ids, requester: None, minds: &*self.minds };
         let (key, outcome) = match write {
             Write::Create(body) => {
                 let namespace = body.meta().namespace.clone().unwrap_or_default();
@@ -507,7 +538,7 @@ impl Writer {
 
     fn record(&mut self, turn: &mut Turn, note: &EventNote, now: Timestamp) {
         let Some(recorded) = self.recorder.record(note, &self.world, now) else { return };
-        let mut call = Call { world: &self.world, now, ids: &mut self.ids, requester: None };
+        let mut call = Call { world: &self.world, now, ids: &mut self.ids, requester: None, minds: &*self.minds };
         let outcome = match recorded {
             Recorded::Create(body) => {
                 let namespace = body.meta().namespace.clone().unwrap_or_default();

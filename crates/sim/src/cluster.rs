@@ -11,7 +11,8 @@ use agent::pod_on_node::Outcome;
 use agent::probes::{Kind as ProbeKind, Probed};
 use api::heard::NODE_LEASES;
 use api::patch::PatchType;
-use api::{Kind, Object, Pod, PodSpecs, Refusal, Snapshot};
+use api::usage::{ContainerUsage, NodeUsage, PodUsage, Report as UsageReport, Used};
+use api::{Kind, Object, Pod, PodSpecs, Refusal, Snapshot, Usage};
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Node as NodeObject;
@@ -28,7 +29,7 @@ use crate::behind::HOLD_FROM_BEHIND;
 use crate::facts;
 use crate::faults::Faults;
 use crate::healing;
-use crate::invariants::{Breach, Witness, told_ready};
+use crate::invariants::{Breach, Taken, Witness, told_ready};
 use crate::letters::{Ask, Letter, Sender};
 use crate::node::{Around, Effect, Node, NodeEvent, Reply, Report};
 use crate::people::{self, NAMESPACE, People, Undo, pick};
@@ -36,10 +37,14 @@ use crate::refusing::Refusing;
 use crate::trace::Trace;
 use crate::{volumes, without_hash};
 
-/// Seconds after healing at which nothing may be written any more.
-const QUIET_AFTER: i64 = 1_500;
-/// Seconds after healing at which the run ends.
-const END_AFTER: i64 = 2_200;
+/// Seconds after healing within which the cluster has to come to rest.
+const REST_WITHIN: i64 = 1_500;
+/// Seconds without a write (events and leases apart) after which a healed cluster is at rest: longer than anything waits.
+const QUIET: i64 = 700;
+/// Seconds after healing when what was not there yet is put right, too.
+const HEAL_AGAIN: i64 = 90;
+/// Seconds between two reports of what is used.
+const REPORT: i64 = 15;
 /// Seconds in which the cluster is set up: what is lost then is asked for again.
 const SET_UP: i64 = 12;
 /// Seconds between two signs of life of a node.
@@ -118,6 +123,8 @@ enum Event {
     Proxy(usize),
     /// The nodes show that they live.
     Beat,
+    /// The nodes tell what is used.
+    Report,
     /// People act.
     People,
     /// Something breaks.
@@ -132,8 +139,7 @@ enum Event {
 struct Flight {
     turn: Turn,
     letters: Vec<Letter>,
-    now: Timestamp,
-    rests: bool,
+    taken: Taken,
 }
 
 /// A whole cluster.
@@ -142,7 +148,8 @@ pub struct Cluster {
     faults: Faults,
     random: StdRng,
     seconds: i64,
-    events: BTreeMap<(i64, u32, u64), Event>,
+    /// Boxed: the map moves its entries about.
+    events: BTreeMap<(i64, u32, u64), Box<Event>>,
     serial: u64,
     writer: Option<Writer>,
     serve_at: Option<i64>,
@@ -153,6 +160,8 @@ pub struct Cluster {
     /// Objects up to this revision are those that were read back when the server started last.
     read_back: u64,
     witness: Witness,
+    /// What the server has been told of what is used; it forgets that when it ends.
+    usage: Usage,
     nodes: Vec<Node>,
     left: BTreeSet<usize>,
     /// Looks that agents have planned: the node and the second.
@@ -197,6 +206,7 @@ impl Cluster {
         }
         let nodes = random.random_range(3..=5);
         let mut cluster = Cluster::with(settings, random, faults, nodes);
+        cluster.people.bound(&mut cluster.random);
         cluster.begin();
         cluster
     }
@@ -238,6 +248,7 @@ impl Cluster {
             flights: VecDeque::new(),
             durable: Snapshot::default(),
             read_back: 0,
+            usage: Usage::default(),
             nodes,
             left: BTreeSet::new(),
             looks: BTreeSet::new(),
@@ -289,43 +300,57 @@ impl Cluster {
         self.schedule(5, Event::People);
         self.schedule(8, Event::Fault);
         self.schedule(chaos, Event::Heal);
-        self.schedule(chaos + 90, Event::HealAgain);
+        self.schedule(chaos + HEAL_AGAIN, Event::HealAgain);
+        if self.people.measure() {
+            self.schedule(SET_UP, Event::Report);
+        }
     }
 
     fn live(&mut self) -> Result<(), Breach> {
         for _ in 0..EVENTS {
             let Some(((second, ..), event)) = self.events.pop_first() else { return self.end() };
             self.seconds = second;
-            if self.healed_at.is_some_and(|at| second > at + END_AFTER) {
+            if self.healed_at.is_some_and(|at| second > self.last_write.max(at + HEAL_AGAIN) + QUIET) {
                 return self.end();
             }
-            self.happen(event)?;
+            if self.healed_at.is_some_and(|at| self.last_write > at + REST_WITHIN) {
+                return Err(Breach::new("I24 quiet", format!("still writes {REST_WITHIN}s after all faults stopped")));
+            }
+            self.happen(*event)?;
         }
         Err(Breach::new("I28 bounded work", format!("{EVENTS} events and no end")))
     }
 
     /// Nothing more will happen: is all as it should be?
     fn end(&mut self) -> Result<(), Breach> {
-        let healed_at = self.healed_at.unwrap_or(self.seconds);
-        if self.last_write > healed_at + QUIET_AFTER {
-            let late = self.last_write - healed_at;
-            return Err(Breach::new("I24 quiet", format!("still writes {late}s after all faults stopped")));
+        healing::judge(&self.durable, &self.usage, self.now())?;
+        self.nodes.iter().filter(|node| node.up).try_for_each(|node| self.nothing_outlives_its_pod(node))
+    }
+
+    /// I21: when all is quiet no process is left of a pod that is gone.
+    fn nothing_outlives_its_pod(&self, node: &Node) -> Result<(), Breach> {
+        let there: BTreeSet<&str> = self.durable.pod_objects_on(&node.name, None).map(|pod| pod.uid()).collect();
+        match node.running().into_iter().find(|(uid, _)| !there.contains(uid.as_str())) {
+            Some((uid, id)) => {
+                let message = format!("container {id} runs on {}, but its pod {uid} is gone", node.name);
+                Err(Breach::new("I21 nothing outlives its pod", message))
+            }
+            None => Ok(()),
         }
-        healing::judge(&self.durable)
     }
 
     fn schedule(&mut self, after_seconds: i64, event: Event) {
         self.serial += 1;
         let tie = self.random.random::<u32>();
-        self.events.insert((self.seconds + after_seconds.max(0), tie, self.serial), event);
+        self.events.insert((self.seconds + after_seconds.max(0), tie, self.serial), Box::new(event));
     }
 
     /// Requests that arrive in this order, one right behind the other.
-    fn arrive_together(&mut self, letters: Vec<Letter>) {
+    pub(crate) fn arrive_together(&mut self, letters: Vec<Letter>) {
         let tie = self.random.random::<u32>();
         for letter in letters {
             self.serial += 1;
-            self.events.insert((self.seconds, tie, self.serial), Event::Arrive(letter));
+            self.events.insert((self.seconds, tie, self.serial), Box::new(Event::Arrive(letter)));
         }
     }
 
@@ -364,6 +389,7 @@ impl Cluster {
             Event::Admit => self.refuses.store(false, Ordering::Relaxed),
             Event::Proxy(index) => self.proxies[index] = told_ready(&self.durable),
             Event::Beat => self.beat(),
+            Event::Report => self.report_usage(),
             Event::People => self.people_act(),
             Event::Fault => self.break_something(),
             Event::Heal => self.heal(),
@@ -390,7 +416,7 @@ impl Cluster {
         while let Some(entry) = self.events.first_entry().filter(|entry| entry.key().0 <= until) {
             let ((second, ..), event) = entry.remove_entry();
             self.seconds = second;
-            self.happen(event)?;
+            self.happen(*event)?;
         }
         self.seconds = until;
         Ok(())
@@ -404,7 +430,7 @@ impl Cluster {
             && let Some(((second, ..), event)) = self.events.pop_first()
         {
             self.seconds = second;
-            self.happen(event)?;
+            self.happen(*event)?;
         }
         Ok(std::mem::take(&mut self.heard))
     }
@@ -469,7 +495,9 @@ impl Cluster {
         };
         let turn = writer.take_turn(&mut next, now);
         let (rests, alarm) = (!writer.has_decisions(), writer.next_alarm());
-        self.flights.push_back(Flight { turn, letters, now, rests });
+        let refuses = self.refuses.load(Ordering::Relaxed);
+        let taken = Taken { now, rests, refuses, usage: self.usage.clone() };
+        self.flights.push_back(Flight { turn, letters, taken });
         let crashes = self.faults.crash > 0 && self.random.random_ratio(self.faults.crash, 1000);
         if crashes {
             return self.crash();
@@ -489,13 +517,13 @@ impl Cluster {
 
     /// The store has a turn: it is judged, answered, and seen by all who watch.
     fn commit(&mut self, flight: Flight, answered: bool) -> Result<(), Breach> {
-        let Flight { turn, letters, now, rests } = flight;
+        let Flight { turn, letters, taken } = flight;
         self.trace.commit(self.seconds, &turn.changes);
         if turn.changes.len() > TURN_CHANGES {
             let message = format!("{} changes in one turn of a few dozen pods", turn.changes.len());
             return Err(Breach::new("I28 bounded work", message));
         }
-        self.witness.see(&turn, now, rests)?;
+        self.witness.see(&turn, &taken)?;
         self.durable = turn.world;
         if self.witness.world().revision() != self.durable.revision() {
             return Err(Breach::new("I17 list and watch", "what was watched is not what is listed"));
@@ -550,7 +578,7 @@ impl Cluster {
     }
 
     fn answer(&mut self, letter: Letter, answer: Result<Answer, Refusal>) -> Result<(), Breach> {
-        if self.trace.on && matches!(letter.sender, Sender::Person) {
+        if self.trace.on && matches!(letter.sender, Sender::Person | Sender::Drain) {
             self.heard = match &answer {
                 Ok(_) => format!("{}\n", letter.words),
                 Err(refusal) => format!("Error from server ({}): {}\n", refusal.reason, refusal.message),
@@ -567,6 +595,10 @@ impl Cluster {
             let message = format!("{}, but the template is another one", letter.words);
             return Err(Breach::new("I10 undo", message));
         }
+        if matches!(&answer, Err(refusal) if refusal.code == 429) && matches!(letter.sender, Sender::Drain) {
+            self.evict_again(letter);
+            return Ok(());
+        }
         let Sender::Agent(index, uid, life, report) = letter.sender else { return Ok(()) };
         let reply = match answer {
             Ok(_) => Reply::Taken,
@@ -581,10 +613,19 @@ impl Cluster {
         Ok(())
     }
 
+    /// Who drains a node asks again every few seconds, until the faults stop.
+    fn evict_again(&mut self, letter: Letter) {
+        if self.healed_at.is_none() {
+            self.schedule(5, Event::Arrive(letter));
+        }
+    }
+
     /// The answer was lost with the server. An agent tries again; so do those who set the cluster up or put it right.
     fn bounce_unanswered(&mut self, letter: Letter) {
         if let Sender::Agent(index, uid, life, report) = letter.sender {
             self.schedule(1, Event::Node(index, NodeEvent::Answer(uid, life, report, Reply::Again)));
+        } else if matches!(letter.sender, Sender::Drain) {
+            self.evict_again(letter);
         } else if !matches!(letter.sender, Sender::Beat) && (self.seconds < SET_UP || self.healed_at.is_some()) {
             self.schedule(1, Event::Arrive(letter));
         }
@@ -597,6 +638,7 @@ impl Cluster {
         let lost = self.flights.len() - survive;
         self.trace.tell(self.seconds, "CRASH", || format!("the server; {survive} turns survive, {lost} are lost"));
         self.writer = None;
+        self.usage = Usage::default();
         self.serve_at = None;
         for _ in 0..survive {
             if let Some(flight) = self.flights.pop_front() {
@@ -693,6 +735,33 @@ impl Cluster {
         if !self.inbox.is_empty() {
             self.want_serve(self.seconds);
         }
+    }
+
+    /// Nodes that can be reached tell what their pods use, all at once: the pods of an app that are ready share the work
+    /// there is for it, and all others do next to nothing.
+    fn report_usage(&mut self) {
+        self.schedule(REPORT, Event::Report);
+        let Some(writer) = &mut self.writer else { return };
+        let mut sharing: BTreeMap<&str, i64> = BTreeMap::new();
+        for pod in self.durable.list::<Pod>(Some(NAMESPACE)).filter(|pod| facts::is_active(pod)) {
+            *sharing.entry(facts::app(pod)).or_default() += i64::from(facts::ready_since(pod).is_some());
+        }
+        for node in self.nodes.iter().filter(|node| node.up && node.reachable) {
+            let pods = self.durable.pods_on(&node.name).filter(|pod| facts::is_active(pod)).map(|pod| {
+                let sharers = sharing.get(facts::app(pod)).copied().unwrap_or(0);
+                let works = facts::ready_since(pod).is_some() && sharers > 0;
+                let milli = if works { self.people.load(facts::app(pod)) / sharers } else { 1 };
+                let used = Used { cpu_nano: u64::try_from(milli).unwrap_or(0) * 1_000_000, memory_bytes: 1 };
+                let containers = vec![ContainerUsage { name: "c".into(), used }];
+                PodUsage { uid: facts::uid(&pod.metadata).to_owned(), containers }
+            });
+            let pods: Vec<PodUsage> = pods.collect();
+            let at_ms = (start() + SignedDuration::from_secs(self.seconds)).as_millisecond();
+            let window_ms = (REPORT as u32) * 1_000;
+            let usage = NodeUsage { at_ms, window_ms, used: Used::default(), pods };
+            self.usage.take(UsageReport { node: node.name.clone(), usage });
+        }
+        writer.observe(self.usage.clone());
     }
 
     fn send(&mut self, index: usize, object: &Object, life: u32, report: Report) {

@@ -11,7 +11,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use api::patch::PatchType;
-use api::{Key, Kind, Pod, Snapshot};
+use api::{Key, Kind, Pod, Snapshot, Usage};
 use bytes::Bytes;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
@@ -25,7 +25,7 @@ use server::why::Whys;
 use tokio::sync::oneshot;
 
 use crate::facts;
-use crate::invariants::{Breach, Witness};
+use crate::invariants::{Breach, Taken, Witness};
 use crate::letters::Ask;
 
 /// States after which the search is ended: more means that states are not known again.
@@ -264,7 +264,8 @@ fn settle(state: &mut State, ask: Option<Ask>) -> Result<(), Breach> {
         }
         let done = state.writer.take_turn(&mut || requests.pop(), time);
         let rests = !state.writer.has_decisions();
-        state.witness.see(&done, time, rests)?;
+        let taken = Taken { now: time, rests, refuses: false, usage: Usage::default() };
+        state.witness.see(&done, &taken)?;
         if rests && done.changes.is_empty() && turn > 0 {
             return Ok(());
         }

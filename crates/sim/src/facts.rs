@@ -85,6 +85,11 @@ pub fn node(pod: &Pod) -> &str {
     pod.spec.as_deref().and_then(|spec| spec.node_name.as_deref()).unwrap_or("")
 }
 
+/// The app a pod is of by its label, empty if none.
+pub fn app(pod: &Pod) -> &str {
+    pod.metadata.labels.as_ref().and_then(|labels| labels.get("app")).map_or("", String::as_str)
+}
+
 /// Pods a set is to have.
 pub fn size(set: &ReplicaSet) -> i32 {
     set.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1)

@@ -1,13 +1,16 @@
 //! What must be so once the faults have stopped for long enough: the cluster is as it was asked to be.
 
-use api::{Kind, Pod, Snapshot};
+use api::{Kind, Pod, Snapshot, Usage};
+use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 
 use crate::facts;
-use crate::invariants::{Breach, Verdict, WorldCheck, daemon_sets, jobs, replication_controllers, stateful_sets};
+use crate::invariants::{
+    Breach, Verdict, WorldCheck, autoscalers, daemon_sets, jobs, replication_controllers, stateful_sets,
+};
 
-/// Judges the world at the end.
-pub fn judge(world: &Snapshot) -> Result<(), Breach> {
+/// Judges the world at the end, with what pods use then.
+pub fn judge(world: &Snapshot, usage: &Usage, now: Timestamp) -> Result<(), Breach> {
     let checks: [(&str, WorldCheck); 9] = [
         ("I24 Deployments arrive", deployments_arrive),
         ("I24 sets are full", sets_are_full),
@@ -22,7 +25,7 @@ pub fn judge(world: &Snapshot) -> Result<(), Breach> {
     for (name, check) in checks {
         check(world).map_err(|message| Breach::new(name, message))?;
     }
-    Ok(())
+    autoscalers::arrive(world, usage, now).map_err(|message| Breach::new("I24 autoscalers arrive", message))
 }
 
 /// Every Deployment has what it asks for, and says so.

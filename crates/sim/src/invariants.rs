@@ -6,6 +6,8 @@
 //!
 //! A kind to come adds its functions and their rows in `AFTER_EVERY_CHANGE`.
 
+pub mod autoscalers;
+mod budgets;
 pub mod daemon_sets;
 mod deployments;
 mod endpoints;
@@ -13,6 +15,7 @@ pub mod jobs;
 mod namespaces;
 mod owners;
 mod placement;
+mod quotas;
 pub mod replication_controllers;
 mod revisions;
 pub mod stateful_sets;
@@ -21,7 +24,7 @@ mod volumes;
 
 use std::sync::Arc;
 
-use api::{Change, Kind, Object, Pod, Snapshot};
+use api::{Change, Kind, Object, Pod, Snapshot, Usage};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use server::commit::Turn;
@@ -44,6 +47,8 @@ pub struct Moment<'a> {
     pub now: Timestamp,
     /// True if a request made it, not a decision.
     pub asked: bool,
+    /// What decisions of the turn knew of what pods use.
+    pub usage: &'a Usage,
     /// What is remembered of what came before it.
     pub tally: &'a Tally,
 }
@@ -116,6 +121,11 @@ const AFTER_EVERY_CHANGE: &[(&str, Check)] = &[
     ("CronJob: needless end", jobs::ends_only_finished_jobs),
     ("I6 namespace goes empty", namespaces::goes_empty),
     ("I6 pods go first", namespaces::pods_go_first),
+    ("I13 eviction", budgets::evictions_keep_budgets),
+    ("Quota", quotas::nothing_beyond),
+    ("Autoscaler: bounds", autoscalers::bounds_are_kept),
+    ("Autoscaler: work", autoscalers::scales_up_for_work_only),
+    ("Autoscaler: behaviour", autoscalers::behaviour_is_respected),
     ("I14 placement", placement::fits_where_it_is_put),
     ("I14 bind is final", placement::bind_is_final),
     ("I14 volumes", volumes::pods_are_where_their_volumes_are),
@@ -129,8 +139,26 @@ const AFTER_EVERY_CHANGE: &[(&str, Check)] = &[
 ];
 
 /// Every invariant that is asked when a turn has nothing left to decide, with the kinds whose changes it is asked after.
-const AT_REST: &[(&str, &[Kind], WorldCheck)] =
-    &[("I20 endpoints", &[Kind::Pod, Kind::Service, Kind::EndpointSlice, Kind::Namespace], endpoints::are_true)];
+const AT_REST: &[(&str, &[Kind], WorldCheck)] = &[
+    ("I20 endpoints", &[Kind::Pod, Kind::Service, Kind::EndpointSlice, Kind::Namespace], endpoints::are_true),
+    ("I5 taken out", &[Kind::Pod], owners::taken_out_are_let_go),
+    (
+        "I13 budget status",
+        &[
+            Kind::Pod,
+            Kind::PodDisruptionBudget,
+            Kind::Deployment,
+            Kind::ReplicaSet,
+            Kind::StatefulSet,
+            Kind::ReplicationController,
+        ],
+        budgets::are_true,
+    ),
+    ("Quota: status", &[Kind::Pod, Kind::ReplicaSet, Kind::ResourceQuota], quotas::are_true),
+];
+
+/// Asked when a turn that changed a quota has come to rest, and nothing else is in the way of new pods.
+const NOBODY_WAITS: &str = "Quota: nobody waits";
 
 /// A broken invariant.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -154,6 +182,18 @@ impl Breach {
     }
 }
 
+/// How a turn was taken.
+pub struct Taken {
+    /// Its time.
+    pub now: Timestamp,
+    /// True if nothing is left to decide.
+    pub rests: bool,
+    /// True while new pods are refused.
+    pub refuses: bool,
+    /// What its decisions knew of what pods use.
+    pub usage: Usage,
+}
+
 /// Follows what is committed.
 #[derive(Clone)]
 pub struct Witness {
@@ -169,8 +209,9 @@ impl Witness {
         Witness { world, tally: Tally::default(), only }
     }
 
-    /// Judges a committed turn. `rests` is true if nothing is left to decide.
-    pub fn see(&mut self, turn: &Turn, now: Timestamp, rests: bool) -> Result<(), Breach> {
+    /// Judges a committed turn.
+    pub fn see(&mut self, turn: &Turn, at: &Taken) -> Result<(), Breach> {
+        let Taken { now, rests, .. } = *at;
         let start = self.world.clone();
         let mut worlds = Vec::with_capacity(turn.changes.len());
         for (number, change) in turn.changes.iter().enumerate() {
@@ -189,6 +230,7 @@ impl Witness {
                 was: before.at(&key),
                 now,
                 asked: number < turn.asked,
+                usage: &at.usage,
                 tally: &self.tally,
             };
             for (name, check) in AFTER_EVERY_CHANGE.iter().filter(|(name, _)| self.asks(name)) {
@@ -197,12 +239,17 @@ impl Witness {
                     Breach::new(name, about)
                 })?;
             }
-            self.tally.note(change, now);
+            let scaled = autoscalers::noted(&moment);
+            self.tally.note(change, now, scaled);
         }
         for (name, kinds, check) in AT_REST.iter().filter(|(name, ..)| rests && self.asks(name)) {
             if turn.changes.iter().any(|change| kinds.contains(&change.kind())) {
                 check(&self.world).map_err(|message| Breach::new(name, message))?;
             }
+        }
+        let quota_changed = turn.changes[..turn.asked].iter().any(|change| change.kind() == Kind::ResourceQuota);
+        if rests && quota_changed && !at.refuses && self.asks(NOBODY_WAITS) {
+            quotas::nobody_waits(&self.world).map_err(|message| Breach::new(NOBODY_WAITS, message))?;
         }
         Ok(())
     }

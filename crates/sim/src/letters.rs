@@ -19,6 +19,8 @@ pub enum Sender {
     Person,
     /// A node that shows that it lives; the next time is soon.
     Beat,
+    /// A person who drains a node: what a budget does not allow now is asked for again.
+    Drain,
 }
 
 /// A request.
@@ -32,6 +34,8 @@ pub enum Ask {
     Patch(Key, Part, PatchType, Bytes),
     /// End an object.
     Delete(Key, DeleteOptions),
+    /// End a pod, if its budget allows it.
+    Evict(Key, DeleteOptions),
 }
 
 /// A request on its way.
@@ -62,7 +66,7 @@ impl Ask {
                 let namespace = if body.kind().namespaced() { namespace.clone() } else { String::new() };
                 Key::new(body.kind(), namespace, body.meta().name.clone().unwrap_or_default())
             }
-            Ask::Update(key, ..) | Ask::Patch(key, ..) | Ask::Delete(key, _) => key.clone(),
+            Ask::Update(key, ..) | Ask::Patch(key, ..) | Ask::Delete(key, _) | Ask::Evict(key, _) => key.clone(),
         }
     }
 
@@ -75,6 +79,7 @@ impl Ask {
                 Action::Patch(key, part, Box::new(Patch { kind, document, mode: Mode::Warn }))
             }
             Ask::Delete(key, options) => Action::Delete(key, options),
+            Ask::Evict(key, options) => Action::Evict(key, options),
         }
     }
 }

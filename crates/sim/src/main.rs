@@ -9,7 +9,8 @@ use sim::exhaustive;
 use sim::zoo::{Bug, hunt, run_with};
 use sim::{Ending, dream, dream_behind};
 
-const USAGE: &str = "usage: sim --seeds N [--from S]     run N seeds on all cores
+const USAGE: &str =
+    "usage: sim --seeds N [--from S] [--all]     run N seeds on all cores; end at the first failure, or count them
        sim --seed S [--trace]      run one seed
        sim --behind --seeds N | --seed S      the same with controllers that see what was some seconds ago
        sim --exhaustive            search every interleaving of small rollouts

@@ -367,6 +367,8 @@ impl Node {
             }
             stirred.insert(uid);
         }
+        // What an agent finds running and nobody knows of is nobody's: it is stopped.
+        self.runs.retain(|uid, _| there.contains(uid) || self.pods.contains_key(uid));
         for (uid, here) in self.pods.iter_mut().filter(|(uid, _)| !there.contains(*uid)) {
             here.known.gone = true;
             here.known.finished = false;

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use api::{Body, Change, Context, Key, Plan, Snapshot, Write};
+use api::{Body, Change, Context, Key, Plan, Refusal, Snapshot, Write};
 use controllers::Controller;
 use server::minds::Minds;
 
@@ -41,6 +41,10 @@ impl Minds for Refusing {
 
     fn schedule(&self, key: &Key, world: &Snapshot, context: &Context) -> Plan {
         self.minds.schedule(key, world, context)
+    }
+
+    fn within_quota(&self, world: &Snapshot, before: Option<&Body>, after: &Body) -> Result<(), Refusal> {
+        self.minds.within_quota(world, before, after)
     }
 
     fn wakes(&self, change: &Change, world: &Snapshot, wake: &mut dyn FnMut(Controller, Key)) {

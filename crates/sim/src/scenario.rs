@@ -11,13 +11,14 @@ use api::patch::PatchType;
 use api::{Key, Kind, Object, Propagation};
 use bytes::Bytes;
 use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment, ReplicaSet};
+use k8s_openapi::api::core::v1::Node;
 use serde_json::{Value, json};
 use server::door::{DeleteOptions, Part};
 
 use crate::cluster::{Cluster, Settings};
 use crate::facts;
 use crate::letters::{Ask, Letter};
-use crate::people::NAMESPACE;
+use crate::people::{NAMESPACE, drained};
 use crate::without_hash;
 
 /// Seconds after which the three nodes are there.
@@ -96,6 +97,7 @@ impl Stage {
                 let patch = json!({ "spec": { "unschedulable": true } });
                 self.merge(&format!("node/{node}"), patch, "cordoned")
             }
+            ["drain", node] => self.drain(node),
             ["delete", target] => self.delete(target, None),
             ["delete", target, "--cascade=foreground"] => self.delete(target, Some(Propagation::Foreground)),
             ["delete", target, "--cascade=orphan"] => self.delete(target, Some(Propagation::Orphan)),
@@ -111,6 +113,16 @@ impl Stage {
         let namespace = if kind.namespaced() { NAMESPACE } else { "" };
         let name = body.meta().name.clone().unwrap_or_default();
         self.ask(Ask::Create(namespace.to_owned(), body), &Key::new(kind, namespace, name), "created")
+    }
+
+    /// All evictions at once, as several hands would send them; what is refused is asked for again every few seconds.
+    fn drain(&mut self, name: &str) -> Result<String, String> {
+        let world = self.cluster.world();
+        let node = world.get::<Node>("", name).ok_or_else(|| format!("no node: {name}"))?;
+        let letters = drained(node, world);
+        self.cluster.arrive_together(letters);
+        self.cluster.pass(0).map_err(|breach| breach.to_string())?;
+        Ok(format!("node/{name} cordoned\n{}", self.cluster.told()))
     }
 
     fn delete(&mut self, target: &str, propagation: Option<Propagation>) -> Result<String, String> {

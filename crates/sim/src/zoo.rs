@@ -4,14 +4,15 @@
 //! ever part of a server: the zoo stands between the turn and the real decisions only in a simulated cluster.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use api::template_hash::template_hash;
-use api::{Body, Change, Context, Key, Kind, Object, Plan, Pod, Propagation, Snapshot, Typed, Write};
+use api::{Body, Change, Context, Key, Kind, Object, Plan, Pod, Propagation, Refusal, Snapshot, Typed, Write};
 use bytes::Bytes;
 use controllers::Controller;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::{Namespace, Node, PersistentVolume, PodCondition, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -88,6 +89,14 @@ bugs! {
     ClaimsUnprotected "claims-unprotected" "a deleted claim goes while pods use it";
     VolumesAnywhere "volumes-anywhere" "a pod is put where its volume is not";
     PolicyIgnored "policy-ignored" "claims go with pods that are too many, whatever the policy says";
+    BudgetCountsUnready "budget-counts-unready" "a budget takes pods that are not ready for healthy";
+    BudgetLate "budget-late" "a budget looks at the pods as they were before the last change";
+    QuotaNotCharged "quota-not-charged" "what one turn makes is charged to the quota when it is over";
+    QuotaUnseen "quota-unseen" "pods that come and go do not wake the quota's status";
+    QuotaGivesUp "quota-gives-up" "who was refused for a quota does not try again";
+    AutoscalerCountsSurge "autoscaler-counts-surge" "the surge of a rollout counts as replicas (k8s #72775)";
+    AutoscalerExceeds "autoscaler-exceeds" "maxReplicas is passed";
+    AutoscalerHurries "autoscaler-hurries" "the autoscaler's behaviour is not minded";
     BehindUnaware "behind-unaware" "controllers with caches do not wait for their own writes (k8s #129795)";
     AnsweredEarly "answered-early" "writes are acknowledged before they are durable";
 }
@@ -100,6 +109,8 @@ struct Zoo {
     bug: Bug,
     /// What the stale cache holds.
     last: Mutex<Option<Snapshot>>,
+    /// What was there when a quota was last looked at.
+    charged: Mutex<Option<Snapshot>>,
 }
 
 /// Runs a seed with a bug put back.
@@ -109,7 +120,7 @@ pub fn run_with(bug: Bug, seed: u64, trace: bool) -> Ending {
         return run(Settings { minds, behind: true, ..Settings::of(seed, trace) });
     }
     let undo = if bug == Bug::UndoLosesFields { loses_fields } else { without_hash };
-    let minds = Arc::new(Zoo { bug, last: Mutex::new(None) });
+    let minds = Arc::new(Zoo { bug, last: Mutex::default(), charged: Mutex::default() });
     run(Settings { minds, undo, answers_early: bug == Bug::AnsweredEarly, ..Settings::of(seed, trace) })
 }
 
@@ -169,6 +180,12 @@ fn set_ready(pod: &mut Pod, since: Timestamp) {
 
 impl Minds for Zoo {
     fn control(&self, who: Controller, key: &Key, world: &Snapshot, context: &Context) -> Plan {
+        if self.bug == Bug::QuotaGivesUp && context.refused.is_some_and(|refusal| refusal.code == 403) {
+            return Plan::nothing();
+        }
+        if who == Controller::ResourceQuota {
+            *self.charged.lock().unwrap_or_else(PoisonError::into_inner) = Some(world.clone());
+        }
         let view = self.view(who, world);
         let mut plan = controllers::reconcile(who, key, view.as_ref().unwrap_or(world), context);
         self.spoil(who, key, world, context, &mut plan);
@@ -199,12 +216,19 @@ impl Minds for Zoo {
         scheduler::decide(key, view.as_ref().unwrap_or(world), context)
     }
 
+    fn within_quota(&self, world: &Snapshot, before: Option<&Body>, after: &Body) -> Result<(), Refusal> {
+        let charged = self.charged.lock().unwrap_or_else(PoisonError::into_inner);
+        let charged = charged.as_ref().filter(|_| self.bug == Bug::QuotaNotCharged);
+        server::door::within_quota(charged.unwrap_or(world), before, after)
+    }
+
     fn wakes(&self, change: &Change, world: &Snapshot, wake: &mut dyn FnMut(Controller, Key)) {
         controllers::wakes(change, world, &mut |who, key| {
             let lost = match self.bug {
                 Bug::LostWakeSet => {
                     change.after.is_none() && change.kind() == Kind::Pod && who == Controller::ReplicaSet
                 }
+                Bug::QuotaUnseen => change.kind() == Kind::Pod && who == Controller::ResourceQuota,
                 Bug::LostWakeDeployment => change.kind() == Kind::ReplicaSet && who == Controller::Deployment,
                 _ => false,
             };
@@ -250,7 +274,8 @@ impl Zoo {
             (Bug::RunningAvailable, Controller::Deployment)
             | (Bug::DaemonHurries, Controller::DaemonSet)
             | (Bug::StatefulHurries, Controller::StatefulSet)
-            | (Bug::EndpointsUnready, Controller::Endpoints) => {
+            | (Bug::EndpointsUnready, Controller::Endpoints)
+            | (Bug::BudgetCountsUnready, Controller::Disruption) => {
                 Some(seen::<Pod>(world, |pod| set_ready(pod, Timestamp::MIN)))
             }
             (Bug::MinReadyIgnored, Controller::Deployment) => Some(seen::<Pod>(world, |pod| {
@@ -282,7 +307,7 @@ impl Zoo {
                     spec.paused = None;
                 }
             })),
-            (Bug::StaleCache, Controller::ReplicaSet) => {
+            (Bug::StaleCache, Controller::ReplicaSet) | (Bug::BudgetLate, Controller::Disruption) => {
                 let mut last = self.last.lock().ok()?;
                 last.replace(world.clone())
             }
@@ -337,6 +362,22 @@ impl Zoo {
             (Bug::CronForgets, Controller::CronJob) => Some(seen::<CronJob>(world, |cron_job| {
                 cron_job.status.get_or_insert_default().last_schedule_time = None;
             })),
+            (Bug::AutoscalerCountsSurge, Controller::HorizontalPodAutoscaler) => {
+                Some(seen::<Deployment>(world, |deployment| {
+                    let pods = facts::sets(deployment, world).iter().map(|set| facts::active(set, world)).sum();
+                    if let Some(spec) =
+                        deployment.spec.as_mut().filter(|spec| spec.replicas.is_some_and(|it| it < pods))
+                    {
+                        spec.replicas = Some(pods);
+                    }
+                }))
+            }
+            (Bug::AutoscalerExceeds, Controller::HorizontalPodAutoscaler) => {
+                Some(seen::<HorizontalPodAutoscaler>(world, |autoscaler| autoscaler.spec.max_replicas += 1))
+            }
+            (Bug::AutoscalerHurries, Controller::HorizontalPodAutoscaler) => {
+                Some(seen::<HorizontalPodAutoscaler>(world, |autoscaler| autoscaler.spec.behavior = None))
+            }
             _ => None,
         }
     }

@@ -3,7 +3,7 @@
 use api::{Body, Kind, Refusal, limits};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::{Call, admission, quota, requested};
+use super::{Call, admission, requested};
 
 pub(super) fn create(call: &mut Call, namespace: &str, mut draft: Body) -> Result<Body, Refusal> {
     let kind = draft.kind();
@@ -22,7 +22,7 @@ pub(super) fn create(call: &mut Call, namespace: &str, mut draft: Body) -> Resul
     requested::note(call, None, &mut draft);
     // Preparation reads what defaults and admission have made of the object.
     api::prepare::create(&mut draft);
-    quota::check(call.world, None, &draft)?;
+    call.minds.within_quota(call.world, None, &draft)?;
     api::validate::create(&draft).refuse(&draft)?;
     Ok(draft)
 }

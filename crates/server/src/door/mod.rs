@@ -22,9 +22,12 @@ use jiff::Timestamp;
 use rand::Rng;
 
 pub use admission::DEFAULT_CLASS;
+use crate::minds::Minds;
+
 pub use delete::{DeleteOptions, delete};
 pub use evict::evict;
 pub use patch::Patch;
+pub use quota::check as within_quota;
 pub use requested::Requester;
 pub use scale::scale_of;
 
@@ -38,6 +41,8 @@ pub struct Call<'a> {
     pub ids: &'a mut Ids,
     /// Who asks; nobody when a decision writes.
     pub requester: Option<&'a Requester>,
+    /// Whom quotas are asked of.
+    pub minds: &'a dyn Minds,
 }
 
 /// Which part of an object a write may change.

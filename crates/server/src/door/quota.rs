@@ -13,7 +13,7 @@ use api::{Body, Refusal, Snapshot};
 use k8s_openapi::api::core::v1::ResourceQuota;
 
 /// Refuses what would exceed a quota. `before`: the object that is changed.
-pub(super) fn check(world: &Snapshot, before: Option<&Body>, after: &Body) -> Result<(), Refusal> {
+pub fn check(world: &Snapshot, before: Option<&Body>, after: &Body) -> Result<(), Refusal> {
     let namespace = after.meta().namespace.as_deref().unwrap_or("");
     let Some(account) = world.account(namespace) else { return Ok(()) };
     let Charge { class, amounts } = quota::charge(after);

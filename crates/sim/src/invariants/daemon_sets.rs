@@ -10,7 +10,8 @@ use k8s_openapi::api::core::v1::Node;
 use super::{Moment, Verdict};
 use crate::facts;
 
-/// Names of the nodes on which a pod of a DaemonSet is to run; here all are alike, and cordons are put up with.
+/// Names of the nodes on which a pod of a DaemonSet is to run; here all are alike. Daemon pods put up with cordons, so a
+/// cordoned node is wanted as any other.
 fn wanted_nodes(world: &Snapshot) -> Vec<&str> {
     let serves = |node: &&Node| {
         let taints = node.spec.iter().flat_map(|spec| spec.taints.iter().flatten());
@@ -21,7 +22,8 @@ fn wanted_nodes(world: &Snapshot) -> Vec<&str> {
     world.list::<Node>(None).filter(serves).map(|node| facts::name(&node.metadata)).collect()
 }
 
-/// Pods on a node; one that somebody took out by its labels counts no longer, though it may not be let go of yet.
+/// Pods on a node; one that somebody took out by its labels counts no longer, though it may not be let go of yet: that it
+/// is let go of before the turn is over is asked for itself.
 fn pods_at<'a>(set: &DaemonSet, node: &str, world: &'a Snapshot) -> Vec<&'a Pod> {
     let selector = set.spec.as_ref().map(|spec| spec.selector.clone()).unwrap_or_default();
     let pods = world.controlled_by::<Pod>(facts::uid(&set.metadata));

@@ -21,13 +21,6 @@ fn family<'a>(pod: &Pod, moment: &'a Moment) -> Option<(&'a ReplicaSet, &'a Depl
     (stay && facts::namespace_stays(namespace, moment.before)).then_some((set, deployment))
 }
 
-/// The Deployment as it was when the turn began.
-fn earlier<'a>(deployment: &Deployment, moment: &'a Moment) -> Option<&'a Deployment> {
-    let namespace = deployment.metadata.namespace.as_deref().unwrap_or("");
-    let old = moment.start.get::<Deployment>(namespace, facts::name(&deployment.metadata))?;
-    (old.metadata.uid == deployment.metadata.uid).then_some(old)
-}
-
 /// I1: no decision ends an available pod if fewer than `replicas - maxUnavailable` are left then.
 pub fn availability_is_kept(moment: &Moment) -> Verdict {
     let (Some(before), after) = moment.pod() else { return Ok(()) };
@@ -36,6 +29,7 @@ pub fn availability_is_kept(moment: &Moment) -> Verdict {
         return Ok(());
     }
     let node = facts::node(before);
+    // What is on a machine that is gone is gone already.
     if !node.is_empty() && moment.before.get::<Node>("", node).is_none() {
         return Ok(());
     }
@@ -52,69 +46,57 @@ pub fn availability_is_kept(moment: &Moment) -> Verdict {
     Err(format!("was ended, which leaves {left} available pods where {fewest} have to be"))
 }
 
+/// The size of a set when the turn began; none if it is of this turn.
+fn earlier_size(set: &ReplicaSet, moment: &Moment) -> i32 {
+    let namespace = set.metadata.namespace.as_deref().unwrap_or("");
+    let earlier = moment.start.get::<ReplicaSet>(namespace, facts::name(&set.metadata));
+    earlier.filter(|earlier| earlier.metadata.uid == set.metadata.uid).map_or(0, facts::size)
+}
+
 /// I2: no pod is made beyond `replicas + maxSurge`, terminating ones apart.
 pub fn surge_is_kept(moment: &Moment) -> Verdict {
     let (None, Some(pod)) = moment.pod() else { return Ok(()) };
     let Some((_, deployment)) = family(pod, moment).filter(|_| !moment.asked) else { return Ok(()) };
+    // Under Recreate sets are full or empty: that they do not overlap is asked for itself.
     if facts::recreates(deployment) {
         return Ok(());
     }
-    let sets = facts::sets(deployment, moment.after);
-    let there: i32 = sets.iter().map(|set| facts::active(set, moment.after)).sum();
-    let adopted = sets.iter().flat_map(|set| facts::pods(set, moment.after)).filter(|pod| was_adopted(pod, moment));
-    let there = there - adopted.count() as i32;
-    let most = facts::most(deployment).max(earlier(deployment, moment).map_or(0, facts::most));
-    // Where less is allowed than before, or a set was adopted, sets that were larger still make up for lost pods.
-    let earlier_size = |set: &&ReplicaSet| {
-        let namespace = set.metadata.namespace.as_deref().unwrap_or("");
-        moment.start.get::<ReplicaSet>(namespace, facts::name(&set.metadata)).map_or(0, facts::size)
+    // Adopted sets: what people put in counts from the next turn on; it was not made beyond anything.
+    let made = |set: &ReplicaSet| {
+        let pods = facts::pods(set, moment.after).into_iter();
+        pods.filter(|pod| facts::is_active(pod) && !was_put_in(pod, moment)).count() as i32
     };
-    let sized: i32 = facts::sets(deployment, moment.before).iter().map(earlier_size).sum();
-    // What people put in came on top of what the sets were sized for.
-    let put_in = facts::sets(deployment, moment.after).iter().map(|set| put_in(set, moment)).sum::<i32>();
-    let most = most.max(sized) + put_in;
+    let there: i32 = facts::sets(deployment, moment.after).into_iter().map(made).sum();
+    // Lowered surge, or a set adopted beyond it: sets shrink as fast as I1 lets them, and until then make up for lost
+    // pods. What was grown in this turn is no excuse.
+    let kept = |set: &ReplicaSet| facts::size(set).min(earlier_size(set, moment));
+    let kept: i32 = facts::sets(deployment, moment.before).into_iter().map(kept).sum();
+    let most = facts::most(deployment).max(kept);
     if there <= most { Ok(()) } else { Err(format!("is pod number {there} where {most} may be")) }
 }
 
-/// True for a pod that somebody else made and a set has taken on in this turn: it was not made beyond anything.
-fn was_adopted(pod: &Pod, moment: &Moment) -> bool {
-    let key =
-        api::Key::new(api::Kind::Pod, pod.metadata.namespace.clone().unwrap_or_default(), facts::name(&pod.metadata));
-    match moment.start.at(&key).filter(|before| before.uid() == facts::uid(&pod.metadata)) {
-        Some(before) => facts::set_of(before.meta(), moment.start).is_none(),
-        // Sets leave the name to the door.
+/// True for a pod that no set made: it had no set when the turn began, or came in this turn with a name of its own, which
+/// sets leave to the door.
+fn was_put_in(pod: &Pod, moment: &Moment) -> bool {
+    let namespace = pod.metadata.namespace.as_deref().unwrap_or("");
+    let earlier = moment.start.get::<Pod>(namespace, facts::name(&pod.metadata));
+    match earlier.filter(|earlier| earlier.metadata.uid == pod.metadata.uid) {
+        Some(earlier) => facts::set_of(&earlier.metadata, moment.start).is_none(),
         None => pod.metadata.generate_name.is_none(),
     }
-}
-
-/// Number of pods of a set that no decision made and that it took over in this turn.
-fn put_in(set: &ReplicaSet, moment: &Moment) -> i32 {
-    let pods = facts::pods(set, moment.after).into_iter().filter(|pod| facts::is_active(pod));
-    let taken_over = pods.filter(|pod| {
-        let namespace = pod.metadata.namespace.as_deref().unwrap_or("");
-        match moment.start.get::<Pod>(namespace, facts::name(&pod.metadata)) {
-            Some(earlier) => api::object::controller_of(&earlier.metadata).is_none(),
-            None => pod.metadata.generate_name.is_none(),
-        }
-    });
-    taken_over.count() as i32
 }
 
 /// I2: under Recreate no pod is made while one of another template may still run.
 pub fn recreate_never_overlaps(moment: &Moment) -> Verdict {
     let (None, Some(pod)) = moment.pod() else { return Ok(()) };
     let Some((set, deployment)) = family(pod, moment).filter(|_| !moment.asked) else { return Ok(()) };
-    if !facts::recreates(deployment) || !earlier(deployment, moment).is_some_and(facts::recreates) {
+    if !facts::recreates(deployment) {
         return Ok(());
     }
-    // A set that is not the wanted one makes up for a lost pod until it is sized.
-    if !facts::same_template(&facts::template(set), &facts::wanted(deployment)) {
-        return Ok(());
-    }
-    // Paused, or under way, before it was to recreate: a set that is not grown makes up for lost pods.
-    let earlier =
-        moment.start.get::<ReplicaSet>(set.metadata.namespace.as_deref().unwrap_or(""), facts::name(&set.metadata));
-    if earlier.is_some_and(|earlier| facts::size(earlier) >= facts::size(set)) {
+    // It was rolling, or paused in the middle, before it was to recreate: what was there already makes up for lost pods.
+    // A set that is not wanted any more does so only under a pause, since it is emptied at once else.
+    let is_wanted = facts::same_template(&facts::template(set), &facts::wanted(deployment));
+    if earlier_size(set, moment) >= facts::size(set) && (is_wanted || facts::is_paused(deployment)) {
         return Ok(());
     }
     let others = facts::sets(deployment, moment.before);
@@ -253,17 +235,31 @@ pub fn paused_means_paused(moment: &Moment) -> Verdict {
     if facts::size(before) == facts::size(after) {
         return Ok(());
     }
-    let sets = facts::sets(deployment, moment.before);
-    let sets: Vec<&&ReplicaSet> = sets.iter().filter(|set| facts::size(set) > 0).collect();
+    // A change of `replicas` that the sets have not followed yet is followed; and where only one set has any pods, that one
+    // is the Deployment's size.
     let desired = i64::from(facts::replicas(deployment));
-    let followed = |set: &ReplicaSet| facts::number(&set.metadata, facts::DESIRED) == Some(desired);
-    let total: i32 = sets.iter().map(|set| facts::size(set)).sum();
-    if sets.iter().all(|set| followed(set)) && total == facts::replicas(deployment) && sets.len() > 1 {
-        let (old, new) = (facts::size(before), facts::size(after));
-        let full = sets.iter().any(|set| facts::size(set) == facts::replicas(deployment));
-        return if full { Ok(()) } else { Err(format!("goes from {old} to {new} though its Deployment is paused")) };
+    let sets = facts::sets(deployment, moment.before).into_iter().filter(|set| facts::size(set) > 0);
+    let (followed, behind): (Vec<&ReplicaSet>, Vec<&ReplicaSet>) =
+        sets.partition(|set| facts::number(&set.metadata, facts::DESIRED) == Some(desired));
+    if followed.len() < 2 || !behind.is_empty() {
+        return Ok(());
     }
-    Ok(())
+    // A rollout that has all its new pods is over but for what is left of the old ones, which may go (upstream:
+    // IsSaturated); by what sets tell within the turn.
+    let over = |world: &Snapshot| {
+        let wanted = facts::wanted(deployment);
+        let sets = facts::sets(deployment, world).into_iter();
+        let mut new = sets.filter(|set| facts::same_template(&facts::template(set), &wanted));
+        new.any(|set| {
+            facts::size(set) == facts::replicas(deployment)
+                && facts::available(set, world, moment.now) == facts::replicas(deployment)
+        })
+    };
+    if facts::size(after) == 0 && moment.worlds.iter().any(over) {
+        return Ok(());
+    }
+    let (old, new) = (facts::size(before), facts::size(after));
+    Err(format!("goes from {old} to {new} though its Deployment is paused"))
 }
 
 /// I12: what a set reports is so at the moment it is reported.
@@ -324,7 +320,8 @@ pub fn done_is_true(moment: &Moment) -> Verdict {
         (available, old.iter().map(|set| facts::active(set, world)).sum::<i32>())
     };
     let (available, others) = seen(moment.before);
-    // It may have been so earlier in this turn, for what is wanted now.
+    // Within a turn a Deployment counts by what its sets tell, and they may tell of a change after it: it has to have been
+    // so at some revision of this very turn, for what is wanted now.
     let namespace = after.metadata.namespace.as_deref().unwrap_or("");
     let asked_for_the_same = |world: &&Snapshot| {
         world.get::<Deployment>(namespace, facts::name(&after.metadata)).is_some_and(|old| {

@@ -26,7 +26,10 @@ pub fn pods_go_first(moment: &Moment) -> Verdict {
     let change = moment.change;
     let Some(before) = moment.was.filter(|_| !moment.asked) else { return Ok(()) };
     let ends = change.after.as_ref().is_none_or(|after| facts::is_deleted(after.meta()));
-    let has_had_its_time = before.get::<Job>().is_some_and(facts::is_finished);
+    // A Job that is over is taken away when its time to live is up, whatever becomes of its namespace.
+    let has_had_its_time = before.get::<Job>().is_some_and(|job| {
+        facts::is_finished(job) && job.spec.as_ref().is_some_and(|spec| spec.ttl_seconds_after_finished.is_some())
+    });
     if !ends || has_had_its_time || facts::is_deleted(before.meta()) || matches!(before.kind(), Kind::Pod | Kind::Event)
     {
         return Ok(());

@@ -1,8 +1,8 @@
 //! Who owns what, who may end it, and what becomes of it when its owner goes.
 
-use api::Kind;
 use api::object::controller_of;
-use k8s_openapi::api::core::v1::Node;
+use api::{Kind, Snapshot};
+use k8s_openapi::api::core::v1::{Node, Pod};
 
 use super::{Moment, Verdict};
 use crate::facts;
@@ -130,4 +130,19 @@ pub fn waits_for_dependents(moment: &Moment) -> Verdict {
         Some(left) => Err(format!("goes before {}", left.key())),
         None => Ok(()),
     }
+}
+
+/// I5: when nothing is left to decide, nobody keeps a pod that somebody took out by its labels.
+pub fn taken_out_are_let_go(world: &Snapshot) -> Verdict {
+    for pod in world.list::<Pod>(None).filter(|pod| facts::is_active(pod)) {
+        let namespace = pod.metadata.namespace.as_deref().unwrap_or("");
+        let keeper = facts::controller(&pod.metadata, world).filter(|keeper| !facts::is_deleted(keeper.meta()));
+        // Jobs keep what they once made.
+        let Some(keeper) = keeper.filter(|keeper| keeper.kind() != Kind::Job) else { continue };
+        let fits = facts::selector_of(keeper).is_some_and(|it| facts::matches(&it, pod.metadata.labels.as_ref()));
+        if !fits && facts::namespace_stays(namespace, world) {
+            return Err(format!("{} keeps {}, which it does not select", keeper.key(), facts::name(&pod.metadata)));
+        }
+    }
+    Ok(())
 }

@@ -1,5 +1,5 @@
 //! What the invariants remember of objects that are gone: which pods of a Job there were and how they ended, and for
-//! which times a CronJob has made Jobs, and how large a ReplicaSet was.
+//! which times a CronJob has made Jobs, how large a ReplicaSet was, and what an autoscaler did.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,6 +10,7 @@ use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
+use super::autoscalers::Scaling;
 use super::jobs::index;
 use crate::facts;
 
@@ -43,6 +44,8 @@ pub struct Tally {
     started: BTreeSet<(String, Timestamp)>,
     /// By uid of a ReplicaSet: how many pods it was to have, from when on.
     sizes: BTreeMap<String, Vec<(Timestamp, i32)>>,
+    /// By uid of an autoscaler: what it did, in order.
+    scalings: BTreeMap<String, Vec<Scaling>>,
     none: JobTally,
 }
 
@@ -57,8 +60,16 @@ impl Tally {
         self.started.contains(&(facts::uid(cron_job).to_owned(), time))
     }
 
-    /// Takes a change in.
-    pub fn note(&mut self, change: &Change, now: Timestamp) {
+    /// What an autoscaler of this uid did, in order.
+    pub fn scalings(&self, autoscaler: &str) -> &[Scaling] {
+        self.scalings.get(autoscaler).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// Takes a change in, and what it means to an autoscaler.
+    pub fn note(&mut self, change: &Change, now: Timestamp, scaled: Option<(String, Scaling)>) {
+        if let Some((by, scaling)) = scaled {
+            self.scalings.entry(by).or_default().push(scaling);
+        }
         let object = change.object();
         if let Some(pod) = object.get::<Pod>() {
             self.note_pod(pod);

@@ -1,5 +1,6 @@
 //! People: they make Deployments, edit, scale, pause, undo, delete and make again, at any moment and often foolishly.
 
+mod bounds;
 mod workloads;
 
 use api::heard::NODE_LEASES;
@@ -20,6 +21,8 @@ use server::door::{DeleteOptions, Part};
 use crate::facts;
 use crate::faults::Faults;
 use crate::letters::{Ask, Letter, Sender};
+use bounds::Bounds;
+pub use bounds::drained;
 use workloads::Workloads;
 
 /// Where people work.
@@ -44,6 +47,7 @@ pub struct People {
     pub apps: usize,
     edits: u32,
     workloads: Workloads,
+    bounds: Bounds,
     /// An object as it was some time ago: the second writer works from it.
     remembered: Option<(Key, Body)>,
 }
@@ -51,7 +55,23 @@ pub struct People {
 impl People {
     /// People who care for `apps` Deployments, and for some other workloads.
     pub fn new(apps: usize, random: &mut StdRng) -> People {
-        People { apps: apps.min(APPS.len()), edits: 0, workloads: Workloads::some(random), remembered: None }
+        let workloads = Workloads::some(random);
+        People { apps: apps.min(APPS.len()), edits: 0, workloads, bounds: Bounds::default(), remembered: None }
+    }
+
+    /// Lets them bound what they make, and drain nodes.
+    pub fn bound(&mut self, random: &mut StdRng) {
+        self.bounds = Bounds::some(random);
+    }
+
+    /// True if it matters what pods use.
+    pub fn measure(&self) -> bool {
+        self.bounds.measures()
+    }
+
+    /// The work there is for an app, in thousandths of a core.
+    pub fn load(&self, app: &str) -> i64 {
+        self.bounds.load(app)
     }
 
     /// True if something is to happen every minute.
@@ -79,6 +99,7 @@ impl People {
             }
         }
         letters.extend(self.workloads.first(random));
+        letters.extend(self.bounds.first(&APPS[..self.apps], random));
         letters
     }
 
@@ -117,6 +138,9 @@ impl People {
     pub fn act(&mut self, world: &Snapshot, faults: &Faults, undo: Undo, random: &mut StdRng) -> Vec<Letter> {
         if !self.workloads.is_empty() && random.random_ratio(2, 5) {
             return self.workloads.act(world, faults, random);
+        }
+        if !self.bounds.is_empty() && random.random_ratio(1, 4) {
+            return self.bounds.act(&APPS[..self.apps], world, random);
         }
         let deployments: Vec<&Deployment> = world.list::<Deployment>(None).collect();
         if random.random_ratio(1, 8) || deployments.is_empty() {
@@ -249,6 +273,7 @@ pub fn put_right(world: &Snapshot) -> Vec<Letter> {
         }
     }
     letters.extend(workloads::put_right(world));
+    letters.extend(bounds::put_right(world));
     for node in world.list::<Node>(None) {
         if node.spec.as_ref().and_then(|spec| spec.unschedulable) == Some(true) {
             letters.push(cordon(node, false));
