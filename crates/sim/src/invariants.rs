@@ -247,9 +247,10 @@ impl Witness {
                 check(&self.world).map_err(|message| Breach::new(name, message))?;
             }
         }
-        let quota_changed = turn.changes[..turn.asked].iter().any(|change| change.kind() == Kind::ResourceQuota);
-        if rests && quota_changed && !at.refuses && self.asks(NOBODY_WAITS) {
-            quotas::nobody_waits(&self.world).map_err(|message| Breach::new(NOBODY_WAITS, message))?;
+        let quotas = turn.changes[..turn.asked].iter().filter(|change| change.kind() == Kind::ResourceQuota);
+        for quota in quotas.filter(|_| rests && !at.refuses && self.asks(NOBODY_WAITS)) {
+            quotas::nobody_waits(quota.object().namespace(), &self.world)
+                .map_err(|message| Breach::new(NOBODY_WAITS, message))?;
         }
         Ok(())
     }

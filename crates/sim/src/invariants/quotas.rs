@@ -86,10 +86,10 @@ pub fn are_true(world: &Snapshot) -> Verdict {
     Ok(())
 }
 
-/// Once a quota is another one, nobody waits who has room now: asked when a turn that changed one has come to rest.
-pub fn nobody_waits(world: &Snapshot) -> Verdict {
-    for set in world.list::<ReplicaSet>(None).filter(|set| !facts::is_deleted(&set.metadata)) {
-        let namespace = set.metadata.namespace.as_deref().unwrap_or("");
+/// Once a quota of a namespace is another one, nobody waits who has room now: asked when a turn that changed one has come
+/// to rest.
+pub fn nobody_waits(namespace: &str, world: &Snapshot) -> Verdict {
+    for set in world.list::<ReplicaSet>(Some(namespace)).filter(|set| !facts::is_deleted(&set.metadata)) {
         let (there, wanted) = (facts::active(set, world), facts::size(set));
         if there >= wanted || !facts::namespace_stays(namespace, world) {
             continue;
