@@ -1,8 +1,8 @@
 //! Who owns what, who may end it, and what becomes of it when its owner goes.
 
 use api::object::controller_of;
-use api::{Kind, Snapshot};
-use k8s_openapi::api::core::v1::{Node, Pod};
+use api::{Kind, Pod, Snapshot};
+use k8s_openapi::api::core::v1::Node;
 
 use super::{Moment, Verdict};
 use crate::facts;
