@@ -123,9 +123,11 @@ pub fn scales_up_for_work_only(moment: &Moment) -> Verdict {
     let Some((work, each)) = work(deployment, autoscaler, moment.before, moment.usage, moment.now) else {
         return Ok(());
     };
+    // Where fewer pods than replicas are there, the work is that of those (upstream: replica_calculator.go).
+    let doing = i64::from(from).min(pods(deployment, moment.before).len() as i64);
     // `each` is in hundredths of thousandths, for the percent.
     let (work, from, to) = (work * 100, i64::from(from), i64::from(to));
-    if work * 100 <= from * each * (100 + TOLERANCE_PERCENT) {
+    if work * 100 <= doing * each * (100 + TOLERANCE_PERCENT) {
         return Err(format!("goes from {from} to {to} though its pods do {}m, {}m each", work / 100, each / 100));
     }
     let asked = (work + each - 1) / each;

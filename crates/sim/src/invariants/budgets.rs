@@ -115,7 +115,11 @@ pub fn evictions_keep_budgets(moment: &Moment) -> Verdict {
         }
         let name = facts::name(&budget.metadata);
         let Some(before) = sum(budget, moment.before) else {
-            return Err(format!("was evicted though budget {name} has pods of a keeper without a size"));
+            // Nobody knows what the budget wants; who is not healthy takes nothing from it.
+            if is_healthy(pod) {
+                return Err(format!("was evicted though budget {name} has pods of a keeper without a size"));
+            }
+            continue;
         };
         let healthy = pods(budget, moment.after).filter(|pod| is_healthy(pod)).count() as i32;
         if healthy < before.desired {

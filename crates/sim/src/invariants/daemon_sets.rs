@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use api::pod_resources::requests;
+use api::quantity::Amount;
 use api::{Object, Pod, Snapshot};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::DaemonSet;
@@ -165,7 +167,16 @@ pub fn is_updated(set: &DaemonSet, node: &str, world: &Snapshot) -> bool {
     active.len() == 1 && facts::is_of(active[0], &template)
 }
 
-/// When all is healed: one ready pod of the wanted template on every node, and the status says so.
+/// True if the set's pod for a node waits because others fill the node; here pods have no priorities.
+fn waits_for_room(set: &DaemonSet, node: &str, world: &Snapshot) -> bool {
+    let of = |pod: &Pod| pod.spec.as_ref().map_or(0, |spec| requests(spec).cpu_milli);
+    let taken: i64 = world.pods_on(node).filter(|pod| !facts::has_ended(pod)).map(of).sum();
+    let room = world.get::<Node>("", node).and_then(|node| node.status.as_ref()?.allocatable.as_ref()?.get("cpu"));
+    let room = room.map_or(Amount::ZERO, Amount::of).milli();
+    pods_at(set, node, world).iter().any(|pod| facts::node(pod).is_empty() && taken + of(pod) > room)
+}
+
+/// When all is healed: one ready pod of the wanted template on every node that has room for it, and the status says so.
 pub fn arrive(world: &Snapshot) -> Verdict {
     for set in world.list::<DaemonSet>(None) {
         let name = facts::name(&set.metadata);
@@ -174,15 +185,16 @@ pub fn arrive(world: &Snapshot) -> Verdict {
             return Err(format!("DaemonSet {name} has not one pod of the wanted template on {node}"));
         }
         let status = set.status.clone().unwrap_or_default();
+        let (all, waiting) = (nodes.len(), nodes.iter().filter(|node| waits_for_room(set, node, world)).count());
         let counts = [
-            status.desired_number_scheduled,
-            status.current_number_scheduled,
-            status.number_ready,
-            status.updated_number_scheduled.unwrap_or(0),
-            status.number_available.unwrap_or(0),
+            (status.desired_number_scheduled, all),
+            (status.current_number_scheduled, all),
+            (status.number_ready, all - waiting),
+            (status.updated_number_scheduled.unwrap_or(0), all),
+            (status.number_available.unwrap_or(0), all - waiting),
         ];
-        if counts.iter().any(|count| *count != nodes.len() as i32) {
-            return Err(format!("DaemonSet {name} of {} nodes tells {counts:?}", nodes.len()));
+        if counts.iter().any(|(told, really)| *told != *really as i32) {
+            return Err(format!("DaemonSet {name} of {all} nodes, {waiting} of them full, tells and has {counts:?}"));
         }
     }
     Ok(())

@@ -68,8 +68,12 @@ pub fn surge_is_kept(moment: &Moment) -> Verdict {
     };
     let there: i32 = facts::sets(deployment, moment.after).into_iter().map(made).sum();
     // Lowered surge, or a set adopted beyond it: sets shrink as fast as I1 lets them, and until then make up for lost
-    // pods. What was grown in this turn is no excuse.
-    let kept = |set: &ReplicaSet| facts::size(set).min(earlier_size(set, moment));
+    // pods; one that was shrunk in this turn may still have the pods that it is to end. What was grown in this turn is no
+    // excuse.
+    let kept = |set: &ReplicaSet| {
+        let left = facts::size(set).max(facts::active(set, moment.before));
+        left.min(earlier_size(set, moment))
+    };
     let kept: i32 = facts::sets(deployment, moment.before).into_iter().map(kept).sum();
     let most = facts::most(deployment).max(kept);
     if there <= most { Ok(()) } else { Err(format!("is pod number {there} where {most} may be")) }
@@ -316,7 +320,9 @@ pub fn done_is_true(moment: &Moment) -> Verdict {
         let sets = facts::sets(after, world);
         let (new, old): (Vec<&ReplicaSet>, Vec<&ReplicaSet>) =
             sets.into_iter().partition(|set| facts::same_template(&facts::template(set), &facts::wanted(after)));
-        let available: i32 = new.iter().map(|set| facts::available(set, world, moment.now)).sum();
+        // What was available once is so though the server's clock steps back.
+        let now = moment.tally.latest().max(moment.now);
+        let available: i32 = new.iter().map(|set| facts::available(set, world, now)).sum();
         (available, old.iter().map(|set| facts::active(set, world)).sum::<i32>())
     };
     let (available, others) = seen(moment.before);

@@ -46,6 +46,8 @@ pub struct Tally {
     sizes: BTreeMap<String, Vec<(Timestamp, i32)>>,
     /// By uid of an autoscaler: what it did, in order.
     scalings: BTreeMap<String, Vec<Scaling>>,
+    /// The latest time of any turn; the server's clock may step back.
+    latest: Timestamp,
     none: JobTally,
 }
 
@@ -60,6 +62,11 @@ impl Tally {
         self.started.contains(&(facts::uid(cron_job).to_owned(), time))
     }
 
+    /// The latest time of any turn so far.
+    pub fn latest(&self) -> Timestamp {
+        self.latest
+    }
+
     /// What an autoscaler of this uid did, in order.
     pub fn scalings(&self, autoscaler: &str) -> &[Scaling] {
         self.scalings.get(autoscaler).map(Vec::as_slice).unwrap_or_default()
@@ -67,6 +74,7 @@ impl Tally {
 
     /// Takes a change in, and what it means to an autoscaler.
     pub fn note(&mut self, change: &Change, now: Timestamp, scaled: Option<(String, Scaling)>) {
+        self.latest = self.latest.max(now);
         if let Some((by, scaling)) = scaled {
             self.scalings.entry(by).or_default().push(scaling);
         }

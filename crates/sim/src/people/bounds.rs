@@ -163,19 +163,21 @@ fn autoscaler(app: &str, random: &mut StdRng) -> Value {
         } }],
     });
     if random.random_bool(0.5) {
-        spec["behavior"] = json!({ "scaleUp": rules(random), "scaleDown": rules(random) });
+        spec["behavior"] = json!({ "scaleUp": rules([0, 30], random), "scaleDown": rules([60, 120], random) });
     }
     spec
 }
 
-fn rules(random: &mut StdRng) -> Value {
+/// Never down at once: a pod that has just become ready shares the work, but is not counted yet, so that the number would
+/// go up and down for ever (as upstream's does).
+fn rules(windows: [i32; 2], random: &mut StdRng) -> Value {
     let policies = [
         json!([{ "type": "Pods", "value": 1, "periodSeconds": 30 }]),
         json!([{ "type": "Pods", "value": 2, "periodSeconds": 60 }]),
         json!([{ "type": "Percent", "value": 50, "periodSeconds": 15 }]),
     ];
     json!({
-        "stabilizationWindowSeconds": pick(&[0, 30, 60], random),
+        "stabilizationWindowSeconds": pick(&windows, random),
         "selectPolicy": pick(&["Max", "Max", "Max", "Disabled"], random),
         "policies": policies[random.random_range(0..policies.len())],
     })
