@@ -13,8 +13,7 @@ use k8s_openapi::api::core::v1::{Node, Service, ServiceSpec, Taint, Toleration};
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::{Call, limit_range, quota, service_account, storage};
-use super::{Call, limit_range, service_account};
+use super::{Call, limit_range, service_account, storage};
 
 /// Service addresses: 10.96.0.0/16.
 pub const SERVICE_NETWORK: [u8; 2] = [10, 96];
@@ -59,8 +58,6 @@ pub(super) fn on_update(call: &Call, current: &Body, new: &mut Body) -> Result<(
         _ => {}
     }
     if matches!(new, Body::Service(_) | Body::PersistentVolumeClaim(_)) {
-        quota::check(call.world, Some(current), new)?;
-    if matches!(new, Body::Service(_)) {
         call.minds.within_quota(call.world, Some(current), new)?;
     }
     Ok(())

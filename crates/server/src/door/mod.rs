@@ -21,8 +21,8 @@ use api::{Body, Key, Refusal, Snapshot};
 use jiff::Timestamp;
 use rand::Rng;
 
-pub use admission::DEFAULT_CLASS;
 use crate::minds::Minds;
+pub use admission::DEFAULT_CLASS;
 
 pub use delete::{DeleteOptions, delete};
 pub use evict::evict;
