@@ -75,6 +75,9 @@ fn words(change: &Change) -> Option<String> {
         Kind::PersistentVolumeClaim => "pvc ",
         Kind::PersistentVolume => "pv ",
         Kind::StorageClass => "sc ",
+        Kind::PodDisruptionBudget => "budget ",
+        Kind::ResourceQuota => "quota ",
+        Kind::HorizontalPodAutoscaler => "autoscaler ",
         _ => "? ",
     };
     match (&change.before, &change.after) {

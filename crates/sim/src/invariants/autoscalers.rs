@@ -26,6 +26,8 @@ pub struct Scaling {
     pub from: i32,
     /// Replicas after.
     pub to: i32,
+    /// False where nothing but the bounds called for it.
+    pub wanted: bool,
 }
 
 /// A Deployment that a decision gave another size, and its autoscaler.
@@ -55,7 +57,8 @@ fn scaled<'a>(moment: &'a Moment) -> Result<Option<Scaled<'a>>, String> {
     let Some(autoscaler) = autoscaler_of(moment.change.object(), moment.before) else {
         return Err(format!("goes from {from} to {to} though nobody asked and it has no autoscaler"));
     };
-    let scaling = Scaling { at: moment.now, from, to };
+    let (least, most) = (autoscaler.spec.min_replicas.unwrap_or(1), autoscaler.spec.max_replicas);
+    let scaling = Scaling { at: moment.now, from, to, wanted: (least..=most).contains(&from) };
     Ok(Some(Scaled { deployment: after, by: facts::uid(&autoscaler.metadata), autoscaler, scaling }))
 }
 
@@ -174,7 +177,7 @@ pub fn behaviour_is_respected(moment: &Moment) -> Verdict {
         return Err(format!("goes from {from} to {to} at once"));
     }
     let window = rules.and_then(|rules| rules.stabilization_window_seconds);
-    let wanted = past(window.unwrap_or(if up { 0 } else { STABILIZATION })).filter(|it| it.to > it.from);
+    let wanted = past(window.unwrap_or(if up { 0 } else { STABILIZATION })).filter(|it| it.wanted && it.to > it.from);
     match wanted.map(|it| it.to).max().map(|highest| highest.min(most)).filter(|highest| !up && to < *highest) {
         Some(highest) => Err(format!("goes from {from} to {to}, though {highest} were wanted not long ago")),
         None => Ok(()),

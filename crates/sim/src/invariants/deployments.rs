@@ -256,7 +256,7 @@ pub fn paused_means_paused(moment: &Moment) -> Verdict {
         let mut new = sets.filter(|set| facts::same_template(&facts::template(set), &wanted));
         new.any(|set| {
             facts::size(set) == facts::replicas(deployment)
-                && facts::available(set, world, moment.now) == facts::replicas(deployment)
+                && facts::available(set, world, moment.now) >= facts::replicas(deployment)
         })
     };
     if facts::size(after) == 0 && moment.worlds.iter().any(over) {
