@@ -595,6 +595,9 @@ impl Cluster {
             let message = format!("{}, but the template is another one", letter.words);
             return Err(Breach::new("I10 undo", message));
         }
+        if let (Sender::Beat, Err(refusal)) = (&letter.sender, &answer) {
+            self.trace.tell(self.seconds, "beat", || format!("of {} is refused: {refusal}", letter.ask.key()));
+        }
         if matches!(&answer, Err(refusal) if refusal.code == 429) && matches!(letter.sender, Sender::Drain) {
             self.evict_again(letter);
             return Ok(());

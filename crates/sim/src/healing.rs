@@ -1,6 +1,8 @@
 //! What must be so once the faults have stopped for long enough: the cluster is as it was asked to be.
 
-use api::{Kind, Pod, Snapshot, Usage};
+use std::sync::Arc;
+
+use api::{Kind, Object, Pod, Snapshot, Usage};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 
@@ -91,14 +93,24 @@ fn nothing_dangles(world: &Snapshot) -> Verdict {
     Ok(())
 }
 
-/// Nothing is still on its way out.
+/// Nothing is still on its way out, but for claims that somebody deleted while a pod uses them: they wait for the pod.
 fn nothing_hangs(world: &Snapshot) -> Verdict {
     for kind in Kind::ALL {
-        if let Some(object) = world.objects(*kind, None).find(|object| facts::is_deleted(object.meta())) {
+        let hangs = |object: &&Arc<Object>| facts::is_deleted(object.meta()) && !is_used_claim(object, world);
+        if let Some(object) = world.objects(*kind, None).find(hangs) {
             return Err(format!("{} is still being deleted", object.key()));
         }
     }
     Ok(())
+}
+
+fn is_used_claim(object: &Object, world: &Snapshot) -> bool {
+    let uses = |pod: &Pod| {
+        let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+        let mut claims = volumes.filter_map(|volume| volume.persistent_volume_claim.as_ref());
+        facts::is_active(pod) && claims.any(|claim| claim.claim_name == object.name())
+    };
+    object.kind() == Kind::PersistentVolumeClaim && world.list::<Pod>(Some(object.namespace())).any(uses)
 }
 
 /// No more old sets are kept than the history limit says.
