@@ -729,6 +729,9 @@ impl Cluster {
             return;
         }
         let now = self.now();
+        // A server sees to it at every start that these are there; what is made first here may have been lost.
+        let missing = |name: &&str| self.durable.object(Kind::Namespace, "", name).is_none();
+        self.inbox.extend([NAMESPACE, NODE_LEASES].iter().copied().filter(missing).map(namespace));
         for node in self.nodes.iter().filter(|node| node.up && node.reachable) {
             let Some(object) = self.durable.get::<NodeObject>("", &node.name) else { continue };
             self.inbox.push(people::renewal(&node.name, &self.durable, now));
