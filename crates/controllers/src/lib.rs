@@ -40,10 +40,18 @@ use api::{Context, Key, Plan, Snapshot};
 pub use horizontal_pod_autoscaler::queries as metric_queries;
 pub use wakes::{wake_all, wakes};
 
-/// Who decides. The order is the order in which the decisions of one round are best run: a Deployment that was changed
-/// sizes its ReplicaSets before they act on an outdated size.
+/// Who decides. The order is the order in which the decisions of one round are best run: what was lost with a node is
+/// known before anybody counts pods, and a Deployment that was changed sizes its ReplicaSets before they act on an
+/// outdated size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Controller {
+    /// Whether a node is lost, and its taints. The key is the node's; without a name it stands for all nodes, of which
+    /// some may have their pods evicted.
+    NodeLifecycle,
+    /// Pods that do not put up with a taint of their node. The key is the node's.
+    TaintEviction,
+    /// A pod whose node is gone. The key is the pod's.
+    PodGarbageCollector,
     /// Replicas of what a HorizontalPodAutoscaler scales. The key is the HorizontalPodAutoscaler's.
     HorizontalPodAutoscaler,
     /// ReplicaSets of a Deployment. The key is the Deployment's.
@@ -64,15 +72,8 @@ pub enum Controller {
     Endpoints,
     /// How many pods may be evicted. The key is the PodDisruptionBudget's.
     Disruption,
-    /// Whether a node is lost, and its taints. The key is the node's; without a name it stands for all nodes, of which
-    /// some may have their pods evicted.
-    NodeLifecycle,
     /// The ServiceAccount and the certificate that every namespace has. The key is the Namespace's.
     ServiceAccount,
-    /// Pods that do not put up with a taint of their node. The key is the node's.
-    TaintEviction,
-    /// A pod whose node is gone. The key is the pod's.
-    PodGarbageCollector,
     /// An object with owners, or one that is being deleted with its dependents. The key is the object's.
     GarbageCollector,
     /// What is used of a ResourceQuota. The key is the ResourceQuota's.
