@@ -128,6 +128,7 @@ fn pod_changed(change: &Change, world: &Snapshot, wake: &mut Wake) {
         }
     }
     job_pod_changed(change, world, wake);
+    pod_ended(change, world, wake);
     if endpoints::digest(change.before.as_deref()) != endpoints::digest(change.after.as_deref()) {
         wake_services(change, world, wake);
     }
@@ -149,6 +150,24 @@ fn pod_changed(change: &Change, world: &Snapshot, wake: &mut Wake) {
     };
     if taint_eviction::evicts(on) && (moved || tolerations_changed(change)) {
         wake(Controller::TaintEviction, Key::new(Kind::Node, "", bound));
+    }
+}
+
+/// A Deployment that recreates waits for every old pod, and its sets do not tell of those that they select no more
+/// (upstream: deletePod of `pkg/controller/deployment/deployment_controller.go`).
+fn pod_ended(change: &Change, world: &Snapshot, wake: &mut Wake) {
+    let runs = |object: &Object| object.get::<Pod>().is_some_and(|pod| !pods::has_ended(pod));
+    let Some(before) = change.before.as_deref() else { return };
+    if change.after.as_deref().is_some_and(runs) {
+        return;
+    }
+    let Some(owner) = controller_of(before.meta()).filter(|owner| owner.kind == "ReplicaSet") else { return };
+    let Some(set) = world.get::<ReplicaSet>(before.namespace(), &owner.name) else { return };
+    let Some(owner) = controller_of(&set.metadata).filter(|owner| owner.kind == "Deployment") else { return };
+    let deployment = world.get::<Deployment>(before.namespace(), &owner.name);
+    let strategy = deployment.and_then(|deployment| deployment.spec.as_ref()?.strategy.as_ref());
+    if strategy.and_then(|strategy| strategy.type_.as_deref()) == Some("Recreate") {
+        wake(Controller::Deployment, Key::new(Kind::Deployment, before.namespace(), owner.name.clone()));
     }
 }
 

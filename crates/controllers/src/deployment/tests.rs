@@ -419,6 +419,21 @@ fn recreate_waits_for_the_last_old_pod() {
     .assert_eq(&[running, terminating, gone].map(plan).join("--\n"));
 }
 
+/// A pod that was taken out of its set by its labels while it ended is counted nowhere, but it still runs. Found by the
+/// simulator: the Deployment waited for ever.
+#[test]
+fn recreate_goes_on_when_a_pod_is_gone_that_nobody_selects_any_more() {
+    let mut world = World::read("deploy web 3 image v2 recreate\nrs web-a 0 image v1 terminating 1 revision 1");
+    world.wake_all();
+    world.settle();
+    world.change_pod("web-a-0", |pod| pod.metadata.labels = None);
+    world.settle();
+    assert_eq!(world.pods(), ["web-a-0"]);
+    world.pod_gone("web-a-0");
+    world.settle();
+    assert_eq!(world.pods().len(), 3);
+}
+
 #[test]
 fn paused_only_scales() {
     let text = "deploy web 6 image v2 paused
