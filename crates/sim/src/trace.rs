@@ -26,6 +26,12 @@ impl Trace {
 
     /// What there is: a line for every set and every pod.
     pub fn remains(&mut self, world: &Snapshot) {
+        for deployment in world.list::<Deployment>(None).filter(|_| self.on) {
+            let (name, wanted) = (facts::name(&deployment.metadata), facts::replicas(deployment));
+            let status = deployment.status.clone().unwrap_or_default();
+            let told = serde_json::to_string(&status).unwrap_or_default();
+            self.lines.push(format!("       deploy {name} of {wanted}: {told}"));
+        }
         for set in world.list::<ReplicaSet>(None).filter(|_| self.on) {
             let (there, wanted) = (facts::active(set, world), facts::size(set));
             let owner = api::object::controller_of(&set.metadata).map_or("nobody", |owner| &owner.name);

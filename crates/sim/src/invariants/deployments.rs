@@ -37,6 +37,10 @@ pub fn availability_is_kept(moment: &Moment) -> Verdict {
     if facts::recreates(deployment) || !facts::is_available(before, facts::wait(set), moment.now) {
         return Ok(());
     }
+    // A pod that a set has taken on in this turn was none of the Deployment's when it began: nobody counted on it.
+    if was_put_in(before, moment) {
+        return Ok(());
+    }
     let sets = facts::sets(deployment, moment.after);
     let left: i32 = sets.iter().map(|set| facts::available(set, moment.after, moment.now)).sum();
     let fewest = facts::fewest(deployment);

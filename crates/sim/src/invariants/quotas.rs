@@ -1,9 +1,10 @@
 //! ResourceQuotas: a namespace never has more than it may, and the status tells what it has.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use api::quantity::Amount;
-use api::{Kind, Object, Pod, Snapshot};
+use api::{Change, Kind, Object, Pod, Snapshot};
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::ResourceQuota;
 
@@ -84,6 +85,12 @@ pub fn are_true(world: &Snapshot) -> Verdict {
         }
     }
     Ok(())
+}
+
+/// True if an object takes less than before.
+pub fn is_less(change: &Change) -> bool {
+    let sum = |side: &Option<Arc<Object>>| side.as_ref().map_or(0, |object| taken(object).len());
+    sum(&change.after) < sum(&change.before)
 }
 
 /// Once a quota of a namespace is another one, nobody waits who has room now: asked when a turn that changed one has come
