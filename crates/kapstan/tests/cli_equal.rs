@@ -62,6 +62,8 @@ impl Voice {
         let [out, err] = [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned());
         let err: String =
             err.lines().filter(|line| !line.starts_with("hint: ")).map(|line| format!("{line}\n")).collect();
+        // What kubectl logs beside its messages comes and goes.
+        let err: String = err.lines().filter(|line| !is_log(line)).map(|line| format!("{line}\n")).collect();
         let text = format!("{out}--- error\n{err}--- exit {}\n", output.status.code().unwrap_or(-1));
         let lines: Vec<&str> = text.lines().collect();
         let text = ages::mask(&lines).join("\n");
@@ -163,6 +165,13 @@ fn masked_word(word: &str) -> String {
         return masked.join("-");
     }
     word.to_owned()
+}
+
+/// A line of a log: `E1128 19:46:02.804512  26393 websocket.go:296] …`.
+fn is_log(line: &str) -> bool {
+    let (level, rest) = line.split_at_checked(1).unwrap_or_default();
+    let date = rest.get(..4).is_some_and(|date| date.bytes().all(|byte| byte.is_ascii_digit()));
+    ["E", "W", "I"].contains(&level) && date && rest[4..].starts_with(' ') && rest.contains("] ")
 }
 
 /// Rows in any order: random names have none.

@@ -62,7 +62,9 @@ pub fn run_all(filters: &[String]) -> i32 {
             }
         }
     }
-    println!("\nnative: {passed} passed, {skipped} skipped, {} failed {failed:?}", failed.len());
+    let verdict = if failed.is_empty() { "ok" } else { "FAILED" };
+    println!("\nfailed: {failed:?}");
+    println!("test result: {verdict}. {passed} passed; {} failed; {skipped} ignored", failed.len());
     i32::from(!failed.is_empty())
 }
 
