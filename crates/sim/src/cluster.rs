@@ -629,7 +629,9 @@ impl Cluster {
             self.schedule(1, Event::Node(index, NodeEvent::Answer(uid, life, report, Reply::Again)));
         } else if matches!(letter.sender, Sender::Drain) {
             self.evict_again(letter);
-        } else if !matches!(letter.sender, Sender::Beat) && (self.seconds < SET_UP || self.healed_at.is_some()) {
+        } else if !matches!(letter.sender, Sender::Beat)
+            && (self.seconds < SET_UP || self.healed_at.is_some() || makes_for_all(&letter))
+        {
             self.schedule(1, Event::Arrive(letter));
         }
     }
@@ -946,6 +948,11 @@ impl Cluster {
             self.schedule(0, Event::Arrive(people::delete(key, None)));
         }
     }
+}
+
+/// True where something is made that all depend on: nodes, namespaces, classes. Who does that sees to it.
+fn makes_for_all(letter: &Letter) -> bool {
+    matches!(&letter.ask, Ask::Create(_, body) if !body.kind().namespaced())
 }
 
 /// The first moment of every run.
