@@ -248,7 +248,7 @@ impl Witness {
             }
         }
         // Room that comes free in the same turn is found at the next attempt, within a minute.
-        let frees = turn.changes.iter().any(|change| quotas::is_less(change));
+        let frees = turn.changes.iter().any(quotas::is_less);
         let quotas = turn.changes[..turn.asked].iter().filter(|change| change.kind() == Kind::ResourceQuota);
         for quota in quotas.filter(|_| rests && !frees && !at.refuses && self.asks(NOBODY_WAITS)) {
             quotas::nobody_waits(quota.object().namespace(), &self.world)
