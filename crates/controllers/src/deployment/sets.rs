@@ -130,11 +130,16 @@ impl<'a> Set<'a> {
         self.census.get_or_init(|| {
             let wait = specs::of_set(&self.after).min_ready_seconds.unwrap_or(0);
             let mut census = Census::default();
+            // Nobody may count on a set that is being deleted, nor on a pod that was taken out of it by its labels.
+            let selector = Selector::from_label_selector(Some(&specs::of_set(&self.after).selector));
+            let selector = selector.unwrap_or_else(|_| Selector::nothing());
+            let stays = self.after.metadata.deletion_timestamp.is_none();
+            let counts = |pod: &Pod| stays && selector.matches(pods::labels(pod));
             for pod in self.pods().filter(|pod| !pods::has_ended(pod)) {
                 census.alive += 1;
                 if pods::is_active(pod) {
                     census.active += 1;
-                    census.available += i32::from(pods::is_available(pod, wait, self.now));
+                    census.available += i32::from(counts(pod) && pods::is_available(pod, wait, self.now));
                 }
             }
             census

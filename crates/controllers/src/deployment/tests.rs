@@ -434,6 +434,26 @@ fn recreate_goes_on_when_a_pod_is_gone_that_nobody_selects_any_more() {
     assert_eq!(world.pods().len(), 3);
 }
 
+/// What is about to leave a set replaces nothing: a pod that somebody took out by its labels, a set that is being deleted.
+/// Found by the simulator: old pods were ended for them.
+#[test]
+fn nobody_counts_on_what_is_about_to_leave() {
+    let text = "deploy web 2 image v2 surge 1 unavailable 0
+                rs web-a 2 image v1 revision 1 desired 2 max 3
+                rs web-b 1 image v2 revision 2 desired 2 max 3";
+    let shrinks = |world: &World| {
+        let plan = world.plan(Controller::Deployment, Kind::Deployment, "web");
+        show(&plan).contains("update ReplicaSet web-a replicas 1")
+    };
+    let mut world = World::read(text);
+    assert!(shrinks(&world));
+    world.change_pod("web-b-0", |pod| pod.metadata.labels = None);
+    assert!(!shrinks(&world));
+    let mut world = World::read(text);
+    world.user_deletes(Kind::ReplicaSet, "web-b", api::Propagation::Foreground);
+    assert!(!shrinks(&world));
+}
+
 #[test]
 fn paused_only_scales() {
     let text = "deploy web 6 image v2 paused

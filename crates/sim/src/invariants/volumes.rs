@@ -86,7 +86,12 @@ pub fn kept_claims_stay(moment: &Moment) -> Verdict {
     if owners.is_empty() {
         return Err("is ended though nobody owns it".into());
     }
+    // A pod that goes in the foreground takes its claims with it before it is gone itself.
+    let goes_with_it = facts::controller(&claim.metadata, moment.before).is_some_and(|owner| {
+        owner.meta().finalizers.iter().flatten().any(|finalizer| finalizer == "foregroundDeletion")
+    });
     if facts::owner_is_there(before, moment.before)
+        && !goes_with_it
         && controller_of(&claim.metadata).is_some_and(|it| it.kind != "StatefulSet")
     {
         return Err("is ended while its owner is there".into());
