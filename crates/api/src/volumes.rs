@@ -84,12 +84,21 @@ pub fn tied(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> Persist
     bound
 }
 
+/// True once nothing of a pod is left but what waits for its end (upstream: pvcprotection podIsShutDown).
+pub fn is_shut_down(pod: &Pod) -> bool {
+    pod.metadata.deletion_timestamp.is_some() && pod.metadata.deletion_grace_period_seconds == Some(0)
+}
+
 /// Pods on a node that use a claim: as long as there is one the claim stays, whatever the pod's phase. A pod that waits
-/// for a node does not hold it (upstream: pvcprotection podUsesPVC).
+/// for a node does not hold it, nor does one that is over and owns it: it waits for the claim itself, if it goes in the
+/// foreground (upstream: pvcprotection podUsesPVC, which knows that of ephemeral volumes only).
 pub fn users<'a>(claim: &ObjectMeta, world: &'a Snapshot) -> impl Iterator<Item = &'a Pod> {
     let name = claim.name.clone().unwrap_or_default();
+    let owners: Vec<String> = claim.owner_references.iter().flatten().map(|owner| owner.uid.clone()).collect();
+    let owns = move |pod: &Pod| owners.iter().any(|owner| pod.metadata.uid.as_ref() == Some(owner));
     world
         .list::<Pod>(Some(claim.namespace.as_deref().unwrap_or("")))
+        .filter(move |pod| !(is_shut_down(pod) && owns(pod)))
         .filter(|pod| {
             pod.spec.as_deref().and_then(|spec| spec.node_name.as_deref()).is_some_and(|node| !node.is_empty())
         })

@@ -104,6 +104,7 @@ fn wake_pending(world: &Snapshot, concerned: impl Fn(&PersistentVolumeClaim) -> 
 fn pod_changed(change: &Change, world: &Snapshot, wake: &mut dyn FnMut(Key)) {
     if let (Some(before), Some(after)) = (&change.before, &change.after)
         && node_of(before) == node_of(after)
+        && is_over(before) == is_over(after)
     {
         return;
     }
@@ -117,6 +118,10 @@ fn pod_changed(change: &Change, world: &Snapshot, wake: &mut dyn FnMut(Key)) {
             wake(Key::new(Kind::PersistentVolumeClaim, pod.namespace(), name));
         }
     }
+}
+
+fn is_over(object: &Object) -> bool {
+    object.get::<Pod>().is_some_and(volumes::is_shut_down)
 }
 
 fn node_of(object: &Object) -> &str {

@@ -3,8 +3,9 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use api::volumes::{self, SELECTED_NODE};
-use api::{Kind, Propagation, Snapshot};
+use api::{Kind, Pod, Propagation, Snapshot};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::claim;
 use crate::testing::World;
@@ -341,6 +342,34 @@ fn a_claim_in_use_stays_and_a_bound_volume_too() {
         data [] Bound v ending
           v Bound data ending
         --
+        --
+    "#]]
+    .assert_eq(&text);
+}
+
+/// A pod that goes in the foreground waits for the claims it owns, as a set has it that ends them with its pods. Found by
+/// the simulator: the two waited for each other.
+#[test]
+fn a_pod_that_is_over_does_not_hold_the_claim_that_it_waits_for() {
+    let mut story = Story::new();
+    story.play("volume v 1Gi\nclaim data 1Gi no class\npod p uses data on n1\nsettle");
+    let uid = story.world.snapshot.get::<Pod>("default", "p").unwrap().metadata.uid.clone().unwrap();
+    let owner = json!([{ "apiVersion": "v1", "kind": "Pod", "name": "p", "uid": uid, "controller": true }]);
+    story.world.user_edits::<PersistentVolumeClaim>("data", |claim| {
+        claim.metadata.owner_references = serde_json::from_value(owner).unwrap();
+    });
+    let mut text = story.play("delete claim data\nsettle");
+    let now = story.world.now;
+    story.world.change_pod("p", |pod| {
+        pod.metadata.deletion_timestamp = Some(Time(now));
+        pod.metadata.deletion_grace_period_seconds = Some(0);
+    });
+    text += &story.play("settle");
+    expect![[r#"
+        data [] Bound v ending
+          v Bound data
+        --
+          v Released data
         --
     "#]]
     .assert_eq(&text);
