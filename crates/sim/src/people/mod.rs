@@ -264,6 +264,14 @@ pub fn put_right(world: &Snapshot) -> Vec<Letter> {
         let namespace = pod.metadata.namespace.clone().unwrap_or_default();
         letters.push(delete(Key::new(Kind::Pod, namespace, facts::name(&pod.metadata)), None));
     }
+    // Pods whose claim somebody deleted, and whose set does not make it: another set did, which is gone.
+    for pod in world.list::<Pod>(None).filter(|pod| facts::node(pod).is_empty()) {
+        let namespace = pod.metadata.namespace.clone().unwrap_or_default();
+        let is_gone = |claim: &str| world.object(Kind::PersistentVolumeClaim, &namespace, claim).is_none();
+        if api::volumes::claims_of(pod).any(is_gone) {
+            letters.push(delete(Key::new(Kind::Pod, namespace.clone(), facts::name(&pod.metadata)), None));
+        }
+    }
     // Sets that were let go: nobody is left to mend them.
     for set in world.list::<ReplicaSet>(None).filter(|set| api::object::controller_of(&set.metadata).is_none()) {
         let containers = facts::template(set).spec.map(|spec| spec.containers).unwrap_or_default();
