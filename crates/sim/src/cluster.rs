@@ -735,11 +735,7 @@ impl Cluster {
         let missing = |name: &&str| self.durable.object(Kind::Namespace, "", name).is_none();
         self.inbox.extend([NAMESPACE, NODE_LEASES].iter().copied().filter(missing).map(namespace));
         for node in self.nodes.iter().filter(|node| node.up && node.reachable) {
-            let Some(object) = self.durable.get::<NodeObject>("", &node.name) else {
-                // Its registration was lost: an agent tries again.
-                self.inbox.push(people::node(&node.name));
-                continue;
-            };
+            let Some(object) = self.durable.get::<NodeObject>("", &node.name) else { continue };
             self.inbox.push(people::renewal(&node.name, &self.durable, now));
             self.inbox.extend(volumes::let_go(&node.name, &self.durable));
             self.inbox.extend((!api::node_fit::is_ready(object)).then(|| people::revival(&node.name, now)));
