@@ -98,14 +98,20 @@ pub fn made_in_order(moment: &Moment) -> Verdict {
     }
 }
 
-/// I3: in order, a pod that is too many ends only when all behind it are gone.
+/// I3: in order, a pod that is too many ends only when all behind it are gone. One that somebody took out by its labels
+/// is not the set's any more, though one that ends keeps its owner.
 pub fn ended_in_order(moment: &Moment) -> Verdict {
     let Some((pod, set)) = ended(moment).filter(|(_, set)| is_ordered(set)) else { return Ok(()) };
     if wanted(set).contains(&ordinal(pod)) {
         return Ok(());
     }
+    let belongs = |other: &Pod| {
+        let selector = set.spec.as_ref().map(|spec| &spec.selector);
+        selector.is_some_and(|selector| facts::matches(selector, other.metadata.labels.as_ref()))
+    };
     let behind = pods(set, moment.before).into_iter().find(|other| {
-        !wanted(set).contains(&ordinal(other)) && ordinal(other) > ordinal(pod) && !facts::has_ended(other)
+        let too_many = !wanted(set).contains(&ordinal(other)) && ordinal(other) > ordinal(pod);
+        too_many && belongs(other) && !facts::has_ended(other)
     });
     match behind {
         Some(other) => Err(format!("was ended while {} is still there", facts::name(&other.metadata))),
