@@ -94,6 +94,14 @@ fn was_put_in(pod: &Pod, moment: &Moment) -> bool {
     }
 }
 
+/// True for a set that had no owner, or another, when the turn began.
+fn is_adopted_now(set: &ReplicaSet, moment: &Moment) -> bool {
+    let owner = |set: &ReplicaSet| api::object::controller_of(&set.metadata).map(|owner| owner.uid.clone());
+    let namespace = set.metadata.namespace.as_deref().unwrap_or("");
+    let earlier = moment.start.get::<ReplicaSet>(namespace, facts::name(&set.metadata));
+    earlier.is_some_and(|earlier| owner(earlier) != owner(set))
+}
+
 /// I2: under Recreate no pod is made while one of another template may still run.
 pub fn recreate_never_overlaps(moment: &Moment) -> Verdict {
     let (None, Some(pod)) = moment.pod() else { return Ok(()) };
@@ -102,9 +110,11 @@ pub fn recreate_never_overlaps(moment: &Moment) -> Verdict {
         return Ok(());
     }
     // It was rolling, or paused in the middle, before it was to recreate: what was there already makes up for lost pods.
-    // A set that is not wanted any more does so only under a pause, since it is emptied at once else.
+    // A set that is not wanted any more does so only under a pause or before it is adopted, since it is emptied at once
+    // else.
     let is_wanted = facts::same_template(&facts::template(set), &facts::wanted(deployment));
-    if earlier_size(set, moment) >= facts::size(set) && (is_wanted || facts::is_paused(deployment)) {
+    let stays = is_wanted || facts::is_paused(deployment) || is_adopted_now(set, moment);
+    if earlier_size(set, moment) >= facts::size(set) && stays {
         return Ok(());
     }
     let others = facts::sets(deployment, moment.before);
