@@ -268,11 +268,13 @@ impl Line {
     }
 
     async fn end(&self) {
-        for (container, exit) in bury(&self.state, &self.containers) {
+        let buried = bury(&self.state, &self.containers);
+        lock(&self.waiting).take();
+        // First of all: whoever is told of an end may start the sandbox anew, and must not be shown this one.
+        let _ = self.going.send(true);
+        for (container, exit) in buried {
             self.tell(container, exit).await;
         }
-        lock(&self.waiting).take();
-        let _ = self.going.send(true);
     }
 
     async fn tell(&self, container_id: String, exit: Exit) {
