@@ -99,7 +99,13 @@ impl Tally {
                 tally.succeeded_indexes.extend(index(pod));
                 tally.succeeded.insert(uid);
             }
-            Some("Failed") => drop(tally.failed.insert(uid)),
+            Some("Failed") => {
+                // An agent that was started anew lost what the one before it says a moment earlier: the last word counts.
+                if tally.succeeded.remove(&uid) {
+                    index(pod).map(|index| tally.succeeded_indexes.remove(&index));
+                }
+                tally.failed.insert(uid);
+            }
             _ => {}
         }
     }
