@@ -1,7 +1,7 @@
 //! Who owns what, who may end it, and what becomes of it when its owner goes.
 
 use api::object::controller_of;
-use api::{Kind, Pod, Snapshot};
+use api::{Kind, Object, Pod, Snapshot};
 use k8s_openapi::api::core::v1::Node;
 
 use super::{Moment, Verdict};
@@ -104,13 +104,16 @@ fn loses(moment: &Moment, finalizer: &str) -> bool {
         && moment.change.after.as_ref().is_none_or(|after| !has_finalizer(after.meta(), finalizer))
 }
 
-/// I6: an object that was deleted with `--cascade=orphan` goes only when all its dependents were let go.
+/// I6: an object that was deleted with `--cascade=orphan` goes only when all its dependents were let go. What was made
+/// after that, by who did not know of it yet, goes with what it was made for.
 pub fn lets_orphans_go(moment: &Moment) -> Verdict {
     if !loses(moment, "orphan") || moment.asked {
         return Ok(());
     }
     let object = moment.change.object();
-    match moment.after.dependents(object.uid()).next() {
+    let asked_at = object.meta().deletion_timestamp.as_ref().map(|time| time.0);
+    let made_at = |dependent: &Object| dependent.meta().creation_timestamp.as_ref().map(|time| time.0);
+    match moment.after.dependents(object.uid()).find(|dependent| made_at(dependent) <= asked_at) {
         Some(left) => Err(format!("goes while {} is still its dependent", left.key())),
         None => Ok(()),
     }
