@@ -3,6 +3,8 @@
 //! Upstream: client-go `tools/record/events_cache.go` (aggregation), `registry/core/event` (time to live).
 
 use std::collections::{HashMap, VecDeque};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
 
 use api::{Body, EventNote, EventType, Key, Kind, Snapshot, limits};
 use jiff::Timestamp;
@@ -10,14 +12,16 @@ use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 
 /// Remembers which events were recorded, to count repeats and to end them in time.
+///
+/// There are thousands of them, so notes are known by their fingerprints; what was found by one is compared.
 #[derive(Clone, Default)]
 pub struct Recorder {
-    known: HashMap<EventNote, Key>,
+    known: HashMap<u64, Arc<Key>>,
     /// Oldest first; an event that was counted again appears again.
-    ages: VecDeque<(Timestamp, Key)>,
+    ages: VecDeque<(Timestamp, Arc<Key>)>,
     serial: u64,
-    /// How much each source may still say about an object.
-    budgets: HashMap<(&'static str, String), Budget>,
+    /// How much each source may still say about an object, by the fingerprint of both.
+    budgets: HashMap<u64, Budget>,
 }
 
 /// Events one source may record about one object at once, and seconds until it may record one more (upstream: client-go
@@ -56,9 +60,9 @@ pub enum Recorded {
 impl Recorder {
     /// Takes in the events that were stored before.
     pub fn recover(world: &Snapshot) -> Recorder {
-        let mut ages: Vec<(Timestamp, Key)> = world
+        let mut ages: Vec<(Timestamp, Arc<Key>)> = world
             .objects(Kind::Event, None)
-            .filter_map(|object| Some((last_seen(object.get::<Event>()?)?, object.key())))
+            .filter_map(|object| Some((last_seen(object.get::<Event>()?)?, Arc::new(object.key()))))
             .collect();
         ages.sort();
         Recorder { known: HashMap::new(), ages: ages.into(), ..Recorder::default() }
@@ -69,7 +73,7 @@ impl Recorder {
         if limits::EVENTS <= self.budgets.len() {
             self.budgets.clear();
         }
-        let budget = self.budgets.entry((note.source, note.uid.clone()));
+        let budget = self.budgets.entry(fingerprint(&(note.source, &note.uid)));
         if !budget.or_insert(Budget { left: BURST, since: now }).spend(now) {
             return None;
         }
@@ -77,23 +81,25 @@ impl Recorder {
     }
 
     fn write(&mut self, note: &EventNote, world: &Snapshot, now: Timestamp) -> Recorded {
-        if let Some(key) = self.known.get(note)
+        let print = fingerprint(note);
+        if let Some(key) = self.known.get(&print)
             && let Some(event) = world.at(key).and_then(|object| object.get::<Event>())
+            && is_of(event, note)
         {
             let mut event = event.clone();
             event.count = Some(event.count.unwrap_or(1) + 1);
             event.last_timestamp = Some(Time(now));
             self.ages.push_back((now, key.clone()));
-            return Recorded::Count(key.clone(), Body::Event(Box::new(event)));
+            return Recorded::Count(Key::clone(key), Body::Event(Box::new(event)));
         }
         self.serial += 1;
         let event = new_event(note, self.serial, now);
         let namespace = event.metadata.namespace.clone().unwrap_or_default();
-        let key = Key::new(Kind::Event, namespace, event.metadata.name.clone().unwrap_or_default());
+        let key = Arc::new(Key::new(Kind::Event, namespace, event.metadata.name.clone().unwrap_or_default()));
         if self.known.len() >= limits::EVENTS {
             self.known.clear();
         }
-        self.known.insert(note.clone(), key.clone());
+        self.known.insert(print, key.clone());
         self.ages.push_back((now, key));
         Recorded::Create(Body::Event(Box::new(event)))
     }
@@ -108,12 +114,26 @@ impl Recorder {
             }
             let current = world.at(key).and_then(|object| last_seen(object.get::<Event>()?));
             if current.is_some_and(|last| last <= *seen) {
-                gone.push(key.clone());
+                gone.push(Key::clone(key));
             }
             self.ages.pop_front();
         }
         gone
     }
+}
+
+fn fingerprint(of: &impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    of.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// True for an event that tells what `note` tells.
+fn is_of(event: &Event, note: &EventNote) -> bool {
+    event.involved_object.uid.as_ref() == Some(&note.uid)
+        && event.reason.as_deref() == Some(note.reason)
+        && event.message.as_ref() == Some(&note.message)
+        && event.reporting_component.as_deref() == Some(note.source)
 }
 
 fn last_seen(event: &Event) -> Option<Timestamp> {
@@ -151,5 +171,58 @@ fn new_event(note: &EventNote, serial: u64, now: Timestamp) -> Event {
         last_timestamp: Some(Time(now)),
         count: Some(1),
         ..Default::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use api::Object;
+
+    use super::*;
+
+    fn note(message: &str) -> EventNote {
+        EventNote {
+            regarding: Key::new(Kind::Pod, "default", "web"),
+            uid: "u".into(),
+            kind: EventType::Normal,
+            reason: "Pulled",
+            message: message.into(),
+            source: "kubelet",
+        }
+    }
+
+    /// Records and stores; gives the name and the count.
+    fn record(recorder: &mut Recorder, world: &mut Snapshot, note: &EventNote) -> (String, i32) {
+        let (Recorded::Create(body) | Recorded::Count(_, body)) =
+            recorder.record(note, world, Timestamp::UNIX_EPOCH).expect("there is budget left");
+        let object = Object::written(body, world.revision() + 1);
+        let count = object.get::<Event>().and_then(|event| event.count).expect("each is counted");
+        world.put(object.clone());
+        (object.name().to_owned(), count)
+    }
+
+    #[test]
+    fn what_is_said_again_is_counted_and_what_only_has_its_fingerprint_is_not() {
+        let (mut recorder, mut world) = (Recorder::default(), Snapshot::default());
+        let (first, _) = record(&mut recorder, &mut world, &note("one"));
+        assert_eq!(record(&mut recorder, &mut world, &note("one")), (first.clone(), 2));
+        let (second, count) = record(&mut recorder, &mut world, &note("two"));
+        assert!(second != first && count == 1);
+        let wrong = Arc::new(Key::new(Kind::Event, "default", first.as_str()));
+        recorder.known.insert(fingerprint(&note("three")), wrong);
+        let (third, count) = record(&mut recorder, &mut world, &note("three"));
+        assert!(third != first && count == 1);
+    }
+
+    #[test]
+    fn who_says_too_much_is_not_heard() {
+        let (mut recorder, world) = (Recorder::default(), Snapshot::default());
+        let heard = |recorder: &mut Recorder, seconds: i64| {
+            let now = Timestamp::from_second(seconds).expect("a time in this century");
+            (0..).take_while(|number| recorder.record(&note(&number.to_string()), &world, now).is_some()).count()
+        };
+        assert_eq!(heard(&mut recorder, 0), BURST as usize);
+        assert_eq!(heard(&mut recorder, REFILL_SECONDS - 1), 0);
+        assert_eq!(heard(&mut recorder, 2 * REFILL_SECONDS), 2);
     }
 }
