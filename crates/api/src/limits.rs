@@ -15,9 +15,9 @@ pub const TURN_REQUESTS: usize = 512;
 /// Decisions run in one turn; what is left waits for the next.
 pub const TURN_DECISIONS: usize = 4_096;
 /// Writes of one turn after which no further request or decision is taken in.
-pub const TURN_WRITES: usize = 2_048;
+pub const TURN_WRITES: usize = 1_024;
 /// Bytes of JSON after which turns that wait for the disk are no longer made durable together: they are copied for it.
-pub const COMMIT_BYTES: usize = 4 << 20;
+pub const COMMIT_BYTES: usize = 1 << 20;
 /// Steps of a forecast; a rollout of more is told up to there.
 pub const FORECAST_STEPS: usize = 2_000;
 /// Turns that one step of a forecast takes at most.
@@ -37,7 +37,7 @@ pub const PASSED_ON_ANSWER_BYTES: usize = 8 << 20;
 /// Bytes of JSON of one kind's changes that are kept ready for watchers that follow.
 pub const WATCH_RECENT_BYTES: usize = 2 << 20;
 /// The same of older changes, for watchers that resume; resource versions before those get 410.
-pub const WATCH_HISTORY_BYTES: usize = 12 << 20;
+pub const WATCH_HISTORY_BYTES: usize = 8 << 20;
 
 /// Seconds an event is kept.
 pub const EVENT_TTL_SECONDS: i64 = 3_600;

@@ -13,7 +13,7 @@ use crate::turn::{Request, Writer};
 const HOUSEKEEPING: Duration = Duration::from_secs(10);
 
 /// Takes turns until the requests end or the committer stops.
-pub fn run(mut writer: Writer, requests: Receiver<Request>, committer: SyncSender<Turn>, measured: &Measured) {
+pub fn run(mut writer: Writer, requests: Receiver<Box<Request>>, committer: SyncSender<Turn>, measured: &Measured) {
     let mut kept_house = Instant::now();
     loop {
         let mut first = match next_request(&writer, &requests) {
@@ -23,7 +23,8 @@ pub fn run(mut writer: Writer, requests: Receiver<Request>, committer: SyncSende
         };
         let now = clock();
         writer.observe(measured.usage());
-        let turn = writer.take_turn(&mut || first.take().or_else(|| requests.try_recv().ok()), now);
+        let turn =
+            writer.take_turn(&mut || first.take().or_else(|| requests.try_recv().ok()).map(|request| *request), now);
         if !hand_over(turn, &committer) {
             return;
         }
@@ -37,7 +38,7 @@ pub fn run(mut writer: Writer, requests: Receiver<Request>, committer: SyncSende
 }
 
 /// Waits for a request, but not when decisions are left over and not past the next alarm.
-fn next_request(writer: &Writer, requests: &Receiver<Request>) -> Result<Option<Request>, RecvTimeoutError> {
+fn next_request(writer: &Writer, requests: &Receiver<Box<Request>>) -> Result<Option<Box<Request>>, RecvTimeoutError> {
     if writer.has_decisions() {
         return Ok(requests.try_recv().ok());
     }

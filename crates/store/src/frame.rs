@@ -21,7 +21,7 @@ const BODY_MARK: u8 = 0x5A;
 /// How far back a body may refer, LZ4's own limit; what it costs and saves is in `docs/decisions/0001-store.md`.
 const WINDOW: usize = 64 << 10;
 /// How many times smaller bodies get at the least, most of the time.
-const EXPECTED_RATIO: usize = 4;
+const EXPECTED_RATIO: usize = 2;
 /// A header that claims a larger body than this is not believed.
 const MAX_RAW: u32 = 1 << 30;
 
@@ -183,7 +183,8 @@ impl Window {
     /// Compresses `raw` into a frame at `place`, appended to `out` and padded to the next frame's place.
     pub fn encode(&mut self, kind: Kind, revision: u64, raw: &[u8], place: Place, out: &mut Vec<u8>) {
         let start = out.len();
-        // Most bodies shrink to a tenth; room for the worst case would be the largest buffer of all.
+        // Most bodies shrink to a tenth, short and first ones to less; room for the worst case would be the largest buffer of
+        // all.
         let room = [raw.len() / EXPECTED_RATIO, get_maximum_output_size(raw.len())];
         let stored = room.into_iter().find_map(|room| {
             out.resize(start + HEADER + room, 0);

@@ -59,7 +59,7 @@ pub struct Gate {
     /// The readers' side of the state.
     pub published: Arc<Published>,
     /// The writer's mailbox.
-    pub writer: SyncSender<Request>,
+    pub writer: SyncSender<Box<Request>>,
     /// Nodes that serve logs and streams into pods.
     pub nodes: Arc<Nodes>,
     /// How many streams into pods may still be opened.
@@ -205,7 +205,7 @@ impl Gate {
     /// Hands a write to the writer and waits until it is durable.
     pub async fn submit(&self, action: Action, requester: Requester, dry_run: bool) -> Result<Answer, Refusal> {
         let (reply, answer) = oneshot::channel();
-        self.writer.try_send(Request { action, requester, dry_run, reply }).map_err(|error| match error {
+        self.writer.try_send(Box::new(Request { action, requester, dry_run, reply })).map_err(|error| match error {
             TrySendError::Full(_) => Refusal::too_many_requests("the server has too many writes waiting; try again", 1),
             TrySendError::Disconnected(_) => Refusal::unavailable("the server is stopping"),
         })?;
