@@ -4,6 +4,7 @@ mod args;
 mod demo;
 mod image;
 mod join;
+mod memory;
 mod node;
 mod serve;
 mod streams;

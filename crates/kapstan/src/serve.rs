@@ -6,11 +6,13 @@ use std::time::Instant;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::args::ServerOptions;
+use crate::memory;
 use crate::node::{self, Node};
 
 /// Runs until SIGTERM or SIGINT.
 pub fn run(options: ServerOptions) -> Result<(), String> {
     let started = Instant::now();
+    memory::share_one_heap();
     start_logging();
     refuse_other_stores(&options.store)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -38,6 +40,7 @@ async fn serve(options: ServerOptions, started: Instant) -> Result<(), String> {
         kubeconfig.display(),
         started.elapsed().as_millis()
     );
+    tokio::spawn(memory::give_start_back());
     wait_for_signal().await?;
     if let Some(node) = node {
         node.stop().await;
