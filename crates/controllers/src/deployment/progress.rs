@@ -69,7 +69,8 @@ impl Rollout<'_> {
             let status = set.status();
             replicas += status.replicas;
             ready += status.ready_replicas.unwrap_or(0);
-            available += status.available_replicas.unwrap_or(0);
+            // The set may tell of pods that were lost a moment ago.
+            available += status.available_replicas.unwrap_or(0).min(set.available_pods());
             wanted += set.replicas();
             let unseen = status.observed_generation.unwrap_or(0) == 0;
             let ending = status.terminating_replicas.or(unseen.then_some(0));

@@ -106,7 +106,12 @@ impl<'a> Set<'a> {
 
     /// Available pods that are left once it has no more than [`Set::replicas`]: others are ended first.
     pub fn available(&self) -> i32 {
-        self.census().available.min(self.replicas())
+        self.available_pods().min(self.replicas())
+    }
+
+    /// Its available pods.
+    pub fn available_pods(&self) -> i32 {
+        self.census().available
     }
 
     /// Pods that are there or may be made any moment, those that are terminating aside.

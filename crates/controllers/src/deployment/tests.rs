@@ -434,6 +434,20 @@ fn recreate_goes_on_when_a_pod_is_gone_that_nobody_selects_any_more() {
     assert_eq!(world.pods().len(), 3);
 }
 
+/// Found by the simulator: pods were deleted and a rollout undone in one turn, and the set had not told of it yet.
+#[test]
+fn nothing_is_done_by_pods_that_were_lost_a_moment_ago() {
+    let text = "deploy web 2 image v1 surge 1 unavailable 0
+                rs web-a 2 image v1 revision 1 desired 2 max 3";
+    let done = |world: &World| {
+        show(&world.plan(Controller::Deployment, Kind::Deployment, "web")).contains("NewReplicaSetAvailable")
+    };
+    let mut world = World::read(text);
+    assert!(done(&world));
+    world.user_deletes(Kind::Pod, "web-a-0", api::Propagation::Background);
+    assert!(!done(&world));
+}
+
 /// What is about to leave a set replaces nothing: a pod that somebody took out by its labels, a set that is being deleted.
 /// Found by the simulator: old pods were ended for them.
 #[test]
