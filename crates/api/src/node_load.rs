@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use crate::Pod;
 
 use crate::object::controller_of;
+use crate::pod_facts::has_ended;
 
 /// Sums over the pods bound to a node that have not ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -53,11 +54,6 @@ impl NodeLoad {
             count(&mut self.siblings, owner.uid.clone(), sign);
         }
     }
-}
-
-fn has_ended(pod: &Pod) -> bool {
-    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-    matches!(phase, Some("Succeeded" | "Failed"))
 }
 
 fn count<K: Ord>(map: &mut BTreeMap<K, u32>, key: K, sign: i64) {

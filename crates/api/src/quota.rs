@@ -7,13 +7,13 @@
 
 use std::collections::BTreeMap;
 
-use crate::Pod;
 use k8s_openapi::api::core::v1::{
     PersistentVolumeClaim, PodAffinityTerm, PodSpec, ResourceQuota, ResourceQuotaSpec,
     ScopedResourceSelectorRequirement, Service,
 };
 
 use crate::kinds::{Body, Kind};
+use crate::pod_facts::has_ended;
 use crate::pod_resources::{self, Amounts, QosClass};
 use crate::quantity::Amount;
 use crate::volumes;
@@ -119,11 +119,6 @@ const LISTED: [Kind; 6] = [
     Kind::ConfigMap,
     Kind::PersistentVolumeClaim,
 ];
-
-fn has_ended(pod: &Pod) -> bool {
-    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-    matches!(phase, Some("Succeeded" | "Failed"))
-}
 
 fn add_pod(amounts: &mut Amounts, spec: &PodSpec) {
     amounts.insert("pods".into(), Amount::whole(1));

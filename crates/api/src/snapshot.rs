@@ -3,6 +3,7 @@
 //! Decisions and readers get a `Snapshot` and nothing else. Indexes are kept with every write, so that no decision
 //! has to walk all pods to find its own.
 
+use std::ops::Deref;
 use std::sync::Arc;
 
 use crate::Pod;
@@ -10,6 +11,7 @@ use imbl::OrdMap;
 
 use crate::node_load::NodeLoad;
 use crate::object::{Change, Key, Kind, Object, Typed, controller_of};
+use crate::pod_facts::Facts;
 use crate::quota::Account;
 
 /// `namespace/name`.
@@ -37,8 +39,29 @@ pub struct Snapshot {
 #[derive(Clone)]
 struct Dependent {
     object: Arc<Object>,
+    /// What is asked of it most often, if it is a pod.
+    facts: Facts,
     /// True if this owner is its controller.
     controlled: bool,
+}
+
+/// A pod among those of its controller, or among those that have none. Its facts are told without a look at the pod.
+#[derive(Clone, Copy)]
+pub struct Member<'a>(&'a Dependent);
+
+impl<'a> Member<'a> {
+    /// The pod itself.
+    pub fn pod(&self) -> &'a Pod {
+        self.0.object.get().expect("members are pods")
+    }
+}
+
+impl Deref for Member<'_> {
+    type Target = Facts;
+
+    fn deref(&self) -> &Facts {
+        &self.0.facts
+    }
 }
 
 impl Default for Snapshot {
@@ -121,23 +144,41 @@ impl Snapshot {
 
     /// Objects of type `T` whose controller is `uid`.
     pub fn controlled_by<'a, T: Typed + 'a>(&'a self, uid: &str) -> impl Iterator<Item = &'a T> + use<'a, T> {
+        self.controlled(T::KIND, uid).filter_map(|dependent| dependent.object.get())
+    }
+
+    /// Pods whose controller is `uid`.
+    pub fn members<'a>(&'a self, uid: &str) -> impl Iterator<Item = Member<'a>> + use<'a> {
+        self.controlled(Kind::Pod, uid).map(Member)
+    }
+
+    fn controlled<'a>(&'a self, kind: Kind, uid: &str) -> impl Iterator<Item = &'a Dependent> + use<'a> {
         let dependents = self.owned.get(uid).into_iter();
         dependents
-            .flat_map(|dependents| dependents.range((T::KIND, Path::from(""))..))
-            .take_while(|((kind, _), _)| *kind == T::KIND)
-            .filter(|(_, dependent)| dependent.controlled)
-            .filter_map(|(_, dependent)| dependent.object.get())
+            .flat_map(move |dependents| dependents.range((kind, Path::from(""))..))
+            .take_while(move |((other, _), _)| *other == kind)
+            .map(|(_, dependent)| dependent)
+            .filter(|dependent| dependent.controlled)
     }
 
     /// Objects of type `T` in `namespace` that no controller manages.
     pub fn orphans<'a, T: Typed + 'a>(&'a self, namespace: &str) -> impl Iterator<Item = &'a T> + use<'a, T> {
+        self.uncontrolled(T::KIND, namespace).filter_map(|dependent| dependent.object.get())
+    }
+
+    /// Pods in `namespace` that no controller manages.
+    pub fn orphan_members<'a>(&'a self, namespace: &str) -> impl Iterator<Item = Member<'a>> + use<'a> {
+        self.uncontrolled(Kind::Pod, namespace).map(Member)
+    }
+
+    fn uncontrolled<'a>(&'a self, kind: Kind, namespace: &str) -> impl Iterator<Item = &'a Dependent> + use<'a> {
         let prefix: Path = format!("{namespace}/").into();
         let orphans = self.owned.get(NOBODY).into_iter();
         let start = prefix.clone();
         orphans
-            .flat_map(move |orphans| orphans.range((T::KIND, start.clone())..))
-            .take_while(move |((kind, path), _)| *kind == T::KIND && path.starts_with(&*prefix))
-            .filter_map(|(_, dependent)| dependent.object.get())
+            .flat_map(move |orphans| orphans.range((kind, start.clone())..))
+            .take_while(move |((other, path), _)| *other == kind && path.starts_with(&*prefix))
+            .map(|(_, dependent)| dependent)
     }
 
     /// Pods bound to a node.
@@ -220,8 +261,9 @@ impl Snapshot {
     }
 
     fn index(&mut self, path: &Path, object: &Arc<Object>) {
+        let facts = object.get().map(Facts::of).unwrap_or_default();
         for (owner, controlled) in owners(object) {
-            let dependent = Dependent { object: object.clone(), controlled };
+            let dependent = Dependent { object: object.clone(), facts, controlled };
             inner(&mut self.owned, owner).insert((object.kind(), path.clone()), dependent);
         }
         let Some(node) = node_of(object) else { return };
@@ -317,21 +359,45 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::pod_facts;
 
     const OWNERS: [&str; 3] = ["", "u1", "u2"];
     const NODES: [&str; 3] = ["", "n1", "n2"];
 
-    /// A write: which of ten pods, its owner, whether that controls it, its node; or its removal.
-    type Step = (usize, Option<(usize, bool, usize)>);
+    const LABELS: [Option<&str>; 3] = [None, Some("a"), Some("b")];
+    const PHASES: [&str; 4] = ["Pending", "Running", "Succeeded", "Failed"];
 
-    fn pod(number: usize, owner: usize, controls: bool, node: usize, revision: u64) -> Arc<Object> {
+    /// What a pod is, by number: its owner, whether that controls it, its node, its labels, its phase.
+    type Made = (usize, bool, usize, usize, usize);
+    /// Whether it is being deleted, whether it is ready (if that is known), and when that was noted (if it was).
+    type State = (bool, Option<bool>, Option<i64>);
+    /// A write: which of ten pods, and what it is; or its removal.
+    type Step = (usize, Option<(Made, State)>);
+
+    fn made() -> impl Strategy<Value = (Made, State)> {
+        let made = (0..3usize, any::<bool>(), 0..3usize, 0..3usize, 0..4usize);
+        (made, (any::<bool>(), any::<Option<bool>>(), prop::option::of(-3..3i64)))
+    }
+
+    fn pod(number: usize, made: Made, state: State, revision: u64) -> Arc<Object> {
+        let (owner, controls, node, labels, phase) = made;
+        let (deleted, ready, since) = state;
         let owners = match OWNERS[owner] {
             "" => json!([]),
             uid => json!([{ "apiVersion": "v1", "kind": "X", "name": "x", "uid": uid, "controller": controls }]),
         };
+        let time = |since: i64| jiff::Timestamp::from_millisecond(since * 1_234_567).unwrap();
+        let condition = ready.map(|ready| {
+            json!({ "type": "Ready", "status": if ready { "True" } else { "False" }, "lastTransitionTime": since.map(time) })
+        });
         let pod = json!({
-            "metadata": { "namespace": "ns", "name": format!("p{number}"), "ownerReferences": owners },
+            "metadata": {
+                "namespace": "ns", "name": format!("p{number}"), "ownerReferences": owners,
+                "labels": LABELS[labels].map(|value| json!({ "app": value })),
+                "deletionTimestamp": deleted.then(|| time(0)),
+            },
             "spec": { "nodeName": NODES[node], "containers": [{ "name": "c", "resources": { "requests": { "cpu": "1" } } }] },
+            "status": { "phase": PHASES[phase], "conditions": condition.into_iter().collect::<Vec<_>>() },
         });
         Object::recovered(Kind::Pod, pod.to_string().into(), revision, &mut crate::PodSpecs::default()).unwrap()
     }
@@ -340,39 +406,60 @@ mod tests {
         objects.map(|pod| pod.metadata.name.clone().unwrap()).collect()
     }
 
+    /// True if what is kept beside a pod is what the pod says.
+    fn facts_hold(member: &Member) -> bool {
+        let pod = member.pod();
+        let available = |wait| pod_facts::available_at(pod, wait) == member.available_at(wait);
+        (member.has_ended(), member.is_deleted(), member.is_active())
+            == (pod_facts::has_ended(pod), pod_facts::is_deleted(pod), pod_facts::is_active(pod))
+            && (member.is_ready(), member.ready_since()) == (pod_facts::is_ready(pod), pod_facts::ready_since(pod))
+            && available(0)
+            && available(7)
+    }
+
     proptest! {
         #[test]
         fn the_indexes_say_what_a_walk_over_all_objects_says(
-            steps in prop::collection::vec((0..10usize, prop::option::weighted(0.8, (0..3usize, any::<bool>(), 0..3usize))), 0..60),
+            steps in prop::collection::vec((0..10usize, prop::option::weighted(0.8, made())), 0..60),
         ) {
             let mut world = Snapshot::default();
-            let mut model: BTreeMap<String, (usize, bool, usize)> = BTreeMap::new();
+            let mut model: BTreeMap<String, Made> = BTreeMap::new();
             for (revision, (number, what)) in (1u64..).zip(steps as Vec<Step>) {
                 let name = format!("p{number}");
                 match what {
-                    Some((owner, controls, node)) => {
-                        world.put(pod(number, owner, controls, node, revision));
-                        model.insert(name, (owner, controls, node));
+                    Some((made, state)) => {
+                        world.put(pod(number, made, state, revision));
+                        model.insert(name, made);
                     }
                     None => {
                         let gone = world.remove(&Key::new(Kind::Pod, "ns", name.as_str()), revision);
                         prop_assert_eq!(gone.is_some(), model.remove(&name).is_some());
                     }
                 }
-                let fitting = |fits: &dyn Fn((usize, bool, usize)) -> bool| -> Vec<String> {
-                    model.iter().filter(|(_, facts)| fits(**facts)).map(|(name, _)| name.clone()).collect()
+                let fitting = |fits: &dyn Fn(Made) -> bool| -> Vec<String> {
+                    model.iter().filter(|(_, made)| fits(**made)).map(|(name, _)| name.clone()).collect()
                 };
                 for (index, uid) in OWNERS.iter().enumerate().skip(1) {
                     let dependents = world.dependents(uid).map(|object| object.name().to_owned()).collect::<Vec<_>>();
-                    prop_assert_eq!(dependents, fitting(&|(owner, _, _)| owner == index));
-                    prop_assert_eq!(names(world.controlled_by(uid)), fitting(&|(owner, controls, _)| owner == index && controls));
+                    prop_assert_eq!(dependents, fitting(&|(owner, ..)| owner == index));
+                    let controlled = fitting(&|(owner, controls, ..)| owner == index && controls);
+                    prop_assert_eq!(names(world.members(uid).map(|member| member.pod())), controlled.as_slice());
+                    prop_assert_eq!(names(world.controlled_by(uid)), controlled);
                 }
-                prop_assert_eq!(names(world.orphans("ns")), fitting(&|(owner, controls, _)| owner == 0 || !controls));
+                let orphans = fitting(&|(owner, controls, ..)| owner == 0 || !controls);
+                prop_assert_eq!(names(world.orphan_members("ns").map(|member| member.pod())), orphans.as_slice());
+                prop_assert_eq!(names(world.orphans("ns")), orphans);
                 prop_assert!(names(world.orphans("n")).is_empty());
+                let members = || world.members("u1").chain(world.members("u2")).chain(world.orphan_members("ns"));
+                prop_assert!(members().all(|member| facts_hold(&member)));
+                for (one, other) in members().zip(members().skip(1)) {
+                    prop_assert_eq!(one.kin() == other.kin(), one.pod().metadata.labels == other.pod().metadata.labels);
+                }
                 for (index, node) in NODES.iter().enumerate() {
-                    let there = fitting(&|(_, _, node)| node == index);
+                    let there = fitting(&|(_, _, node, ..)| node == index);
+                    let loading = fitting(&|(.., node, _, phase)| node == index && PHASES[phase] != "Succeeded" && PHASES[phase] != "Failed");
                     let pods = world.load(node).map_or(0, |load| load.pods) as usize;
-                    prop_assert_eq!(pods, if index == 0 { 0 } else { there.len() });
+                    prop_assert_eq!(pods, if index == 0 { 0 } else { loading.len() });
                     let after = world.pod_objects_on(node, Some("ns/p4")).map(|object| object.name().to_owned());
                     let later = there.iter().filter(|name| name.as_str() > "p4").cloned().collect::<Vec<_>>();
                     prop_assert_eq!(after.collect::<Vec<_>>(), later);

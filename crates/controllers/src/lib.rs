@@ -15,6 +15,7 @@ mod garbage_collector;
 mod history;
 mod horizontal_pod_autoscaler;
 mod job;
+mod kin;
 mod namespace;
 mod node_lifecycle;
 mod obstacle;

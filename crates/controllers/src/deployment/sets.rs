@@ -5,12 +5,13 @@ use std::borrow::Cow;
 use std::cell::OnceCell;
 
 use api::selector::Selector;
-use api::{Pod, Snapshot, Typed, Write};
+use api::{Member, Snapshot, Typed, Write};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, ReplicaSetSpec, ReplicaSetStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::terms::Terms;
+use crate::kin::Kin;
 use crate::{pods, specs};
 
 /// Replicas of the Deployment when the set was last sized: tells scaling from rolling.
@@ -125,10 +126,10 @@ impl<'a> Set<'a> {
     }
 
     /// Its pods.
-    pub fn pods(&self) -> impl Iterator<Item = &'a Pod> + use<'a> {
+    pub fn members(&self) -> impl Iterator<Item = Member<'a>> + use<'a> {
         let uid = self.before.and_then(|set| set.metadata.uid.as_deref()).unwrap_or("");
         let known = !uid.is_empty();
-        self.world.controlled_by::<Pod>(uid).filter(move |_| known)
+        self.world.members(uid).filter(move |_| known)
     }
 
     fn census(&self) -> &Census {
@@ -139,12 +140,12 @@ impl<'a> Set<'a> {
             let selector = Selector::from_label_selector(Some(&specs::of_set(&self.after).selector));
             let selector = selector.unwrap_or_else(|_| Selector::nothing());
             let stays = self.after.metadata.deletion_timestamp.is_none();
-            let counts = |pod: &Pod| stays && selector.matches(pods::labels(pod));
-            for pod in self.pods().filter(|pod| !pods::has_ended(pod)) {
+            let mut counts = Kin::new(|pod| stays && selector.matches(pods::labels(pod)));
+            for member in self.members().filter(|member| !member.has_ended()) {
                 census.alive += 1;
-                if pods::is_active(pod) {
+                if member.is_active() {
                     census.active += 1;
-                    census.available += i32::from(counts(pod) && pods::is_available(pod, wait, self.now));
+                    census.available += i32::from(member.is_available(wait, self.now) && counts.fits(&member));
                 }
             }
             census

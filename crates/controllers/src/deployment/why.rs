@@ -31,7 +31,7 @@ impl Rollout<'_> {
         }
         if new.replicas() < self.terms.replicas {
             let there: i32 = self.sets().map(Set::occupied).sum();
-            let alive = self.sets().flat_map(Set::pods).filter(|pod| pods::is_active(pod)).count();
+            let alive = self.sets().flat_map(Set::members).filter(|pod| pod.is_active()).count();
             // Some may be refused: a set that is to have them counts them.
             let are = if usize::try_from(there).is_ok_and(|there| alive < there) { "asked for" } else { "there" };
             let allowed = self.terms.max_pods();
@@ -45,12 +45,12 @@ impl Rollout<'_> {
         let Some(new) = &self.new else { return };
         let wait = self.terms.min_ready_seconds;
         let blocked: Vec<_> =
-            new.pods().filter(|pod| pods::is_active(pod) && !pods::is_available(pod, wait, self.now)).collect();
+            new.members().filter(|pod| pod.is_active() && !pod.is_available(wait, self.now)).collect();
         if blocked.is_empty() {
             return;
         }
         let mut named: Vec<String> =
-            blocked.iter().take(PODS_NAMED).map(|pod| obstacle::describe(pod, wait, self.now)).collect();
+            blocked.iter().take(PODS_NAMED).map(|pod| obstacle::describe(pod.pod(), wait, self.now)).collect();
         if blocked.len() > PODS_NAMED {
             named.push(format!("and {} more", blocked.len() - PODS_NAMED));
         }
@@ -64,8 +64,8 @@ impl Rollout<'_> {
     }
 
     pub(super) fn tell_ending(&mut self, alive: i32) {
-        let ending = self.old.iter().flat_map(Set::pods).filter(|pod| !pods::has_ended(pod));
-        let named: Vec<&str> = ending.map(pods::name).take(PODS_NAMED).collect();
+        let ending = self.old.iter().flat_map(Set::members).filter(|pod| !pod.has_ended());
+        let named: Vec<&str> = ending.map(|pod| pods::name(pod.pod())).take(PODS_NAMED).collect();
         let more = if alive as usize > named.len() { ", …" } else { "" };
         self.plan.why.push(format!("waits for {alive} old pods to end: {}{more}", named.join(", ")));
     }

@@ -10,8 +10,6 @@ use api::{Body, Kind, Object, Pod, Refusal, Snapshot};
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::autoscaling::v2::CrossVersionObjectReference;
 
-use crate::pods;
-
 /// An object with replicas.
 pub struct Target<'a> {
     object: &'a Arc<Object>,
@@ -47,7 +45,7 @@ impl<'a> Target<'a> {
 
     /// The target's pods that count: those that leave or have ended do no work any more.
     pub fn pods(&self) -> Vec<&'a Pod> {
-        let of = |uid: &str| self.world.controlled_by::<Pod>(uid).filter(|pod| pods::is_active(pod));
+        let of = |uid: &str| self.world.members(uid).filter(|pod| pod.is_active()).map(|pod| pod.pod());
         if !matches!(self.object.body, Body::Deployment(_)) {
             return of(self.object.uid()).collect();
         }

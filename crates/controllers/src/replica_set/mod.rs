@@ -17,13 +17,14 @@ use std::borrow::Cow;
 use api::limits::BURST_REPLICAS;
 use api::plan::CREATED;
 use api::selector::Selector;
-use api::{Context, EventNote, EventType, Key, Kind, Plan, Pod, Propagation, Refusal, Snapshot, Typed, Write};
+use api::{Context, EventNote, EventType, Key, Kind, Member, Plan, Pod, Propagation, Refusal, Snapshot, Typed, Write};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::ReplicationController;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::claim::{self, Claim};
+use crate::kin::Kin;
 use crate::refusals::{is_outdated, namespace_is_ending};
 use crate::{pods, specs, template};
 
@@ -112,7 +113,7 @@ fn uid(meta: &ObjectMeta) -> &str {
 /// The pods of a set.
 struct Members<'a> {
     /// Those that count as replicas.
-    active: Vec<&'a Pod>,
+    active: Vec<Member<'a>>,
     /// Number of those that are going.
     terminating: i32,
     /// Pods to adopt or release first.
@@ -123,27 +124,34 @@ impl<'a> Members<'a> {
     fn gather(kind: Kind, set: &ReplicaSet, selector: &Selector, world: &'a Snapshot) -> Members<'a> {
         let mut members = Members { active: Vec::new(), terminating: 0, claims: Vec::new() };
         let namespace = set.metadata.namespace.as_deref().unwrap_or("");
-        for pod in world.controlled_by::<Pod>(uid(&set.metadata)).chain(world.orphans::<Pod>(namespace)) {
-            members.take(pod, kind, set, selector);
+        let mut kin =
+            Kin::new(|pod| pod.metadata.namespace == set.metadata.namespace && selector.matches(pods::labels(pod)));
+        let own = set.metadata.uid.iter().flat_map(|uid| world.members(uid)).map(|member| (true, member));
+        let orphans = world.orphan_members(namespace).map(|member| (false, member));
+        for (own, member) in own.chain(orphans).filter(|(_, member)| !member.has_ended()) {
+            match (own, kin.fits(&member)) {
+                (true, true) if member.is_deleted() => members.terminating += 1,
+                (true, true) => members.active.push(member),
+                (false, false) => {}
+                (_, fits) => members.claim(member.pod(), kind, set, fits),
+            }
         }
         members
     }
 
-    fn take(&mut self, pod: &'a Pod, kind: Kind, set: &ReplicaSet, selector: &Selector) {
-        if pods::has_ended(pod) || pod.metadata.namespace != set.metadata.namespace {
+    /// Adopts or releases a pod, if that is to be.
+    fn claim(&mut self, pod: &Pod, kind: Kind, set: &ReplicaSet, fits: bool) {
+        let elsewhere = pod.metadata.namespace != set.metadata.namespace;
+        if elsewhere || self.claims.len() >= BURST_REPLICAS || pods::is_deleted(pod) {
             return;
         }
-        let claim = claim::judge(&pod.metadata, &set.metadata, selector.matches(pods::labels(pod)));
-        match claim {
-            Claim::Mine if pods::is_deleted(pod) => self.terminating += 1,
-            Claim::Mine => self.active.push(pod),
-            _ if self.claims.len() >= BURST_REPLICAS || pods::is_deleted(pod) => {}
+        match claim::judge(&pod.metadata, &set.metadata, fits) {
             Claim::Adopt => {
                 let reference = claim::controller_reference(kind, &set.metadata);
                 self.claims.push(claim::adopt(pod, reference));
             }
             Claim::Release => self.claims.push(claim::release(pod, uid(&set.metadata))),
-            Claim::Other => {}
+            Claim::Mine | Claim::Other => {}
         }
     }
 }
@@ -160,7 +168,7 @@ fn delete(
     plan: &mut Plan,
     key: &Key,
     set: &ReplicaSet,
-    active: &[&Pod],
+    active: &[Member],
     surplus: usize,
     world: &Snapshot,
     context: &Context,

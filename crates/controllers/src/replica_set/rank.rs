@@ -9,9 +9,8 @@
 use std::cmp::Reverse;
 use std::collections::HashMap;
 
-use api::Pod;
-use api::Snapshot;
 use api::object::controller_of;
+use api::{Member, Pod, Snapshot};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::ReplicaSet;
 
@@ -45,17 +44,18 @@ enum Age {
 
 /// The `count` pods of `active` that go first. `siblings` is the number of related pods on each node.
 pub fn first_to_go<'a>(
-    active: &[&'a Pod],
+    active: &[Member<'a>],
     count: usize,
     siblings: &HashMap<&str, u32>,
     set: &ReplicaSet,
     now: Timestamp,
 ) -> Vec<&'a Pod> {
     if count >= active.len() {
-        return active.to_vec();
+        return active.iter().map(Member::pod).collect();
     }
     let wait = min_ready_seconds(set);
-    let mut ranked: Vec<(Rank, &Pod)> = active.iter().map(|pod| (rank(pod, siblings, wait, now), *pod)).collect();
+    let mut ranked: Vec<(Rank, &Pod)> =
+        active.iter().map(Member::pod).map(|pod| (rank(pod, siblings, wait, now), pod)).collect();
     ranked.select_nth_unstable_by(count, |one, other| one.0.cmp(&other.0));
     ranked.truncate(count);
     ranked.sort_unstable_by(|one, other| one.0.cmp(&other.0));
@@ -73,8 +73,8 @@ pub fn pods_by_node<'a>(set: &ReplicaSet, world: &'a Snapshot) -> HashMap<&'a st
     };
     let mut counts = HashMap::new();
     for uid in uids {
-        for pod in world.controlled_by::<Pod>(&uid).filter(|pod| pods::is_active(pod)) {
-            *counts.entry(pods::node(pod)).or_insert(0) += 1;
+        for member in world.members(&uid).filter(|member| member.is_active()) {
+            *counts.entry(pods::node(member.pod())).or_insert(0) += 1;
         }
     }
     counts

@@ -3,12 +3,13 @@
 //! Mirrors upstream's `pkg/controller/replicaset/replica_set_utils.go` (calculateStatus). Writes nothing when nothing
 //! changed.
 
-use api::Pod;
+use api::Member;
 use api::selector::Selector;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+use crate::kin::Kin;
 use crate::{pods, specs};
 
 /// The condition that tells that pods cannot be made or ended.
@@ -18,7 +19,7 @@ const REPLICA_FAILURE: &str = "ReplicaFailure";
 /// `failed` is the number of missing pods (negative: too many) and why nothing can be done about it.
 pub fn renewed(
     set: &ReplicaSet,
-    active: &[&Pod],
+    active: &[Member],
     terminating: Option<i32>,
     failed: Option<(i32, &str)>,
     now: Timestamp,
@@ -32,12 +33,12 @@ pub fn renewed(
 }
 
 /// When the next ready pod becomes available only by the passing of time.
-pub fn next_available(set: &ReplicaSet, active: &[&Pod], now: Timestamp) -> Option<Timestamp> {
+pub fn next_available(set: &ReplicaSet, active: &[Member], now: Timestamp) -> Option<Timestamp> {
     let wait = min_ready_seconds(set);
     if wait <= 0 {
         return None;
     }
-    active.iter().filter_map(|pod| pods::available_at(pod, wait)).filter(|time| *time > now).min()
+    active.iter().filter_map(|pod| pod.available_at(wait)).filter(|time| *time > now).min()
 }
 
 /// `spec.minReadySeconds`.
@@ -45,18 +46,18 @@ pub fn min_ready_seconds(set: &ReplicaSet) -> i32 {
     specs::of_set(set).min_ready_seconds.unwrap_or(0)
 }
 
-fn counts(set: &ReplicaSet, active: &[&Pod], now: Timestamp) -> ReplicaSetStatus {
+fn counts(set: &ReplicaSet, active: &[Member], now: Timestamp) -> ReplicaSetStatus {
     let template = specs::of_set(set).template.as_ref().and_then(|template| template.metadata.as_ref());
     let labels = template.and_then(|meta| meta.labels.as_ref()).map(Selector::from_labels);
-    let labelled = |pod: &&&Pod| labels.as_ref().is_none_or(|labels| labels.matches(pods::labels(pod)));
+    let mut labelled = Kin::new(|pod| labels.as_ref().is_none_or(|labels| labels.matches(pods::labels(pod))));
     let wait = min_ready_seconds(set);
     let count = |number: usize| i32::try_from(number).unwrap_or(i32::MAX);
     let some = |number: usize| Some(count(number)).filter(|number| *number > 0);
     ReplicaSetStatus {
         replicas: count(active.len()),
-        fully_labeled_replicas: some(active.iter().filter(labelled).count()),
-        ready_replicas: some(active.iter().filter(|pod| pods::is_ready(pod)).count()),
-        available_replicas: some(active.iter().filter(|pod| pods::is_available(pod, wait, now)).count()),
+        fully_labeled_replicas: some(active.iter().filter(|pod| labelled.fits(pod)).count()),
+        ready_replicas: some(active.iter().filter(|pod| pod.is_ready()).count()),
+        available_replicas: some(active.iter().filter(|pod| pod.is_available(wait, now)).count()),
         ..Default::default()
     }
 }
