@@ -7,6 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 
 pub use crate::kinds::{Body, Kind, Typed};
 use crate::pod::PodSpecs;
+use crate::pod_facts::Facts;
 
 /// Names an object: kind, namespace (empty for cluster-wide kinds) and name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -62,6 +63,7 @@ pub struct Object {
     pub json: Bytes,
     /// Revision of the write that made it; the number behind `metadata.resourceVersion`.
     pub revision: u64,
+    facts: Facts,
 }
 
 impl Object {
@@ -72,7 +74,7 @@ impl Object {
         let mut json = body.encode();
         // Kept for long, in thousands: spare room would be a good part of all memory.
         json.shrink_to_fit();
-        Arc::new(Object { body, json: Bytes::from(json), revision })
+        Arc::new(Object { facts: Facts::of_body(&body), body, json: Bytes::from(json), revision })
     }
 
     /// An object read back from the store; pods share their spec with those in `specs`.
@@ -85,7 +87,7 @@ impl Object {
         let mut body = kind.decode_slice(&json)?;
         specs.share(&mut body);
         body.shrink();
-        Ok(Arc::new(Object { body, json, revision }))
+        Ok(Arc::new(Object { facts: Facts::of_body(&body), body, json, revision }))
     }
 
     /// Kind of the object.
@@ -116,6 +118,11 @@ impl Object {
     /// Uid, empty if it has none.
     pub fn uid(&self) -> &str {
         self.meta().uid.as_deref().unwrap_or("")
+    }
+
+    /// What is asked most often of a pod; nothing holds of what is no pod.
+    pub fn facts(&self) -> &Facts {
+        &self.facts
     }
 
     /// The typed body.

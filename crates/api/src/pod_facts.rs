@@ -9,6 +9,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::PodCondition;
 
+use crate::kinds::{Body, Typed};
 use crate::pod::Pod;
 
 /// `status.phase`, empty if it has none.
@@ -82,8 +83,12 @@ const READY: u8 = 4;
 const SINCE: u8 = 8;
 
 impl Facts {
-    /// The facts of a pod.
-    pub fn of(pod: &Pod) -> Facts {
+    /// The facts of a pod; nothing holds of what is no pod.
+    pub(crate) fn of_body(body: &Body) -> Facts {
+        Pod::of(body).map(Facts::of).unwrap_or_default()
+    }
+
+    fn of(pod: &Pod) -> Facts {
         let since = ready_since(pod);
         let answers =
             [(has_ended(pod), ENDED), (is_deleted(pod), DELETED), (is_ready(pod), READY), (since.is_some(), SINCE)];

@@ -39,20 +39,29 @@ pub struct Snapshot {
 #[derive(Clone)]
 struct Dependent {
     object: Arc<Object>,
-    /// What is asked of it most often, if it is a pod.
+    /// Those of the object: here they are found in the order of the walk.
     facts: Facts,
     /// True if this owner is its controller.
     controlled: bool,
 }
 
-/// A pod among those of its controller, or among those that have none. Its facts are told without a look at the pod.
+/// A pod that a walk comes by. Its facts are told without a look at the pod.
 #[derive(Clone, Copy)]
-pub struct Member<'a>(&'a Dependent);
+pub struct Member<'a> {
+    object: &'a Object,
+    facts: &'a Facts,
+}
 
 impl<'a> Member<'a> {
     /// The pod itself.
     pub fn pod(&self) -> &'a Pod {
-        self.0.object.get().expect("members are pods")
+        self.object.get().expect("members are pods")
+    }
+}
+
+impl<'a> From<&'a Dependent> for Member<'a> {
+    fn from(dependent: &'a Dependent) -> Member<'a> {
+        Member { object: &dependent.object, facts: &dependent.facts }
     }
 }
 
@@ -60,7 +69,7 @@ impl Deref for Member<'_> {
     type Target = Facts;
 
     fn deref(&self) -> &Facts {
-        &self.0.facts
+        self.facts
     }
 }
 
@@ -149,7 +158,7 @@ impl Snapshot {
 
     /// Pods whose controller is `uid`.
     pub fn members<'a>(&'a self, uid: &str) -> impl Iterator<Item = Member<'a>> + use<'a> {
-        self.controlled(Kind::Pod, uid).map(Member)
+        self.controlled(Kind::Pod, uid).map(Member::from)
     }
 
     fn controlled<'a>(&'a self, kind: Kind, uid: &str) -> impl Iterator<Item = &'a Dependent> + use<'a> {
@@ -168,7 +177,7 @@ impl Snapshot {
 
     /// Pods in `namespace` that no controller manages.
     pub fn orphan_members<'a>(&'a self, namespace: &str) -> impl Iterator<Item = Member<'a>> + use<'a> {
-        self.uncontrolled(Kind::Pod, namespace).map(Member)
+        self.uncontrolled(Kind::Pod, namespace).map(Member::from)
     }
 
     fn uncontrolled<'a>(&'a self, kind: Kind, namespace: &str) -> impl Iterator<Item = &'a Dependent> + use<'a> {
@@ -179,6 +188,11 @@ impl Snapshot {
             .flat_map(move |orphans| orphans.range((kind, start.clone())..))
             .take_while(move |((other, path), _)| *other == kind && path.starts_with(&*prefix))
             .map(|(_, dependent)| dependent)
+    }
+
+    /// All pods of a namespace, in order of their names.
+    pub fn all_members<'a>(&'a self, namespace: &str) -> impl Iterator<Item = Member<'a>> + use<'a> {
+        self.objects(Kind::Pod, Some(namespace)).map(|object| Member { object, facts: object.facts() })
     }
 
     /// Pods bound to a node.
@@ -261,9 +275,8 @@ impl Snapshot {
     }
 
     fn index(&mut self, path: &Path, object: &Arc<Object>) {
-        let facts = object.get().map(Facts::of).unwrap_or_default();
         for (owner, controlled) in owners(object) {
-            let dependent = Dependent { object: object.clone(), facts, controlled };
+            let dependent = Dependent { object: object.clone(), facts: *object.facts(), controlled };
             inner(&mut self.owned, owner).insert((object.kind(), path.clone()), dependent);
         }
         let Some(node) = node_of(object) else { return };
@@ -450,6 +463,8 @@ mod tests {
                 prop_assert_eq!(names(world.orphan_members("ns").map(|member| member.pod())), orphans.as_slice());
                 prop_assert_eq!(names(world.orphans("ns")), orphans);
                 prop_assert!(names(world.orphans("n")).is_empty());
+                prop_assert_eq!(names(world.all_members("ns").map(|member| member.pod())), fitting(&|_| true));
+                prop_assert!(world.all_members("ns").all(|member| facts_hold(&member)));
                 let members = || world.members("u1").chain(world.members("u2")).chain(world.orphan_members("ns"));
                 prop_assert!(members().all(|member| facts_hold(&member)));
                 for (one, other) in members().zip(members().skip(1)) {

@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use api::template_hash::template_hash;
 use api::{Body, Change, Context, Key, Kind, Object, Plan, Pod, Propagation, Refusal, Snapshot, Typed, Write};
-use bytes::Bytes;
 use controllers::Controller;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
@@ -155,7 +154,7 @@ fn seen<T: Typed + Clone>(world: &Snapshot, change: impl Fn(&mut T)) -> Snapshot
         let Some(typed) = object.get::<T>() else { continue };
         let mut typed = typed.clone();
         change(&mut typed);
-        view.put(Arc::new(Object { body: typed.into_body(), json: Bytes::new(), revision: object.revision }));
+        view.put(Object::written(typed.into_body(), object.revision));
     }
     view
 }

@@ -5,12 +5,12 @@
 
 use std::collections::BTreeMap;
 
-use api::{Key, Kind, Pod, Propagation, Snapshot, Typed, Write};
+use api::{Key, Kind, Propagation, Snapshot, Typed, Write};
 use k8s_openapi::api::core::v1::{EndpointAddress, EndpointPort, EndpointSubset, Endpoints, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::{
-    HEADLESS, hostname, is_headless, pod_reference, protocol, publishes_not_ready, refers_to, service_ports,
+    Candidate, HEADLESS, hostname, is_headless, pod_reference, protocol, publishes_not_ready, refers_to, service_ports,
     target_port,
 };
 use crate::pods;
@@ -22,7 +22,7 @@ const OVER_CAPACITY: (&str, &str) = ("endpoints.kubernetes.io/over-capacity", "t
 const ADDRESSES: usize = 1000;
 
 /// The write that brings the Endpoints up to date, if they are not.
-pub fn reconcile(key: &Key, service: &Service, candidates: &[&Pod], world: &Snapshot) -> Option<Write> {
+pub fn reconcile(key: &Key, service: &Service, candidates: &[Candidate], world: &Snapshot) -> Option<Write> {
     let mut subsets = subsets(service, candidates);
     let truncated = truncate(&mut subsets);
     let current = world.get::<Endpoints>(&key.namespace, &key.name);
@@ -94,13 +94,13 @@ type Port<'a> = (Option<&'a str>, i32, &'a str, Option<&'a str>);
 /// Pods that have the same ports.
 struct Subset<'a> {
     ports: Vec<Port<'a>>,
-    ready: Vec<&'a Pod>,
-    not_ready: Vec<&'a Pod>,
+    ready: Vec<Candidate<'a>>,
+    not_ready: Vec<Candidate<'a>>,
 }
 
 impl Subset<'_> {
     fn told(&self, service: &Service) -> EndpointSubset {
-        let addresses = |pods: &[&Pod]| {
+        let addresses = |pods: &[Candidate]| {
             let list = pods.iter().map(|pod| address(pod, service)).collect();
             Some(list).filter(|list: &Vec<_>| !list.is_empty())
         };
@@ -123,7 +123,7 @@ impl Subset<'_> {
 
     /// True if `told` is what [`Subset::told`] would make.
     fn is_told_by(&self, told: &EndpointSubset, service: &Service) -> bool {
-        let same = |list: &Option<Vec<EndpointAddress>>, pods: &[&Pod]| {
+        let same = |list: &Option<Vec<EndpointAddress>>, pods: &[Candidate]| {
             let list = list.as_deref().unwrap_or_default();
             list.len() == pods.len() && list.iter().zip(pods).all(|(address, pod)| is_address(address, pod, service))
         };
@@ -133,15 +133,15 @@ impl Subset<'_> {
     }
 }
 
-fn subsets<'a>(service: &'a Service, candidates: &[&'a Pod]) -> Vec<Subset<'a>> {
+fn subsets<'a>(service: &'a Service, candidates: &[Candidate<'a>]) -> Vec<Subset<'a>> {
     let not_ready_too = publishes_not_ready(service);
     let ports = service_ports(service);
-    let mut by_ports: BTreeMap<Vec<Port>, (Vec<&Pod>, Vec<&Pod>)> = BTreeMap::new();
-    for pod in candidates.iter().filter(|pod| not_ready_too || !pods::is_deleted(pod)) {
+    let mut by_ports: BTreeMap<Vec<Port>, (Vec<Candidate>, Vec<Candidate>)> = BTreeMap::new();
+    for pod in candidates.iter().filter(|pod| not_ready_too || !pod.deleted) {
         let mut found: Vec<Port> = ports
             .iter()
             .filter_map(|port| {
-                let number = target_port(pod, port)?;
+                let number = target_port(pod.pod, port)?;
                 Some((port.name.as_deref(), number, protocol(port), port.app_protocol.as_deref()))
             })
             .collect();
@@ -151,15 +151,16 @@ fn subsets<'a>(service: &'a Service, candidates: &[&'a Pod]) -> Vec<Subset<'a>> 
         found.sort_unstable();
         found.dedup();
         let (ready, not_ready) = by_ports.entry(found).or_default();
-        let list = if not_ready_too || pods::is_ready(pod) { ready } else { not_ready };
-        list.push(pod);
+        let list = if not_ready_too || pod.ready { ready } else { not_ready };
+        list.push(*pod);
     }
     by_ports.into_iter().map(|(ports, (ready, not_ready))| Subset { ports, ready, not_ready }).collect()
 }
 
-fn address(pod: &Pod, service: &Service) -> EndpointAddress {
+fn address(candidate: &Candidate, service: &Service) -> EndpointAddress {
+    let pod = candidate.pod;
     EndpointAddress {
-        ip: pods::address(pod).to_owned(),
+        ip: candidate.address.to_owned(),
         hostname: hostname(pod, service).map(str::to_owned),
         node_name: Some(pods::node(pod).to_owned()).filter(|node| !node.is_empty()),
         target_ref: Some(pod_reference(pod)),
@@ -167,8 +168,9 @@ fn address(pod: &Pod, service: &Service) -> EndpointAddress {
 }
 
 /// True if `address` is what [`address`] makes of the pod.
-fn is_address(address: &EndpointAddress, pod: &Pod, service: &Service) -> bool {
-    address.ip == pods::address(pod)
+fn is_address(address: &EndpointAddress, candidate: &Candidate, service: &Service) -> bool {
+    let pod = candidate.pod;
+    address.ip == candidate.address
         && address.hostname.as_deref() == hostname(pod, service)
         && address.node_name.as_deref().unwrap_or("") == pods::node(pod)
         && address.target_ref.as_ref().is_some_and(|target| refers_to(target, pod))
@@ -179,10 +181,10 @@ fn is_address(address: &EndpointAddress, pod: &Pod, service: &Service) -> bool {
 fn truncate(subsets: &mut [Subset]) -> bool {
     let mut room = ADDRESSES;
     let mut cut = false;
-    let mut keep = |pods: &mut Vec<&Pod>| {
+    let mut keep = |pods: &mut Vec<Candidate>| {
         // Pods in the node's network share its address.
-        let by_address = |one: &&Pod, other: &&Pod| {
-            pods::address(one).cmp(pods::address(other)).then_with(|| pods::name(one).cmp(pods::name(other)))
+        let by_address = |one: &Candidate, other: &Candidate| {
+            one.address.cmp(other.address).then_with(|| pods::name(one.pod).cmp(pods::name(other.pod)))
         };
         if room < pods.len() {
             cut = true;

@@ -10,10 +10,11 @@ mod slices;
 #[cfg(test)]
 mod tests;
 
-use api::{Key, Kind, Object, Plan, Pod, Snapshot, Write};
+use api::{Key, Kind, Member, Object, Plan, Pod, Snapshot, Write};
 use k8s_openapi::api::core::v1::{Node, ObjectReference, Service, ServicePort};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
+use crate::kin::Kin;
 use crate::pods;
 
 /// Label that names the Service of a slice.
@@ -33,13 +34,36 @@ pub fn reconcile(key: &Key, world: &Snapshot) -> Plan {
 }
 
 fn bring_up_to_date(key: &Key, service: &Service, world: &Snapshot) -> Vec<Write> {
-    let candidates: Vec<&Pod> = world
-        .list::<Pod>(Some(&key.namespace))
-        .filter(|pod| pod_fits(service, pod) && !pods::has_ended(pod) && !pods::address(pod).is_empty())
+    let mut kin = Kin::new(|pod| pod_fits(service, pod));
+    let candidates: Vec<Candidate> = world
+        .all_members(&key.namespace)
+        .filter(|member| !member.has_ended() && kin.fits(member))
+        .filter_map(|member| Candidate::of(&member))
         .collect();
     let mut writes = slices::reconcile(key, service, &candidates, world);
     writes.extend(legacy::reconcile(key, service, &candidates, world));
     writes
+}
+
+/// A pod that may be an endpoint, with what is asked of it more than once: it is looked for only once.
+#[derive(Clone, Copy)]
+struct Candidate<'a> {
+    pod: &'a Pod,
+    /// Tells pods apart.
+    uid: &'a str,
+    address: &'a str,
+    ready: bool,
+    deleted: bool,
+}
+
+impl<'a> Candidate<'a> {
+    /// `None` for a pod that has no address.
+    fn of(member: &Member<'a>) -> Option<Candidate<'a>> {
+        let pod = member.pod();
+        let address = Some(pods::address(pod)).filter(|address| !address.is_empty())?;
+        let uid = pod.metadata.uid.as_deref().unwrap_or("");
+        Some(Candidate { pod, uid, address, ready: member.is_ready(), deleted: member.is_deleted() })
+    }
 }
 
 /// True if this controller tells the endpoints of a Service.

@@ -15,7 +15,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::{
-    HEADLESS, SERVICE_NAME, hostname, is_headless, pod_reference, protocol, publishes_not_ready, refers_to,
+    Candidate, HEADLESS, SERVICE_NAME, hostname, is_headless, pod_reference, protocol, publishes_not_ready, refers_to,
     service_ports, target_port, zone,
 };
 use crate::{claim, pods};
@@ -32,7 +32,7 @@ pub fn service_name(meta: &ObjectMeta) -> Option<&str> {
 }
 
 /// The writes that bring the slices up to date.
-pub fn reconcile(key: &Key, service: &Service, candidates: &[&Pod], world: &Snapshot) -> Vec<Write> {
+pub fn reconcile(key: &Key, service: &Service, candidates: &[Candidate], world: &Snapshot) -> Vec<Write> {
     let labels = labels(key, service);
     let existing: Vec<&EndpointSlice> = world
         .list::<EndpointSlice>(Some(&key.namespace))
@@ -118,18 +118,19 @@ fn families(service: &Service) -> Vec<&'static str> {
 }
 
 /// The pods that are endpoints, by what their endpoints have in common.
-fn wanted<'a>(service: &Service, candidates: &[&'a Pod]) -> BTreeMap<Group, Vec<&'a Pod>> {
-    let mut groups: BTreeMap<Group, Vec<&Pod>> = BTreeMap::new();
+fn wanted<'a>(service: &Service, candidates: &[Candidate<'a>]) -> BTreeMap<Group, Vec<Candidate<'a>>> {
+    let mut groups: BTreeMap<Group, Vec<Candidate>> = BTreeMap::new();
     for family in families(service) {
-        let candidates = candidates.iter().filter(|pod| addresses(pod, family).next().is_some());
+        let candidates = candidates.iter().filter(|candidate| addresses(candidate, family).next().is_some());
         if has_named_targets(service) {
-            for pod in candidates {
-                groups.entry(Group { family, ports: ports(service, pod) }).or_default().push(pod);
+            for candidate in candidates {
+                let ports = ports(service, candidate.pod);
+                groups.entry(Group { family, ports }).or_default().push(*candidate);
             }
         } else {
-            let mut pods = candidates.copied().peekable();
-            if let Some(first) = pods.peek() {
-                groups.insert(Group { family, ports: ports(service, first) }, pods.collect());
+            let mut alike = candidates.copied().peekable();
+            if let Some(first) = alike.peek() {
+                groups.insert(Group { family, ports: ports(service, first.pod) }, alike.collect());
             }
         }
     }
@@ -155,10 +156,10 @@ fn ports(service: &Service, pod: &Pod) -> Vec<(String, i32, String, Option<Strin
 }
 
 /// The pod's addresses of one family.
-fn addresses<'a>(pod: &'a Pod, family: &str) -> impl Iterator<Item = &'a str> {
+fn addresses<'a>(candidate: &Candidate<'a>, family: &str) -> impl Iterator<Item = &'a str> {
     let wants_v6 = family == "IPv6";
-    let list = pod.status.as_ref().and_then(|status| status.pod_ips.as_deref()).unwrap_or_default();
-    let only = Some(pods::address(pod)).filter(|_| list.is_empty());
+    let list = candidate.pod.status.as_ref().and_then(|status| status.pod_ips.as_deref()).unwrap_or_default();
+    let only = Some(candidate.address).filter(|_| list.is_empty());
     let all = list.iter().map(|address| address.ip.as_str()).chain(only);
     all.filter(move |text| text.parse::<IpAddr>().is_ok_and(|address| address.is_ipv6() == wants_v6))
 }
@@ -178,8 +179,8 @@ impl<'a> Teller<'a> {
         *self.zones.entry(pods::node(pod)).or_insert_with(|| zone(pod, world))
     }
 
-    fn conditions(&self, pod: &Pod) -> EndpointConditions {
-        let (serving, terminating) = (pods::is_ready(pod), pods::is_deleted(pod));
+    fn conditions(&self, candidate: &Candidate) -> EndpointConditions {
+        let (serving, terminating) = (candidate.ready, candidate.deleted);
         EndpointConditions {
             ready: Some(publishes_not_ready(self.service) || (serving && !terminating)),
             serving: Some(serving),
@@ -188,10 +189,11 @@ impl<'a> Teller<'a> {
     }
 
     /// The endpoint that tells of a pod.
-    fn endpoint(&mut self, pod: &'a Pod) -> Endpoint {
+    fn endpoint(&mut self, candidate: &Candidate<'a>) -> Endpoint {
+        let pod = candidate.pod;
         Endpoint {
-            addresses: addresses(pod, self.family).map(str::to_owned).collect(),
-            conditions: Some(self.conditions(pod)),
+            addresses: addresses(candidate, self.family).map(str::to_owned).collect(),
+            conditions: Some(self.conditions(candidate)),
             hostname: hostname(pod, self.service).map(str::to_owned),
             node_name: Some(pods::node(pod).to_owned()).filter(|node| !node.is_empty()),
             target_ref: Some(pod_reference(pod)),
@@ -201,10 +203,11 @@ impl<'a> Teller<'a> {
     }
 
     /// True if `endpoint` is what [`Teller::endpoint`] would make. Most are, so nothing is made to find out.
-    fn is_told_by(&mut self, pod: &'a Pod, endpoint: &Endpoint) -> bool {
+    fn is_told_by(&mut self, candidate: &Candidate<'a>, endpoint: &Endpoint) -> bool {
+        let pod = candidate.pod;
         let node = Some(pods::node(pod)).filter(|node| !node.is_empty());
-        addresses(pod, self.family).eq(endpoint.addresses.iter().map(String::as_str))
-            && endpoint.conditions.as_ref() == Some(&self.conditions(pod))
+        endpoint.conditions.as_ref() == Some(&self.conditions(candidate))
+            && addresses(candidate, self.family).eq(endpoint.addresses.iter().map(String::as_str))
             && endpoint.hostname.as_deref() == hostname(pod, self.service)
             && endpoint.node_name.as_deref() == node
             && endpoint.target_ref.as_ref().is_some_and(|target| refers_to(target, pod))
@@ -237,23 +240,23 @@ enum Told<'a> {
     /// As it is told already.
     Already(&'a Endpoint),
     /// Of this pod, to be told anew.
-    Anew(&'a Pod),
+    Anew(Candidate<'a>),
 }
 
 /// The writes that make `slices`, which are of one group, hold exactly the endpoints of `pods`.
 fn fill(
     group: &Group,
-    pods: &[&Pod],
+    pods: &[Candidate],
     slices: &[&EndpointSlice],
     service: &Service,
     labels: &BTreeMap<String, String>,
     world: &Snapshot,
 ) -> Vec<Write> {
     let mut teller = Teller { service, world, family: group.family, zones: HashMap::new() };
-    let mut left: HashMap<&str, &Pod> = pods.iter().map(|pod| (uid(pod), *pod)).collect();
+    let mut left: HashMap<&str, &Candidate> = pods.iter().map(|pod| (pod.uid, pod)).collect();
     let mut drafts: Vec<Draft> = slices.iter().map(|slice| keep(slice, &mut left, labels, &mut teller)).collect();
     // In the order of the pods, so that the outcome does not depend on the map.
-    let mut new: Vec<&Pod> = pods.iter().filter(|pod| left.contains_key(uid(pod))).copied().collect();
+    let mut new: Vec<Candidate> = pods.iter().filter(|pod| left.contains_key(pod.uid)).copied().collect();
     for draft in drafts.iter_mut().filter(|draft| draft.changed) {
         add(draft, &mut new);
     }
@@ -270,7 +273,7 @@ fn fill(
         } else if draft.changed {
             let endpoints = draft.endpoints.into_iter().map(|told| match told {
                 Told::Already(endpoint) => endpoint.clone(),
-                Told::Anew(pod) => teller.endpoint(pod),
+                Told::Anew(pod) => teller.endpoint(&pod),
             });
             writes.push(Write::Update(body(draft.slice.clone(), endpoints.collect(), labels)));
         }
@@ -278,7 +281,7 @@ fn fill(
     let mut rest = new.into_iter().peekable();
     while hold_one || rest.peek().is_some() {
         hold_one = false;
-        let chunk: Vec<Endpoint> = rest.by_ref().take(ENDPOINTS).map(|pod| teller.endpoint(pod)).collect();
+        let chunk: Vec<Endpoint> = rest.by_ref().take(ENDPOINTS).map(|pod| teller.endpoint(&pod)).collect();
         writes.push(Write::Create(body(new_slice(group, service), chunk, labels)));
     }
     writes
@@ -287,7 +290,7 @@ fn fill(
 /// Keeps in a slice the pods that are still wanted, as they are now; what is found is taken from `left`.
 fn keep<'a>(
     slice: &'a EndpointSlice,
-    left: &mut HashMap<&str, &'a Pod>,
+    left: &mut HashMap<&str, &Candidate<'a>>,
     labels: &BTreeMap<String, String>,
     teller: &mut Teller<'a>,
 ) -> Draft<'a> {
@@ -298,7 +301,7 @@ fn keep<'a>(
         let uid = endpoint.target_ref.as_ref().and_then(|target| target.uid.as_deref()).unwrap_or("");
         let told = match left.remove(uid) {
             Some(pod) if teller.is_told_by(pod, endpoint) => Some(Told::Already(endpoint)),
-            Some(pod) => Some(Told::Anew(pod)),
+            Some(pod) => Some(Told::Anew(*pod)),
             None => None,
         };
         changed |= !matches!(told, Some(Told::Already(_)));
@@ -307,15 +310,10 @@ fn keep<'a>(
     Draft { slice, endpoints, changed }
 }
 
-fn add<'a>(draft: &mut Draft<'a>, new: &mut Vec<&'a Pod>) {
+fn add<'a>(draft: &mut Draft<'a>, new: &mut Vec<Candidate<'a>>) {
     let room = ENDPOINTS.saturating_sub(draft.endpoints.len()).min(new.len());
     draft.changed |= room > 0;
     draft.endpoints.extend(new.drain(..room).map(Told::Anew));
-}
-
-/// Tells pods apart.
-fn uid(pod: &Pod) -> &str {
-    pod.metadata.uid.as_deref().unwrap_or("")
 }
 
 fn body(mut slice: EndpointSlice, endpoints: Vec<Endpoint>, labels: &BTreeMap<String, String>) -> Body {
