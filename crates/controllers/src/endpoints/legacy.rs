@@ -5,13 +5,13 @@
 
 use std::collections::BTreeMap;
 
-use api::{Key, Kind, Propagation, Snapshot, Typed, Write};
+use api::{Key, Kind, Pod, Propagation, Snapshot, Typed, Write};
 use k8s_openapi::api::core::v1::{EndpointAddress, EndpointPort, EndpointSubset, Endpoints, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::{
-    Candidate, HEADLESS, hostname, is_headless, pod_reference, protocol, publishes_not_ready, refers_to, service_ports,
-    target_port,
+    Candidate, HEADLESS, by_ports, hostname, is_headless, pod_reference, protocol, publishes_not_ready, refers_to,
+    service_ports, target_port,
 };
 use crate::pods;
 
@@ -135,26 +135,28 @@ impl Subset<'_> {
 
 fn subsets<'a>(service: &'a Service, candidates: &[Candidate<'a>]) -> Vec<Subset<'a>> {
     let not_ready_too = publishes_not_ready(service);
-    let ports = service_ports(service);
-    let mut by_ports: BTreeMap<Vec<Port>, (Vec<Candidate>, Vec<Candidate>)> = BTreeMap::new();
-    for pod in candidates.iter().filter(|pod| not_ready_too || !pod.deleted) {
-        let mut found: Vec<Port> = ports
-            .iter()
-            .filter_map(|port| {
-                let number = target_port(pod.pod, port)?;
-                Some((port.name.as_deref(), number, protocol(port), port.app_protocol.as_deref()))
-            })
-            .collect();
-        if found.is_empty() && !(ports.is_empty() && is_headless(service)) {
-            continue;
-        }
-        found.sort_unstable();
-        found.dedup();
-        let (ready, not_ready) = by_ports.entry(found).or_default();
-        let list = if not_ready_too || pod.ready { ready } else { not_ready };
-        list.push(*pod);
-    }
-    by_ports.into_iter().map(|(ports, (ready, not_ready))| Subset { ports, ready, not_ready }).collect()
+    let there = candidates.iter().filter(|pod| not_ready_too || !pod.deleted);
+    let without_ports = service_ports(service).is_empty() && is_headless(service);
+    let subset = |(ports, pods): (Vec<Port<'a>>, Vec<Candidate<'a>>)| {
+        let (ready, not_ready) = pods.into_iter().partition(|pod| not_ready_too || pod.ready);
+        Subset { ports, ready, not_ready }
+    };
+    by_ports(service, there.copied(), |pod| ports(service, pod))
+        .into_iter()
+        .filter(|(ports, _)| without_ports || !ports.is_empty())
+        .map(subset)
+        .collect()
+}
+
+fn ports<'a>(service: &'a Service, pod: &Pod) -> Vec<Port<'a>> {
+    let found = service_ports(service).iter().filter_map(|port| {
+        let number = target_port(pod, port)?;
+        Some((port.name.as_deref(), number, protocol(port), port.app_protocol.as_deref()))
+    });
+    let mut ports: Vec<Port> = found.collect();
+    ports.sort_unstable();
+    ports.dedup();
+    ports
 }
 
 fn address(candidate: &Candidate, service: &Service) -> EndpointAddress {

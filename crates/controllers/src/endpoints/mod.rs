@@ -10,6 +10,8 @@ mod slices;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
+
 use api::{Key, Kind, Member, Object, Plan, Pod, Snapshot, Write};
 use k8s_openapi::api::core::v1::{Node, ObjectReference, Service, ServicePort};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -145,6 +147,23 @@ fn target_port(pod: &Pod, port: &ServicePort) -> Option<i32> {
         .filter(|it| it.name.as_ref() == Some(name))
         .find(|it| it.protocol.as_deref().unwrap_or("TCP") == protocol(port))
         .map(|it| it.container_port)
+}
+
+/// The pods by their ports, as `ports` tells them. Only ports that are found by name differ from pod to pod.
+fn by_ports<'a, P: Ord>(
+    service: &Service,
+    pods: impl Iterator<Item = Candidate<'a>>,
+    ports: impl Fn(&Pod) -> P,
+) -> BTreeMap<P, Vec<Candidate<'a>>> {
+    let mut groups: BTreeMap<P, Vec<Candidate>> = BTreeMap::new();
+    let mut pods = pods.peekable();
+    let named = |port: &ServicePort| matches!(port.target_port, Some(IntOrString::String(_)));
+    if service_ports(service).iter().any(named) {
+        pods.for_each(|pod| groups.entry(ports(pod.pod)).or_default().push(pod));
+    } else if let Some(first) = pods.peek() {
+        groups.insert(ports(first.pod), pods.collect());
+    }
+    groups
 }
 
 /// The pod's host name, when the Service is the one that gives its pods names.

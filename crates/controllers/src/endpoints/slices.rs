@@ -12,11 +12,10 @@ use api::{Body, Key, Kind, Pod, Propagation, Snapshot, Typed, Write};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::{
-    Candidate, HEADLESS, SERVICE_NAME, hostname, is_headless, pod_reference, protocol, publishes_not_ready, refers_to,
-    service_ports, target_port, zone,
+    Candidate, HEADLESS, SERVICE_NAME, by_ports, hostname, is_headless, pod_reference, protocol, publishes_not_ready,
+    refers_to, service_ports, target_port, zone,
 };
 use crate::{claim, pods};
 
@@ -119,27 +118,12 @@ fn families(service: &Service) -> Vec<&'static str> {
 
 /// The pods that are endpoints, by what their endpoints have in common.
 fn wanted<'a>(service: &Service, candidates: &[Candidate<'a>]) -> BTreeMap<Group, Vec<Candidate<'a>>> {
-    let mut groups: BTreeMap<Group, Vec<Candidate>> = BTreeMap::new();
+    let mut groups = BTreeMap::new();
     for family in families(service) {
-        let candidates = candidates.iter().filter(|candidate| addresses(candidate, family).next().is_some());
-        if has_named_targets(service) {
-            for candidate in candidates {
-                let ports = ports(service, candidate.pod);
-                groups.entry(Group { family, ports }).or_default().push(*candidate);
-            }
-        } else {
-            let mut alike = candidates.copied().peekable();
-            if let Some(first) = alike.peek() {
-                groups.insert(Group { family, ports: ports(service, first.pod) }, alike.collect());
-            }
-        }
+        let there = candidates.iter().filter(|candidate| addresses(candidate, family).next().is_some());
+        groups.extend(by_ports(service, there.copied(), |pod| Group { family, ports: ports(service, pod) }));
     }
     groups
-}
-
-/// True if a port of the Service may lead to another number in each pod.
-fn has_named_targets(service: &Service) -> bool {
-    service_ports(service).iter().any(|port| matches!(port.target_port, Some(IntOrString::String(_))))
 }
 
 fn ports(service: &Service, pod: &Pod) -> Vec<(String, i32, String, Option<String>)> {
