@@ -49,7 +49,7 @@ struct Dependent {
 #[derive(Clone, Copy)]
 pub struct Member<'a> {
     object: &'a Object,
-    facts: &'a Facts,
+    facts: Facts,
 }
 
 impl<'a> Member<'a> {
@@ -61,7 +61,7 @@ impl<'a> Member<'a> {
 
 impl<'a> From<&'a Dependent> for Member<'a> {
     fn from(dependent: &'a Dependent) -> Member<'a> {
-        Member { object: &dependent.object, facts: &dependent.facts }
+        Member { object: &dependent.object, facts: dependent.facts }
     }
 }
 
@@ -69,7 +69,7 @@ impl Deref for Member<'_> {
     type Target = Facts;
 
     fn deref(&self) -> &Facts {
-        self.facts
+        &self.facts
     }
 }
 
@@ -192,7 +192,7 @@ impl Snapshot {
 
     /// All pods of a namespace, in order of their names.
     pub fn all_members<'a>(&'a self, namespace: &str) -> impl Iterator<Item = Member<'a>> + use<'a> {
-        self.objects(Kind::Pod, Some(namespace)).map(|object| Member { object, facts: object.facts() })
+        self.objects(Kind::Pod, Some(namespace)).map(|object| Member { object, facts: *object.facts() })
     }
 
     /// Pods bound to a node.

@@ -259,7 +259,7 @@ fn fill(
                 Told::Already(endpoint) => endpoint.clone(),
                 Told::Anew(pod) => teller.endpoint(&pod),
             });
-            writes.push(Write::Update(body(draft.slice.clone(), endpoints.collect(), labels)));
+            writes.push(Write::Update(body(without_endpoints(draft.slice), endpoints.collect(), labels)));
         }
     }
     let mut rest = new.into_iter().peekable();
@@ -298,6 +298,16 @@ fn add<'a>(draft: &mut Draft<'a>, new: &mut Vec<Candidate<'a>>) {
     let room = ENDPOINTS.saturating_sub(draft.endpoints.len()).min(new.len());
     draft.changed |= room > 0;
     draft.endpoints.extend(new.drain(..room).map(Told::Anew));
+}
+
+/// The rest of a slice: its endpoints are told anew, and a copy of them is most of the cost of a write.
+fn without_endpoints(slice: &EndpointSlice) -> EndpointSlice {
+    EndpointSlice {
+        address_type: slice.address_type.clone(),
+        endpoints: None,
+        metadata: slice.metadata.clone(),
+        ports: slice.ports.clone(),
+    }
 }
 
 fn body(mut slice: EndpointSlice, endpoints: Vec<Endpoint>, labels: &BTreeMap<String, String>) -> Body {
