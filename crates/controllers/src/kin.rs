@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 
-use api::{Member, Pod};
+use api::Pod;
+use api::pod_facts::Facts;
 
 /// What is true of pods by their labels and their namespace, and by nothing else.
 pub struct Kin<F> {
@@ -18,13 +19,13 @@ impl<F: Fn(&Pod) -> bool> Kin<F> {
         Kin { judge, last: None, known: HashMap::new() }
     }
 
-    /// The judgement of a pod.
-    pub fn fits(&mut self, member: &Member) -> bool {
-        let kin = member.kin();
+    /// The judgement of the pod that has these facts.
+    pub fn fits<'a>(&mut self, facts: &Facts, pod: impl FnOnce() -> &'a Pod) -> bool {
+        let kin = facts.kin();
         match self.last {
             Some((last, fits)) if last == kin => fits,
             _ => {
-                let fits = *self.known.entry(kin).or_insert_with(|| (self.judge)(member.pod()));
+                let fits = *self.known.entry(kin).or_insert_with(|| (self.judge)(pod()));
                 self.last = Some((kin, fits));
                 fits
             }

@@ -145,7 +145,8 @@ impl<'a> Set<'a> {
                 census.alive += 1;
                 if member.is_active() {
                     census.active += 1;
-                    census.available += i32::from(member.is_available(wait, self.now) && counts.fits(&member));
+                    let available = member.is_available(wait, self.now) && counts.fits(&member, || member.pod());
+                    census.available += i32::from(available);
                 }
             }
             census

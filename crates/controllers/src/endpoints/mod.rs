@@ -12,7 +12,8 @@ mod tests;
 
 use std::collections::BTreeMap;
 
-use api::{Key, Kind, Member, Object, Plan, Pod, Snapshot, Write};
+use api::pod_facts::Facts;
+use api::{Key, Kind, Object, Plan, Pod, Snapshot, Write};
 use k8s_openapi::api::core::v1::{Node, ObjectReference, Service, ServicePort};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
@@ -38,9 +39,11 @@ pub fn reconcile(key: &Key, world: &Snapshot) -> Plan {
 fn bring_up_to_date(key: &Key, service: &Service, world: &Snapshot) -> Vec<Write> {
     let mut kin = Kin::new(|pod| pod_fits(service, pod));
     let candidates: Vec<Candidate> = world
-        .all_members(&key.namespace)
-        .filter(|member| !member.has_ended() && kin.fits(member))
-        .filter_map(|member| Candidate::of(&member))
+        .objects(Kind::Pod, Some(&key.namespace))
+        .filter(|object| !object.facts().has_ended())
+        .filter_map(|object| Some((object.facts(), object.get::<Pod>()?)))
+        .filter(|(facts, pod)| kin.fits(facts, || pod))
+        .filter_map(|(facts, pod)| Candidate::of(pod, facts))
         .collect();
     let mut writes = slices::reconcile(key, service, &candidates, world);
     writes.extend(legacy::reconcile(key, service, &candidates, world));
@@ -60,11 +63,10 @@ struct Candidate<'a> {
 
 impl<'a> Candidate<'a> {
     /// `None` for a pod that has no address.
-    fn of(member: &Member<'a>) -> Option<Candidate<'a>> {
-        let pod = member.pod();
+    fn of(pod: &'a Pod, facts: &Facts) -> Option<Candidate<'a>> {
         let address = Some(pods::address(pod)).filter(|address| !address.is_empty())?;
         let uid = pod.metadata.uid.as_deref().unwrap_or("");
-        Some(Candidate { pod, uid, address, ready: member.is_ready(), deleted: member.is_deleted() })
+        Some(Candidate { pod, uid, address, ready: facts.is_ready(), deleted: facts.is_deleted() })
     }
 }
 

@@ -5,6 +5,7 @@
 //! written anyhow, then the fullest slice that has room for all of them, then new slices.
 
 use std::collections::{BTreeMap, HashMap};
+use std::hash::{BuildHasherDefault, Hasher};
 use std::net::IpAddr;
 
 use api::object::controller_of;
@@ -227,6 +228,27 @@ enum Told<'a> {
     Anew(Candidate<'a>),
 }
 
+/// Pods by their uids that were found in no slice yet.
+type Left<'c, 'a> = HashMap<&'c str, &'c Candidate<'a>, BuildHasherDefault<UidHasher>>;
+
+/// Uids are made by the server: nobody chooses them so that they collide, and thousands are looked for in a decision.
+#[derive(Default)]
+struct UidHasher(u64);
+
+impl Hasher for UidHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        for eight in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word[..eight.len()].copy_from_slice(eight);
+            self.0 = (self.0.rotate_left(5) ^ u64::from_le_bytes(word)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        }
+    }
+
+    fn finish(&self) -> u64 {
+        self.0.rotate_left(26)
+    }
+}
+
 /// The writes that make `slices`, which are of one group, hold exactly the endpoints of `pods`.
 fn fill(
     group: &Group,
@@ -237,7 +259,7 @@ fn fill(
     world: &Snapshot,
 ) -> Vec<Write> {
     let mut teller = Teller { service, world, family: group.family, zones: HashMap::new() };
-    let mut left: HashMap<&str, &Candidate> = pods.iter().map(|pod| (pod.uid, pod)).collect();
+    let mut left: Left = pods.iter().map(|pod| (pod.uid, pod)).collect();
     let mut drafts: Vec<Draft> = slices.iter().map(|slice| keep(slice, &mut left, labels, &mut teller)).collect();
     // In the order of the pods, so that the outcome does not depend on the map.
     let mut new: Vec<Candidate> = pods.iter().filter(|pod| left.contains_key(pod.uid)).copied().collect();
@@ -274,7 +296,7 @@ fn fill(
 /// Keeps in a slice the pods that are still wanted, as they are now; what is found is taken from `left`.
 fn keep<'a>(
     slice: &'a EndpointSlice,
-    left: &mut HashMap<&str, &Candidate<'a>>,
+    left: &mut Left<'_, 'a>,
     labels: &BTreeMap<String, String>,
     teller: &mut Teller<'a>,
 ) -> Draft<'a> {

@@ -129,7 +129,7 @@ impl<'a> Members<'a> {
         let own = set.metadata.uid.iter().flat_map(|uid| world.members(uid)).map(|member| (true, member));
         let orphans = world.orphan_members(namespace).map(|member| (false, member));
         for (own, member) in own.chain(orphans).filter(|(_, member)| !member.has_ended()) {
-            match (own, kin.fits(&member)) {
+            match (own, kin.fits(&member, || member.pod())) {
                 (true, true) if member.is_deleted() => members.terminating += 1,
                 (true, true) => members.active.push(member),
                 (false, false) => {}

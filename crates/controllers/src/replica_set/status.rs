@@ -55,7 +55,7 @@ fn counts(set: &ReplicaSet, active: &[Member], now: Timestamp) -> ReplicaSetStat
     let some = |number: usize| Some(count(number)).filter(|number| *number > 0);
     ReplicaSetStatus {
         replicas: count(active.len()),
-        fully_labeled_replicas: some(active.iter().filter(|pod| labelled.fits(pod)).count()),
+        fully_labeled_replicas: some(active.iter().filter(|pod| labelled.fits(pod, || pod.pod())).count()),
         ready_replicas: some(active.iter().filter(|pod| pod.is_ready()).count()),
         available_replicas: some(active.iter().filter(|pod| pod.is_available(wait, now)).count()),
         ..Default::default()
