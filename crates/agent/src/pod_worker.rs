@@ -771,7 +771,17 @@ impl Work {
     /// The last status, then the DELETE, each until it is taken or the pod is gone.
     async fn finish(self, body: Vec<u8>) {
         let client = &self.shop.client;
-        until_taken(|| report::write_status(client, &self.pod, body.clone())).await;
+        until_taken(|| async {
+            match report::write_status(client, &self.pod, body.clone()).await {
+                // It will not be taken later either, and the pod is to go.
+                Err(ReportError::Refused(why)) => {
+                    tracing::warn!("the last status of pod {} is left out: {why}", self.uid());
+                    Ok(())
+                }
+                other => other,
+            }
+        })
+        .await;
         until_taken(|| report::delete(client, &self.pod)).await;
         self.tell(Outcome::Finished).await;
     }

@@ -607,6 +607,8 @@ impl Cluster {
             Ok(_) => Reply::Taken,
             Err(refusal) if refusal.code == 404 || (refusal.code == 409 && report == Report::Delete) => Reply::Gone,
             Err(refusal) if refusal.code == 409 => Reply::Again,
+            // What a life before this one said came late: a container that has ended stays so.
+            Err(refusal) if refusal.code == 422 && life != self.nodes[index].life() => return Ok(()),
             Err(refusal) => {
                 let message = format!("what the agent says of {} is refused: {refusal}", letter.ask.key());
                 return Err(Breach::new("agents are heard", message));

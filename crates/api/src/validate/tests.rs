@@ -252,6 +252,35 @@ fn statuses() {
     "#]].assert_eq(&table);
 }
 
+/// Each case: the restart policy, how the container ended, and what is said of it then.
+#[test]
+fn containers_that_have_ended_for_good_stay_so() {
+    let status = |name: &str, state: Value| json!({ "name": name, "image": "x", "imageID": "", "ready": false, "restartCount": 0, "state": state });
+    let cases = [("Always", 0), ("OnFailure", 0), ("OnFailure", 1), ("Never", 0), ("Never", 1)];
+    let mut table = String::new();
+    for (policy, code) in cases {
+        let mut pod = body(Kind::Pod, pod()).to_value();
+        pod["spec"]["restartPolicy"] = json!(policy);
+        pod["spec"]["initContainers"] = json!([{ "name": "side", "image": "x", "restartPolicy": "Always" }]);
+        let said = |state: Value| {
+            let mut pod = pod.clone();
+            pod["status"] = json!({ "containerStatuses": [status("c", state.clone())], "initContainerStatuses": [status("side", state)] });
+            Kind::Pod.decode(pod).unwrap()
+        };
+        let (old, new) = (said(json!({ "terminated": { "exitCode": code } })), said(json!({ "running": {} })));
+        let again = said(json!({ "terminated": { "exitCode": 137 } }));
+        assert!(validate::update_status(&again, &old).0.is_empty());
+        table += &format!("{policy}, {code}: {}\n", message(validate::update_status(&new, &old), &new));
+    }
+    expect![[r#"
+        Always, 0: fine
+        OnFailure, 0: Pod "p" is invalid: status.containerStatuses[0].state: Forbidden: may not be transitioned to non-terminated state
+        OnFailure, 1: fine
+        Never, 0: Pod "p" is invalid: status.containerStatuses[0].state: Forbidden: may not be transitioned to non-terminated state
+        Never, 1: Pod "p" is invalid: status.containerStatuses[0].state: Forbidden: may not be transitioned to non-terminated state
+    "#]].assert_eq(&table);
+}
+
 #[test]
 fn pods() {
     let changes = [

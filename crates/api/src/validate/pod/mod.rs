@@ -12,7 +12,7 @@ mod security;
 mod volumes;
 
 use crate::Pod;
-use k8s_openapi::api::core::v1::{Container, PodDNSConfig, PodSpec, PodTemplateSpec, Toleration};
+use k8s_openapi::api::core::v1::{Container, ContainerStatus, PodDNSConfig, PodSpec, PodTemplateSpec, Toleration};
 
 pub(super) use probes::port;
 pub(super) use resources::amount_of;
@@ -22,6 +22,7 @@ pub(super) use volumes::{host_path, source_names};
 use super::field::{Errors, Path};
 use super::meta;
 use crate::names;
+use crate::pod_resources::is_sidecar;
 
 /// The annotation that says what deleting a pod costs.
 pub const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
@@ -108,7 +109,40 @@ pub fn update_status(new: &Pod, old: &Pod) -> Errors {
     {
         errors.invalid(&path.child("hostIPs[0].ip"), first.ip.as_str(), "must be equal to `hostIP`");
     }
+    if let (Some(spec), Some(before)) = (new.spec.as_deref(), old.status.as_ref()) {
+        let at = path.child("containerStatuses");
+        stays_ended(&mut errors, &at, spec, &status.container_statuses, &before.container_statuses);
+        let at = path.child("initContainerStatuses");
+        stays_ended(&mut errors, &at, spec, &status.init_container_statuses, &before.init_container_statuses);
+    }
     errors
+}
+
+/// A container that has stopped and is not to be started again stays so: a report that comes late does not bring it back
+/// (upstream: ValidateContainerStateTransition, ValidateInitContainerStateTransition).
+fn stays_ended(
+    errors: &mut Errors,
+    path: &Path<'_>,
+    spec: &PodSpec,
+    new: &Option<Vec<ContainerStatus>>,
+    old: &Option<Vec<ContainerStatus>>,
+) {
+    let ended = |status: &ContainerStatus| status.state.as_ref().and_then(|state| state.terminated.clone());
+    let sidecar = |name: &str| spec.init_containers.iter().flatten().any(|it| it.name == name && is_sidecar(it));
+    let restarts = |name: &str, code: i32| match spec.restart_policy.as_deref() {
+        Some("Never") => sidecar(name),
+        Some("OnFailure") => code != 0 || sidecar(name),
+        _ => true,
+    };
+    for (i, before) in old.iter().flatten().enumerate() {
+        if ended(before).is_none_or(|end| restarts(&before.name, end.exit_code)) {
+            continue;
+        }
+        let runs = |after: &&ContainerStatus| after.name == before.name && ended(after).is_none();
+        if new.iter().flatten().any(|after| runs(&after)) {
+            errors.forbidden(&path.index(i).child("state"), "may not be transitioned to non-terminated state");
+        }
+    }
 }
 
 /// The template of a workload.
