@@ -37,7 +37,7 @@ pub const PASSED_ON_ANSWER_BYTES: usize = 8 << 20;
 /// Bytes of JSON of one kind's changes that are kept ready for watchers that follow.
 pub const WATCH_RECENT_BYTES: usize = 2 << 20;
 /// The same of older changes, for watchers that resume; resource versions before those get 410.
-pub const WATCH_HISTORY_BYTES: usize = 8 << 20;
+pub const WATCH_HISTORY_BYTES: usize = 6 << 20;
 
 /// Seconds an event is kept.
 pub const EVENT_TTL_SECONDS: i64 = 3_600;

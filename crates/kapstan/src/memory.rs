@@ -1,8 +1,7 @@
-//! What a server holds of the machine's memory beyond what it needs (docs/decisions/0018-memory.md).
+//! Gives back the pages of the program that only a server's start ran through (docs/decisions/0018-memory.md).
 //!
-//! One heap for all threads: glibc gives each its own, and what one thread frees no other can use. And the pages of the
-//! program that only its start ran through are given back: the kernel maps sixteen around each one that is touched, so
-//! that a start which visits all rooms once leaves most of the code counted as the process's memory.
+//! The kernel maps sixteen pages around each one that is touched, so that a start which visits all rooms once leaves most
+//! of the code counted as the process's memory.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -11,23 +10,6 @@ use rustix::mm::{Advice, madvise};
 
 /// How long after it is ready a server has its nodes and watches, and has done once what it does every few seconds.
 const SETTLED: Duration = Duration::from_secs(30);
-
-/// Lets all threads share one heap. To be called before there are threads; `MALLOC_ARENA_MAX` in the environment wins.
-pub fn share_one_heap() {
-    if std::env::var_os("MALLOC_ARENA_MAX").is_none() {
-        set_arenas(1);
-    }
-}
-
-#[cfg(target_env = "gnu")]
-#[expect(unsafe_code, reason = "mallopt(3) has no safe wrapper")]
-fn set_arenas(most: i32) {
-    // SAFETY: takes two numbers; no other thread allocates yet.
-    unsafe { libc::mallopt(libc::M_ARENA_MAX, most) };
-}
-
-#[cfg(not(target_env = "gnu"))]
-fn set_arenas(_most: i32) {}
 
 /// Gives the pages of the start back, now and once more when all is settled.
 pub async fn give_start_back() {

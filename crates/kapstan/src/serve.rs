@@ -12,7 +12,6 @@ use crate::node::{self, Node};
 /// Runs until SIGTERM or SIGINT.
 pub fn run(options: ServerOptions) -> Result<(), String> {
     let started = Instant::now();
-    memory::share_one_heap();
     start_logging();
     refuse_other_stores(&options.store)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
