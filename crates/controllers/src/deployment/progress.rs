@@ -50,6 +50,10 @@ impl Rollout<'_> {
             return None;
         }
         let mut status = self.counts();
+        if self.sets().any(Set::tells_too_much) {
+            // Its pods may be back before it tells of their loss: then it tells nothing new, and nobody is woken.
+            self.plan.wake_by(self.now.checked_add(SignedDuration::from_secs(1)).unwrap_or(self.now));
+        }
         self.judge_availability(&status);
         if judge == Judge::Progress {
             self.judge_progress(&old, &status);

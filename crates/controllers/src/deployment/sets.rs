@@ -115,6 +115,12 @@ impl<'a> Set<'a> {
         self.census().available
     }
 
+    /// True while a set that stays tells of available pods that it has no more.
+    pub fn tells_too_much(&self) -> bool {
+        let told = self.status().available_replicas.unwrap_or(0);
+        self.after.metadata.deletion_timestamp.is_none() && self.available_pods() < told
+    }
+
     /// Pods that are there or may be made any moment, those that are terminating aside.
     pub fn occupied(&self) -> i32 {
         self.census().active.max(self.replicas())
