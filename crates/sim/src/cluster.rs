@@ -607,8 +607,9 @@ impl Cluster {
             Ok(_) => Reply::Taken,
             Err(refusal) if refusal.code == 404 || (refusal.code == 409 && report == Report::Delete) => Reply::Gone,
             Err(refusal) if refusal.code == 409 => Reply::Again,
-            // What a life before this one said came late: a container that has ended stays so.
-            Err(refusal) if refusal.code == 422 && life != self.nodes[index].life() => return Ok(()),
+            // What an agent said before it was started anew came late, of a container that it started once more since: one
+            // that has ended stays so, and the agent tries until this one has ended, too.
+            Err(refusal) if refusal.code == 422 && refusal.message.contains("non-terminated state") => Reply::Again,
             Err(refusal) => {
                 let message = format!("what the agent says of {} is refused: {refusal}", letter.ask.key());
                 return Err(Breach::new("agents are heard", message));
