@@ -1,7 +1,8 @@
-//! Gives back the pages of the program that only a server's start ran through (docs/decisions/0018-memory.md).
+//! What a server holds of the machine's memory beyond what it needs (docs/decisions/0018-memory.md).
 //!
-//! The kernel maps sixteen pages around each one that is touched, so that a start which visits all rooms once leaves most
-//! of the code counted as the process's memory.
+//! Heaps grow in small steps and give large blocks back. And the pages of the program that only the start ran through are
+//! given back: the kernel maps sixteen around each one that is touched, so that a start which visits all rooms once leaves
+//! most of the code counted as the process's memory.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -10,6 +11,24 @@ use rustix::mm::{Advice, madvise};
 
 /// How long after it is ready a server has its nodes and watches, and has done once what it does every few seconds.
 const SETTLED: Duration = Duration::from_secs(30);
+
+/// Bytes by which a heap grows; there is one a thread.
+#[cfg(target_env = "gnu")]
+const STEP: i32 = 16 << 10;
+
+/// Has heaps grow in steps of 16 KB, not 128. That it is told at all keeps glibc from raising the size from which blocks
+/// are the system's again as soon as they are freed (mallopt(3)): else the buffers of one large write stay for ever.
+pub fn keep_heaps_small() {
+    #[cfg(target_env = "gnu")]
+    set_step();
+}
+
+#[cfg(target_env = "gnu")]
+#[expect(unsafe_code, reason = "mallopt(3) has no safe wrapper")]
+fn set_step() {
+    // SAFETY: takes two numbers, and may be called at any time.
+    unsafe { libc::mallopt(libc::M_TOP_PAD, STEP) };
+}
 
 /// Gives the pages of the start back, now and once more when all is settled.
 pub async fn give_start_back() {

@@ -12,6 +12,7 @@ use crate::node::{self, Node};
 /// Runs until SIGTERM or SIGINT.
 pub fn run(options: ServerOptions) -> Result<(), String> {
     let started = Instant::now();
+    memory::keep_heaps_small();
     start_logging();
     refuse_other_stores(&options.store)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
