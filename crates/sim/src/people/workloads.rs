@@ -302,6 +302,10 @@ fn put_one_right(object: &Object, world: &Snapshot) -> Vec<Letter> {
         merge(object, strategy, "lets roll")
     };
     let mut letters = Vec::new();
+    // First of all: pods that are deleted below are made again by the template that is there then.
+    if image(object).is_some_and(|image| !serves(&image)) {
+        letters.extend(set_image(object, &format!("{}:g9", object.name())));
+    }
     match object.kind() {
         Kind::DaemonSet => letters.push(rolls(json!({ "maxUnavailable": 1, "maxSurge": 0 }))),
         Kind::StatefulSet => letters.push(rolls(json!({ "partition": 0 }))),
@@ -313,9 +317,6 @@ fn put_one_right(object: &Object, world: &Snapshot) -> Vec<Letter> {
         Kind::Job => letters.push(merge(object, json!({ "spec": { "suspend": false, "parallelism": 2 } }), "resumes")),
         // Its pods keep their template for good.
         _ => letters.extend(bad_pods(object, world).map(|pod| delete(pod, None))),
-    }
-    if image(object).is_some_and(|image| !serves(&image)) {
-        letters.extend(set_image(object, &format!("{}:g9", object.name())));
     }
     letters
 }
