@@ -12,6 +12,9 @@ use k8s_openapi::api::core::v1::Node;
 use super::{Moment, Verdict};
 use crate::facts;
 
+/// The label by which a pod names its revision.
+const REVISION: &str = "controller-revision-hash";
+
 /// Names of the nodes on which a pod of a DaemonSet is to run; here all are alike. Daemon pods put up with cordons, so a
 /// cordoned node is wanted as any other.
 fn wanted_nodes(world: &Snapshot) -> Vec<&str> {
@@ -125,7 +128,9 @@ pub fn ends_only_what_is_too_much(moment: &Moment) -> Verdict {
     if bounds(set, nodes.len() as i32).is_none() {
         return Err("was ended under OnDelete".into());
     }
-    let wanted = set.spec.as_ref().is_some_and(|spec| facts::is_of(pod, &spec.template));
+    // A pod that somebody made by hand names no revision: the set that adopted it cannot know what it is.
+    let named = pod.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(REVISION));
+    let wanted = named && set.spec.as_ref().is_some_and(|spec| facts::is_of(pod, &spec.template));
     if wanted { Err(format!("was ended though it is the wanted one of {node}")) } else { Ok(()) }
 }
 
