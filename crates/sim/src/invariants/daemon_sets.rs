@@ -6,8 +6,9 @@ use api::pod_resources::requests;
 use api::quantity::Amount;
 use api::{Object, Pod, Snapshot};
 use jiff::Timestamp;
-use k8s_openapi::api::apps::v1::DaemonSet;
+use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet};
 use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::{Moment, Verdict};
 use crate::facts;
@@ -116,6 +117,14 @@ pub fn availability_is_kept(moment: &Moment) -> Verdict {
     if left >= fewest { Ok(()) } else { Err(format!("was ended, which leaves {left} nodes of {fewest} served")) }
 }
 
+/// True if the pod names the revision that the set wants. One that somebody made by hand may name none, or another.
+fn names_wanted_revision(pod: &Pod, set: &DaemonSet, world: &Snapshot) -> bool {
+    let name = |meta: &ObjectMeta| meta.labels.as_ref().and_then(|labels| labels.get(REVISION).cloned());
+    let revisions = world.controlled_by::<ControllerRevision>(facts::uid(&set.metadata));
+    let newest = revisions.max_by_key(|revision| revision.revision);
+    name(&pod.metadata).is_some_and(|named| newest.and_then(|newest| name(&newest.metadata)) == Some(named))
+}
+
 /// I5, I11: the only pod of a node ends only for the next template, and not under OnDelete.
 pub fn ends_only_what_is_too_much(moment: &Moment) -> Verdict {
     let Some((pod, set)) = ended(moment) else { return Ok(()) };
@@ -128,9 +137,8 @@ pub fn ends_only_what_is_too_much(moment: &Moment) -> Verdict {
     if bounds(set, nodes.len() as i32).is_none() {
         return Err("was ended under OnDelete".into());
     }
-    // A pod that somebody made by hand names no revision: the set that adopted it cannot know what it is.
-    let named = pod.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(REVISION));
-    let wanted = named && set.spec.as_ref().is_some_and(|spec| facts::is_of(pod, &spec.template));
+    let wanted = names_wanted_revision(pod, set, moment.before)
+        && set.spec.as_ref().is_some_and(|spec| facts::is_of(pod, &spec.template));
     if wanted { Err(format!("was ended though it is the wanted one of {node}")) } else { Ok(()) }
 }
 
