@@ -21,6 +21,7 @@ pub const PATIENCE: Duration = Duration::from_secs(15);
 /// What a cluster is made of.
 pub struct Setup {
     arguments: Vec<String>,
+    simulated: usize,
     joined: Vec<(String, String)>,
     profile: Option<String>,
 }
@@ -28,18 +29,19 @@ pub struct Setup {
 impl Setup {
     /// A control plane without nodes.
     pub fn bare() -> Setup {
-        Setup { arguments: vec!["--no-agent".into()], joined: Vec::new(), profile: None }
+        Setup { arguments: vec!["--no-agent".into()], simulated: 0, joined: Vec::new(), profile: None }
     }
 
     /// A node on this machine, with real containers.
     pub fn node() -> Setup {
-        Setup { arguments: Vec::new(), joined: Vec::new(), profile: None }
+        Setup { arguments: Vec::new(), simulated: 0, joined: Vec::new(), profile: None }
     }
 
     /// `count` simulated nodes inside the server.
     pub fn simulated(count: usize) -> Setup {
         let mut setup = Setup::bare();
         setup.arguments.extend(["--simulated-nodes".into(), count.to_string()]);
+        setup.simulated = count;
         setup
     }
 
@@ -68,6 +70,7 @@ impl Setup {
         for (name, profile) in &self.joined {
             cluster.join(name, profile);
         }
+        cluster.wait_for_nodes(self.simulated);
         cluster
     }
 }
@@ -82,6 +85,20 @@ pub struct Cluster {
 }
 
 impl Cluster {
+    /// A server is ready before its simulated nodes are: what is asked at once would find none on a busy machine.
+    fn wait_for_nodes(&self, count: usize) {
+        let ours = Kubectl::ours();
+        let ready = || {
+            let listed = self.kubectl(&ours, &["get", "nodes"]);
+            let text = String::from_utf8_lossy(&listed.stdout).into_owned();
+            let ready = text.lines().filter(|line| line.contains(" Ready ")).count();
+            if count <= ready { Ok(()) } else { Err(text) }
+        };
+        if 0 < count {
+            eventually(Duration::from_secs(60), ready).expect("the simulated nodes become ready");
+        }
+    }
+
     /// Scratch folder of the test, where kubectl runs.
     pub fn folder(&self) -> &Path {
         self.folder.path()
