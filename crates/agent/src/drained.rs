@@ -102,7 +102,10 @@ impl Roads {
             Some((own, direct)) if own == node => told.max(direct),
             _ => told,
         };
-        let alive = self.proxies.iter().filter(|(_, proxy)| proxy.seen.elapsed() < PROXY_ALIVE);
+        // Our own proxy lives as long as we do, though a busy disk may hold its Lease up.
+        let is_own = |node: &str| own.is_some_and(|(own, _)| own == node);
+        let lives = |node: &str, proxy: &Proxy| is_own(node) || proxy.seen.elapsed() < PROXY_ALIVE;
+        let alive = self.proxies.iter().filter(|(node, proxy)| lives(node, proxy));
         let late = alive.filter(|(node, proxy)| applied(node, proxy.applied) < revision);
         let mut late: Vec<_> = late.map(|(node, _)| node.clone()).collect();
         // Our own proxy counts before its first Lease is written.
@@ -330,6 +333,8 @@ mod tests {
         old.spec.as_mut().unwrap().renew_time = Some(MicroTime(Timestamp::now() - jiff::SignedDuration::from_secs(60)));
         roads.renew(&old, Instant::now());
         assert!(roads.late(9, None).is_empty());
+        assert_eq!(roads.late(9, Some(("n1", 8))), ["n1"], "our own is not dead, only its Lease is late");
+        assert!(roads.late(9, Some(("n1", 9))).is_empty());
     }
 
     #[test]
