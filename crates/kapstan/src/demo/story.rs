@@ -12,6 +12,7 @@ use k8s_openapi::api::core::v1::Service;
 use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use serde_json::{Value, json};
+use tokio::net::TcpStream;
 
 use super::board::Board;
 use super::bounds::{Bounds, Extremes};
@@ -127,7 +128,12 @@ impl Stage {
         println!("\n1. kapstan runs web:v1, {REPLICAS} replicas, at {}", self.target);
         chapters.push(self.wait_complete("start web:v1", None, Instant::now()).await?);
         chapters[0].extremes = None; // there is nothing to keep available before the first version is up
-        let traffic = with_containers.then(|| Traffic::start(self.target));
+        let traffic = if with_containers {
+            self.wait_served().await?;
+            Some(Traffic::start(self.target))
+        } else {
+            None
+        };
         tokio::time::sleep(CALM).await;
 
         println!(
@@ -146,6 +152,18 @@ impl Stage {
             None => None,
         };
         Ok((chapters, tally))
+    }
+
+    /// Until the first version is served: a Deployment is complete a moment before every proxy has heard of its pods, and until
+    /// then the Service refuses.
+    async fn wait_served(&self) -> Result<(), String> {
+        let served = async {
+            while TcpStream::connect(self.target).await.is_err() {
+                tokio::time::sleep(FRAME).await;
+            }
+        };
+        let refused = |_| format!("the Service at {} refuses after {PATIENCE:?}", self.target);
+        tokio::time::timeout(PATIENCE, served).await.map_err(refused)
     }
 
     async fn roll(&self, title: &str, image: &str, traffic: Option<&Traffic>) -> Result<Chapter, String> {

@@ -37,7 +37,7 @@ pub struct Tally {
     pub versions: BTreeMap<String, u64>,
     /// The slowest answer.
     pub slowest: Duration,
-    /// The first failures.
+    /// The first failures, each with when it came.
     pub failures: Vec<String>,
 }
 
@@ -52,10 +52,11 @@ impl Traffic {
     /// Starts the clients.
     pub fn start(target: SocketAddr) -> Traffic {
         let tally = Arc::new(Mutex::new(Tally::default()));
+        let begun = Instant::now();
         let (stop, stopping) = watch::channel(false);
         let mut clients = JoinSet::new();
         for number in 0..CONNECTING + KEEPING {
-            clients.spawn(client(target, number < KEEPING, tally.clone(), stopping.clone()));
+            clients.spawn(client(target, number < KEEPING, begun, tally.clone(), stopping.clone()));
         }
         Traffic { tally, stop, clients }
     }
@@ -73,7 +74,13 @@ impl Traffic {
     }
 }
 
-async fn client(target: SocketAddr, keep: bool, tally: Arc<Mutex<Tally>>, stopping: watch::Receiver<bool>) {
+async fn client(
+    target: SocketAddr,
+    keep: bool,
+    begun: Instant,
+    tally: Arc<Mutex<Tally>>,
+    stopping: watch::Receiver<bool>,
+) {
     let mut kept: Option<SendRequest<Empty<Bytes>>> = None;
     while !*stopping.borrow() {
         let started = Instant::now();
@@ -82,6 +89,7 @@ async fn client(target: SocketAddr, keep: bool, tally: Arc<Mutex<Tally>>, stoppi
         if outcome.is_err() {
             kept = None;
         }
+        let outcome = outcome.map_err(|failure| format!("after {:.1} s: {failure}", begun.elapsed().as_secs_f32()));
         count(&tally, outcome, started.elapsed());
         tokio::time::sleep(PAUSE).await;
     }
