@@ -5,6 +5,7 @@
 pub mod account;
 pub mod autoscaling_v1;
 pub mod defaults;
+pub mod endpoint_fingerprint;
 pub mod heard;
 pub mod int_or_string;
 pub mod kinds;

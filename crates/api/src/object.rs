@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
+use crate::endpoint_fingerprint;
 pub use crate::kinds::{Body, Kind, Typed};
 use crate::pod::PodSpecs;
 use crate::pod_facts::Facts;
@@ -64,6 +65,7 @@ pub struct Object {
     /// Revision of the write that made it; the number behind `metadata.resourceVersion`.
     pub revision: u64,
     facts: Facts,
+    endpoints: Box<[u64]>,
 }
 
 impl Object {
@@ -74,7 +76,7 @@ impl Object {
         let mut json = body.encode();
         // Kept for long, in thousands: spare room would be a good part of all memory.
         json.shrink_to_fit();
-        Arc::new(Object { facts: Facts::of_body(&body), body, json: Bytes::from(json), revision })
+        Object::kept(body, Bytes::from(json), revision)
     }
 
     /// An object read back from the store; pods share their spec with those in `specs`.
@@ -87,7 +89,12 @@ impl Object {
         let mut body = kind.decode_slice(&json)?;
         specs.share(&mut body);
         body.shrink();
-        Ok(Arc::new(Object { facts: Facts::of_body(&body), body, json, revision }))
+        Ok(Object::kept(body, json, revision))
+    }
+
+    fn kept(body: Body, json: Bytes, revision: u64) -> Arc<Object> {
+        let (facts, endpoints) = (Facts::of_body(&body), endpoint_fingerprint::of_body(&body));
+        Arc::new(Object { body, json, revision, facts, endpoints })
     }
 
     /// Kind of the object.
@@ -123,6 +130,11 @@ impl Object {
     /// What is asked most often of a pod; nothing holds of what is no pod.
     pub fn facts(&self) -> &Facts {
         &self.facts
+    }
+
+    /// The numbers of an EndpointSlice's endpoints ([`endpoint_fingerprint`]), in their order; none of what is no slice.
+    pub fn endpoints(&self) -> &[u64] {
+        &self.endpoints
     }
 
     /// The typed body.

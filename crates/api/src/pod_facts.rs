@@ -9,6 +9,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::PodCondition;
 
+use crate::endpoint_fingerprint;
 use crate::kinds::{Body, Typed};
 use crate::pod::Pod;
 
@@ -35,6 +36,16 @@ pub fn is_active(pod: &Pod) -> bool {
 /// The condition of this type.
 pub fn condition<'a>(pod: &'a Pod, type_: &str) -> Option<&'a PodCondition> {
     pod.status.as_ref()?.conditions.iter().flatten().find(|condition| condition.type_ == type_)
+}
+
+/// True once the pod has an address.
+pub fn has_address(pod: &Pod) -> bool {
+    pod.status.as_ref().and_then(|status| status.pod_ip.as_deref()).is_some_and(|address| !address.is_empty())
+}
+
+/// True if the pod's first address is one of IPv6.
+pub fn is_ipv6(pod: &Pod) -> bool {
+    pod.status.as_ref().and_then(|status| status.pod_ip.as_deref()).is_some_and(|address| address.contains(':'))
 }
 
 /// True while the pod is ready.
@@ -69,6 +80,9 @@ fn available(ready: bool, since: impl FnOnce() -> Option<Timestamp>, min_ready_s
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
     kin: u64,
+    node: u64,
+    /// Zero if there is none.
+    endpoint: u64,
     /// Of the moment since when it is ready, zero if there is none.
     seconds: i64,
     nanoseconds: i32,
@@ -81,6 +95,8 @@ const DELETED: u8 = 2;
 const READY: u8 = 4;
 /// Somebody noted since when it is ready.
 const SINCE: u8 = 8;
+const ADDRESS: u8 = 16;
+const IPV6: u8 = 32;
 
 impl Facts {
     /// The facts of a pod; nothing holds of what is no pod.
@@ -90,10 +106,18 @@ impl Facts {
 
     fn of(pod: &Pod) -> Facts {
         let since = ready_since(pod);
-        let answers =
-            [(has_ended(pod), ENDED), (is_deleted(pod), DELETED), (is_ready(pod), READY), (since.is_some(), SINCE)];
+        let answers = [
+            (has_ended(pod), ENDED),
+            (is_deleted(pod), DELETED),
+            (is_ready(pod), READY),
+            (since.is_some(), SINCE),
+            (has_address(pod), ADDRESS),
+            (is_ipv6(pod), IPV6),
+        ];
         Facts {
-            kin: kin(pod),
+            kin: number(&(&pod.metadata.namespace, &pod.metadata.labels)),
+            node: number(&pod.spec.as_deref().and_then(|spec| spec.node_name.as_deref())),
+            endpoint: endpoint_fingerprint::identity(pod).unwrap_or(0),
             seconds: since.map_or(0, Timestamp::as_second),
             nanoseconds: since.map_or(0, Timestamp::subsec_nanosecond),
             bits: answers.iter().filter(|(holds, _)| *holds).map(|(_, bit)| bit).sum(),
@@ -104,6 +128,27 @@ impl Facts {
     /// true of all.
     pub fn kin(&self) -> u64 {
         self.kin
+    }
+
+    /// A number that pods on one node have in common, as those that have none do.
+    pub fn node(&self) -> u64 {
+        self.node
+    }
+
+    /// What an endpoint tells of the pod beside conditions and zone ([`endpoint_fingerprint`]); `None` for a pod that has no
+    /// address, several, or names of its own.
+    pub fn endpoint(&self) -> Option<u64> {
+        (self.endpoint != 0).then_some(self.endpoint)
+    }
+
+    /// As [`has_address`].
+    pub fn has_address(&self) -> bool {
+        self.bits & ADDRESS != 0
+    }
+
+    /// As [`is_ipv6`].
+    pub fn is_ipv6(&self) -> bool {
+        self.bits & IPV6 != 0
     }
 
     /// As [`has_ended`].
@@ -143,8 +188,10 @@ impl Facts {
     }
 }
 
-fn kin(pod: &Pod) -> u64 {
+/// A number that equal parts have in common, and as good as no others: those who choose the parts gain nothing by a collision
+/// but wrong answers about what is their own.
+pub(crate) fn number(parts: &(impl Hash + ?Sized)) -> u64 {
     let mut hasher = DefaultHasher::new();
-    (&pod.metadata.namespace, &pod.metadata.labels).hash(&mut hasher);
+    parts.hash(&mut hasher);
     hasher.finish()
 }

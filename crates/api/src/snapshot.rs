@@ -3,6 +3,7 @@
 //! Decisions and readers get a `Snapshot` and nothing else. Indexes are kept with every write, so that no decision
 //! has to walk all pods to find its own.
 
+use std::collections::BTreeMap;
 use std::ops::Deref;
 use std::sync::Arc;
 
@@ -11,11 +12,16 @@ use imbl::OrdMap;
 
 use crate::node_load::NodeLoad;
 use crate::object::{Change, Key, Kind, Object, Typed, controller_of};
-use crate::pod_facts::Facts;
+use crate::pod_facts::{Facts, number};
 use crate::quota::Account;
 
 /// `namespace/name`.
 type Path = Arc<str>;
+/// Where a pod is among those of its namespace: by [`Facts::kin`], then by a number of its path, which most often tells two
+/// apart without a look at the paths.
+type Alike = (u64, u64, Path);
+/// The pods of a namespace.
+type Pods = OrdMap<Alike, (Arc<Object>, Facts)>;
 
 /// Every object at one revision.
 #[derive(Clone)]
@@ -28,6 +34,8 @@ pub struct Snapshot {
     on_node: OrdMap<Arc<str>, OrdMap<Path, Arc<Object>>>,
     /// Pods that keep others away from where they are (required anti-affinity): few, but each pod placed has to mind them.
     keeping_away: OrdMap<Path, Arc<Object>>,
+    /// Pods of each namespace, those with the same labels side by side.
+    alike: OrdMap<Arc<str>, Pods>,
     /// What the pods of each node ask for.
     load: OrdMap<Arc<str>, Arc<NodeLoad>>,
     /// What the objects of each namespace that has a quota take.
@@ -45,14 +53,21 @@ struct Dependent {
     controlled: bool,
 }
 
-/// A pod among those of its controller, or among those that have none. Its facts are told without a look at the pod.
+/// A pod among those that have something in common. Its facts are told without a look at the pod.
 #[derive(Clone, Copy)]
-pub struct Member<'a>(&'a Dependent);
+pub struct Member<'a> {
+    object: &'a Arc<Object>,
+    facts: &'a Facts,
+}
 
 impl<'a> Member<'a> {
+    fn of(dependent: &'a Dependent) -> Member<'a> {
+        Member { object: &dependent.object, facts: &dependent.facts }
+    }
+
     /// The pod itself.
     pub fn pod(&self) -> &'a Pod {
-        self.0.object.get().expect("members are pods")
+        self.object.get().expect("members are pods")
     }
 }
 
@@ -60,7 +75,7 @@ impl Deref for Member<'_> {
     type Target = Facts;
 
     fn deref(&self) -> &Facts {
-        &self.0.facts
+        self.facts
     }
 }
 
@@ -72,6 +87,7 @@ impl Default for Snapshot {
             owned: OrdMap::new(),
             on_node: OrdMap::new(),
             keeping_away: OrdMap::new(),
+            alike: OrdMap::new(),
             load: OrdMap::new(),
             accounts: OrdMap::new(),
         }
@@ -149,7 +165,7 @@ impl Snapshot {
 
     /// Pods whose controller is `uid`.
     pub fn members<'a>(&'a self, uid: &str) -> impl Iterator<Item = Member<'a>> + use<'a> {
-        self.controlled(Kind::Pod, uid).map(Member)
+        self.controlled(Kind::Pod, uid).map(Member::of)
     }
 
     fn controlled<'a>(&'a self, kind: Kind, uid: &str) -> impl Iterator<Item = &'a Dependent> + use<'a> {
@@ -168,7 +184,7 @@ impl Snapshot {
 
     /// Pods in `namespace` that no controller manages.
     pub fn orphan_members<'a>(&'a self, namespace: &str) -> impl Iterator<Item = Member<'a>> + use<'a> {
-        self.uncontrolled(Kind::Pod, namespace).map(Member)
+        self.uncontrolled(Kind::Pod, namespace).map(Member::of)
     }
 
     fn uncontrolled<'a>(&'a self, kind: Kind, namespace: &str) -> impl Iterator<Item = &'a Dependent> + use<'a> {
@@ -205,6 +221,19 @@ impl Snapshot {
     /// Pods with required anti-affinity, in order of namespace and name.
     pub fn pods_keeping_away(&self) -> impl Iterator<Item = &Pod> {
         self.keeping_away.iter().filter_map(|(_, object)| object.get())
+    }
+
+    /// Pods of a namespace whose labels fit, in no order that means something. Each set of labels is judged once.
+    pub fn labelled<'a, F>(&'a self, namespace: &str, fits: F) -> impl Iterator<Item = Member<'a>> + use<'a, F>
+    where
+        F: Fn(Option<&BTreeMap<String, String>>) -> bool,
+    {
+        let pods = self.alike.get(namespace).into_iter();
+        pods.flat_map(kins)
+            .filter(move |(pods, kin)| {
+                of_kin(pods, *kin).next().is_some_and(|one| fits(one.pod().metadata.labels.as_ref()))
+            })
+            .flat_map(|(pods, kin)| of_kin(pods, kin))
     }
 
     /// What the pods bound to a node ask for; `None` when no pod is bound to it.
@@ -267,6 +296,7 @@ impl Snapshot {
         }
         let Some(node) = node_of(object) else { return };
         inner(&mut self.on_node, node).insert(path.clone(), object.clone());
+        inner(&mut self.alike, object.namespace()).insert(alike(path, object), (object.clone(), *object.facts()));
         if keeps_away(object) {
             self.keeping_away.insert(path.clone(), object.clone());
         }
@@ -290,6 +320,9 @@ impl Snapshot {
         let Some(node) = node_of(object) else { return };
         if next.and_then(node_of) != Some(node) {
             take(&mut self.on_node, node, path);
+        }
+        if next.is_none_or(|next| next.facts().kin() != object.facts().kin()) {
+            take(&mut self.alike, object.namespace(), &alike(path, object));
         }
         if keeps_away(object) {
             self.keeping_away.remove(path);
@@ -342,6 +375,23 @@ fn node_of(object: &Object) -> Option<&str> {
     Some(spec.and_then(|spec| spec.node_name.as_deref()).unwrap_or_default())
 }
 
+fn alike(path: &Path, object: &Object) -> Alike {
+    (object.facts().kin(), number(&**path), path.clone())
+}
+
+/// The kins among these pods.
+fn kins(pods: &Pods) -> impl Iterator<Item = (&Pods, u64)> {
+    let first = |from: u64| pods.range((from, 0, Path::from(""))..).next().map(|((kin, ..), _)| *kin);
+    std::iter::successors(first(0), move |kin| first(kin.checked_add(1)?)).map(move |kin| (pods, kin))
+}
+
+/// Those of one kin.
+fn of_kin(pods: &Pods, kin: u64) -> impl Iterator<Item = Member<'_>> {
+    pods.range((kin, 0, Path::from(""))..)
+        .take_while(move |((other, ..), _)| *other == kin)
+        .map(|(_, (object, facts))| Member { object, facts })
+}
+
 /// True for a pod with required anti-affinity.
 fn keeps_away(object: &Object) -> bool {
     let affinity =
@@ -352,8 +402,6 @@ fn keeps_away(object: &Object) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use proptest::prelude::*;
     use serde_json::json;
 
@@ -454,6 +502,13 @@ mod tests {
                 for (one, other) in members().zip(members().skip(1)) {
                     prop_assert_eq!(one.kin() == other.kin(), one.pod().metadata.labels == other.pod().metadata.labels);
                 }
+                for value in LABELS {
+                    let labelled = world.labelled("ns", |labels| labels.and_then(|all| all.get("app")).map(String::as_str) == value);
+                    let mut labelled = names(labelled.inspect(|member| assert!(facts_hold(member))).map(|member| member.pod()));
+                    labelled.sort_unstable();
+                    prop_assert_eq!(labelled, fitting(&|(.., labels, _)| LABELS[labels] == value));
+                }
+                prop_assert_eq!(world.labelled("n", |_| true).count(), 0);
                 for (index, node) in NODES.iter().enumerate() {
                     let there = fitting(&|(_, _, node, ..)| node == index);
                     let loading = fitting(&|(.., node, _, phase)| node == index && PHASES[phase] != "Succeeded" && PHASES[phase] != "Failed");

@@ -5,13 +5,14 @@
 
 use std::collections::BTreeMap;
 
+use api::snapshot::Member;
 use api::{Key, Kind, Pod, Propagation, Snapshot, Typed, Write};
 use k8s_openapi::api::core::v1::{EndpointAddress, EndpointPort, EndpointSubset, Endpoints, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::{
-    Candidate, HEADLESS, by_ports, hostname, is_headless, pod_reference, protocol, publishes_not_ready, refers_to,
-    service_ports, target_port,
+    HEADLESS, by_ports, hostname, is_headless, pod_reference, protocol, publishes_not_ready, refers_to, service_ports,
+    target_port,
 };
 use crate::pods;
 
@@ -22,7 +23,7 @@ const OVER_CAPACITY: (&str, &str) = ("endpoints.kubernetes.io/over-capacity", "t
 const ADDRESSES: usize = 1000;
 
 /// The write that brings the Endpoints up to date, if they are not.
-pub fn reconcile(key: &Key, service: &Service, candidates: &[Candidate], world: &Snapshot) -> Option<Write> {
+pub fn reconcile(key: &Key, service: &Service, candidates: &[Member], world: &Snapshot) -> Option<Write> {
     let mut subsets = subsets(service, candidates);
     let truncated = truncate(&mut subsets);
     let current = world.get::<Endpoints>(&key.namespace, &key.name);
@@ -90,14 +91,14 @@ type Port<'a> = (Option<&'a str>, i32, &'a str, Option<&'a str>);
 /// Pods that have the same ports.
 struct Subset<'a> {
     ports: Vec<Port<'a>>,
-    ready: Vec<Candidate<'a>>,
-    not_ready: Vec<Candidate<'a>>,
+    ready: Vec<Member<'a>>,
+    not_ready: Vec<Member<'a>>,
 }
 
 impl Subset<'_> {
     fn told(&self, service: &Service) -> EndpointSubset {
-        let addresses = |pods: &[Candidate]| {
-            let list = pods.iter().map(|pod| address(pod, service)).collect();
+        let addresses = |pods: &[Member]| {
+            let list = pods.iter().map(|pod| address(pod.pod(), service)).collect();
             Some(list).filter(|list: &Vec<_>| !list.is_empty())
         };
         EndpointSubset {
@@ -119,9 +120,10 @@ impl Subset<'_> {
 
     /// True if `told` is what [`Subset::told`] would make.
     fn is_told_by(&self, told: &EndpointSubset, service: &Service) -> bool {
-        let same = |list: &Option<Vec<EndpointAddress>>, pods: &[Candidate]| {
+        let same = |list: &Option<Vec<EndpointAddress>>, pods: &[Member]| {
             let list = list.as_deref().unwrap_or_default();
-            list.len() == pods.len() && list.iter().zip(pods).all(|(address, pod)| is_address(address, pod, service))
+            list.len() == pods.len()
+                && list.iter().zip(pods).all(|(address, pod)| is_address(address, pod.pod(), service))
         };
         same(&told.addresses, &self.ready)
             && same(&told.not_ready_addresses, &self.not_ready)
@@ -129,12 +131,12 @@ impl Subset<'_> {
     }
 }
 
-fn subsets<'a>(service: &'a Service, candidates: &[Candidate<'a>]) -> Vec<Subset<'a>> {
+fn subsets<'a>(service: &'a Service, candidates: &[Member<'a>]) -> Vec<Subset<'a>> {
     let not_ready_too = publishes_not_ready(service);
-    let there = candidates.iter().filter(|pod| not_ready_too || !pod.deleted);
+    let there = candidates.iter().filter(|pod| not_ready_too || !pod.is_deleted());
     let without_ports = service_ports(service).is_empty() && is_headless(service);
-    let subset = |(ports, pods): (Vec<Port<'a>>, Vec<Candidate<'a>>)| {
-        let (ready, not_ready) = pods.into_iter().partition(|pod| not_ready_too || pod.ready);
+    let subset = |(ports, pods): (Vec<Port<'a>>, Vec<Member<'a>>)| {
+        let (ready, not_ready) = pods.into_iter().partition(|pod| not_ready_too || pod.is_ready());
         Subset { ports, ready, not_ready }
     };
     by_ports(service, there.copied(), |pod| ports(service, pod))
@@ -155,10 +157,9 @@ fn ports<'a>(service: &'a Service, pod: &Pod) -> Vec<Port<'a>> {
     ports
 }
 
-fn address(candidate: &Candidate, service: &Service) -> EndpointAddress {
-    let pod = candidate.pod;
+fn address(pod: &Pod, service: &Service) -> EndpointAddress {
     EndpointAddress {
-        ip: candidate.address.to_owned(),
+        ip: pods::address(pod).to_owned(),
         hostname: hostname(pod, service).map(str::to_owned),
         node_name: Some(pods::node(pod).to_owned()).filter(|node| !node.is_empty()),
         target_ref: Some(pod_reference(pod)),
@@ -166,35 +167,26 @@ fn address(candidate: &Candidate, service: &Service) -> EndpointAddress {
 }
 
 /// True if `address` is what [`address`] makes of the pod.
-fn is_address(address: &EndpointAddress, candidate: &Candidate, service: &Service) -> bool {
-    let pod = candidate.pod;
-    address.ip == candidate.address
+fn is_address(address: &EndpointAddress, pod: &Pod, service: &Service) -> bool {
+    address.ip == pods::address(pod)
         && address.hostname.as_deref() == hostname(pod, service)
         && address.node_name.as_deref().unwrap_or("") == pods::node(pod)
         && address.target_ref.as_ref().is_some_and(|target| refers_to(target, pod))
 }
 
-/// Sorts the pods by address and cuts them to what one object may list, those that are not ready first; true if some
+/// Cuts the pods to what one object may list, those that are not ready first, and sorts them by address; true if some
 /// were cut.
 fn truncate(subsets: &mut [Subset]) -> bool {
     let mut room = ADDRESSES;
     let mut cut = false;
-    let mut keep = |pods: &mut Vec<Candidate>| {
+    let mut keep = |pods: &mut Vec<Member>| {
+        cut |= room < pods.len();
+        pods.truncate(room);
         // Pods in the node's network share its address.
-        let by_address = |(start, one): &(u128, Candidate), (other_start, other): &(u128, Candidate)| {
-            let rest = || one.address.cmp(other.address).then_with(|| pods::name(one.pod).cmp(pods::name(other.pod)));
-            start.cmp(other_start).then_with(rest)
-        };
-        let mut sorted: Vec<(u128, Candidate)> = pods.iter().map(|pod| (start(pod.address), *pod)).collect();
-        if room < sorted.len() {
-            cut = true;
-            if 0 < room {
-                sorted.select_nth_unstable_by(room - 1, by_address);
-            }
-            sorted.truncate(room);
-        }
-        sorted.sort_unstable_by(by_address);
-        *pods = sorted.into_iter().map(|(_, pod)| pod).collect();
+        pods.sort_by_cached_key(|pod| {
+            let address = pods::address(pod.pod());
+            (start(address), address, pods::name(pod.pod()))
+        });
         room -= pods.len();
     };
     subsets.iter_mut().for_each(|subset| keep(&mut subset.ready));

@@ -12,12 +12,11 @@ mod tests;
 
 use std::collections::BTreeMap;
 
-use api::pod_facts::Facts;
+use api::snapshot::Member;
 use api::{Key, Kind, Object, Plan, Pod, Snapshot, Write};
 use k8s_openapi::api::core::v1::{Node, ObjectReference, Service, ServicePort};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use crate::kin::Kin;
 use crate::pods;
 
 /// Label that names the Service of a slice.
@@ -37,37 +36,13 @@ pub fn reconcile(key: &Key, world: &Snapshot) -> Plan {
 }
 
 fn bring_up_to_date(key: &Key, service: &Service, world: &Snapshot) -> Vec<Write> {
-    let mut kin = Kin::new(|pod| pod_fits(service, pod));
-    let candidates: Vec<Candidate> = world
-        .objects(Kind::Pod, Some(&key.namespace))
-        .filter(|object| !object.facts().has_ended())
-        .filter_map(|object| Some((object.facts(), object.get::<Pod>()?)))
-        .filter(|(facts, pod)| kin.fits(facts, || pod))
-        .filter_map(|(facts, pod)| Candidate::of(pod, facts))
+    let candidates: Vec<Member> = world
+        .labelled(&key.namespace, |labels| labels_fit(service, labels))
+        .filter(|pod| pod.has_address() && !pod.has_ended())
         .collect();
     let mut writes = slices::reconcile(key, service, &candidates, world);
     writes.extend(legacy::reconcile(key, service, &candidates, world));
     writes
-}
-
-/// A pod that may be an endpoint, with what is asked of it more than once: it is looked for only once.
-#[derive(Clone, Copy)]
-struct Candidate<'a> {
-    pod: &'a Pod,
-    /// Tells pods apart.
-    uid: &'a str,
-    address: &'a str,
-    ready: bool,
-    deleted: bool,
-}
-
-impl<'a> Candidate<'a> {
-    /// `None` for a pod that has no address.
-    fn of(pod: &'a Pod, facts: &Facts) -> Option<Candidate<'a>> {
-        let address = Some(pods::address(pod)).filter(|address| !address.is_empty())?;
-        let uid = pod.metadata.uid.as_deref().unwrap_or("");
-        Some(Candidate { pod, uid, address, ready: facts.is_ready(), deleted: facts.is_deleted() })
-    }
 }
 
 /// True if this controller tells the endpoints of a Service.
@@ -79,12 +54,11 @@ fn is_told(service: &Service) -> bool {
 
 /// True if the Service sends requests to this pod's labels.
 pub fn selects(service: &Service, pod: &Object) -> bool {
-    pod.get::<Pod>().is_some_and(|pod| is_told(service) && pod_fits(service, pod))
+    pod.get::<Pod>().is_some_and(|pod| is_told(service) && labels_fit(service, pods::labels(pod)))
 }
 
-fn pod_fits(service: &Service, pod: &Pod) -> bool {
+fn labels_fit(service: &Service, labels: Option<&BTreeMap<String, String>>) -> bool {
     let selector = service.spec.as_ref().and_then(|spec| spec.selector.as_ref());
-    let labels = pods::labels(pod);
     selector.is_some_and(|selector| {
         selector.iter().all(|(name, value)| labels.is_some_and(|labels| labels.get(name) == Some(value)))
     })
@@ -154,16 +128,16 @@ fn target_port(pod: &Pod, port: &ServicePort) -> Option<i32> {
 /// The pods by their ports, as `ports` tells them. Only ports that are found by name differ from pod to pod.
 fn by_ports<'a, P: Ord>(
     service: &Service,
-    pods: impl Iterator<Item = Candidate<'a>>,
+    pods: impl Iterator<Item = Member<'a>>,
     ports: impl Fn(&Pod) -> P,
-) -> BTreeMap<P, Vec<Candidate<'a>>> {
-    let mut groups: BTreeMap<P, Vec<Candidate>> = BTreeMap::new();
+) -> BTreeMap<P, Vec<Member<'a>>> {
+    let mut groups: BTreeMap<P, Vec<Member>> = BTreeMap::new();
     let mut pods = pods.peekable();
     let named = |port: &ServicePort| matches!(port.target_port, Some(IntOrString::String(_)));
     if service_ports(service).iter().any(named) {
-        pods.for_each(|pod| groups.entry(ports(pod.pod)).or_default().push(pod));
+        pods.for_each(|pod| groups.entry(ports(pod.pod())).or_default().push(pod));
     } else if let Some(first) = pods.peek() {
-        groups.insert(ports(first.pod), pods.collect());
+        groups.insert(ports(first.pod()), pods.collect());
     }
     groups
 }

@@ -5,18 +5,20 @@
 //! written anyhow, then the fullest slice that has room for all of them, then new slices.
 
 use std::collections::{BTreeMap, HashMap};
-use std::hash::{BuildHasherDefault, Hasher};
 use std::net::IpAddr;
+use std::sync::Arc;
 
+use api::endpoint_fingerprint;
 use api::object::controller_of;
-use api::{Body, Key, Kind, Pod, Propagation, Snapshot, Typed, Write};
+use api::snapshot::Member;
+use api::{Body, Key, Kind, Object, Pod, Propagation, Snapshot, Typed, Write};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::{
-    Candidate, HEADLESS, SERVICE_NAME, by_ports, hostname, is_headless, pod_reference, protocol, publishes_not_ready,
-    refers_to, service_ports, target_port, zone,
+    HEADLESS, SERVICE_NAME, by_ports, hostname, is_headless, pod_reference, protocol, publishes_not_ready,
+    service_ports, target_port, zone,
 };
 use crate::{claim, pods};
 
@@ -32,26 +34,27 @@ pub fn service_name(meta: &ObjectMeta) -> Option<&str> {
 }
 
 /// The writes that bring the slices up to date.
-pub fn reconcile(key: &Key, service: &Service, candidates: &[Candidate], world: &Snapshot) -> Vec<Write> {
+pub fn reconcile(key: &Key, service: &Service, candidates: &[Member], world: &Snapshot) -> Vec<Write> {
     let labels = labels(key, service);
-    let existing: Vec<&EndpointSlice> = world
-        .list::<EndpointSlice>(Some(&key.namespace))
-        .filter(|slice| service_name(&slice.metadata) == Some(&key.name))
-        .filter(|slice| slice.metadata.deletion_timestamp.is_none())
+    let existing: Vec<Existing> = world
+        .objects(Kind::EndpointSlice, Some(&key.namespace))
+        .filter(|slice| service_name(slice.meta()) == Some(&key.name))
+        .filter(|slice| slice.meta().deletion_timestamp.is_none())
+        .filter_map(Existing::of)
         .collect();
     let mut groups = wanted(service, candidates);
     let mut writes = Vec::new();
     let families = families(service);
     // Slices of another owner or of a group that is no longer wanted cannot be changed into what is wanted.
-    let mut by_group: BTreeMap<Group, Vec<&EndpointSlice>> = BTreeMap::new();
-    for slice in existing {
-        let group = Group::of(slice);
-        let ours =
-            controller_of(&slice.metadata).is_some_and(|owner| Some(&owner.uid) == service.metadata.uid.as_ref());
+    let mut by_group: BTreeMap<Group, Vec<Existing>> = BTreeMap::new();
+    for existing in existing {
+        let group = Group::of(existing.slice);
+        let owner = controller_of(&existing.slice.metadata);
+        let ours = owner.is_some_and(|owner| Some(&owner.uid) == service.metadata.uid.as_ref());
         if ours && families.contains(&group.family) {
-            by_group.entry(group).or_default().push(slice);
+            by_group.entry(group).or_default().push(existing);
         } else {
-            writes.push(delete(slice));
+            writes.push(delete(existing.slice));
         }
     }
     for family in families {
@@ -62,7 +65,7 @@ pub fn reconcile(key: &Key, service: &Service, candidates: &[Candidate], world: 
     }
     for (group, slices) in &by_group {
         if !groups.contains_key(group) {
-            writes.extend(slices.iter().map(|slice| delete(slice)));
+            writes.extend(slices.iter().map(|existing| delete(existing.slice)));
         }
     }
     for (group, pods) in groups {
@@ -70,6 +73,20 @@ pub fn reconcile(key: &Key, service: &Service, candidates: &[Candidate], world: 
         writes.extend(fill(&group, &pods, &slices, service, &labels, world));
     }
     writes
+}
+
+/// A slice that is there.
+#[derive(Clone, Copy)]
+struct Existing<'a> {
+    slice: &'a EndpointSlice,
+    /// The numbers of its endpoints, in their order.
+    numbers: &'a [u64],
+}
+
+impl<'a> Existing<'a> {
+    fn of(object: &'a Arc<Object>) -> Option<Existing<'a>> {
+        Some(Existing { slice: object.get()?, numbers: object.endpoints() })
+    }
 }
 
 /// What all endpoints of a slice have in common.
@@ -118,13 +135,21 @@ fn families(service: &Service) -> Vec<&'static str> {
 }
 
 /// The pods that are endpoints, by what their endpoints have in common.
-fn wanted<'a>(service: &Service, candidates: &[Candidate<'a>]) -> BTreeMap<Group, Vec<Candidate<'a>>> {
+fn wanted<'a>(service: &Service, candidates: &[Member<'a>]) -> BTreeMap<Group, Vec<Member<'a>>> {
     let mut groups = BTreeMap::new();
     for family in families(service) {
-        let there = candidates.iter().filter(|candidate| addresses(candidate, family).next().is_some());
+        let there = candidates.iter().filter(|pod| is_in(pod, family));
         groups.extend(by_ports(service, there.copied(), |pod| Group { family, ports: ports(service, pod) }));
     }
     groups
+}
+
+/// True if the pod has an address of this family.
+fn is_in(pod: &Member, family: &str) -> bool {
+    match pod.endpoint() {
+        Some(_) => pod.is_ipv6() == (family == "IPv6"),
+        None => addresses(pod.pod(), family).next().is_some(),
+    }
 }
 
 fn ports(service: &Service, pod: &Pod) -> Vec<(String, i32, String, Option<String>)> {
@@ -141,10 +166,10 @@ fn ports(service: &Service, pod: &Pod) -> Vec<(String, i32, String, Option<Strin
 }
 
 /// The pod's addresses of one family.
-fn addresses<'a>(candidate: &Candidate<'a>, family: &str) -> impl Iterator<Item = &'a str> {
+fn addresses<'a>(pod: &'a Pod, family: &str) -> impl Iterator<Item = &'a str> {
     let wants_v6 = family == "IPv6";
-    let list = candidate.pod.status.as_ref().and_then(|status| status.pod_ips.as_deref()).unwrap_or_default();
-    let only = Some(candidate.address).filter(|_| list.is_empty());
+    let list = pod.status.as_ref().and_then(|status| status.pod_ips.as_deref()).unwrap_or_default();
+    let only = Some(pods::address(pod)).filter(|_| list.is_empty());
     let all = list.iter().map(|address| address.ip.as_str()).chain(only);
     all.filter(move |text| text.parse::<IpAddr>().is_ok_and(|address| address.is_ipv6() == wants_v6))
 }
@@ -154,18 +179,13 @@ struct Teller<'a> {
     service: &'a Service,
     world: &'a Snapshot,
     family: &'static str,
-    /// Zones of nodes that were asked for: many pods share a node.
-    zones: HashMap<&'a str, Option<&'a str>>,
+    /// Numbers of the zones of nodes, by the nodes' own: many pods share a node.
+    zones: HashMap<u64, u64>,
 }
 
 impl<'a> Teller<'a> {
-    fn zone(&mut self, pod: &'a Pod) -> Option<&'a str> {
-        let world = self.world;
-        *self.zones.entry(pods::node(pod)).or_insert_with(|| zone(pod, world))
-    }
-
-    fn conditions(&self, candidate: &Candidate) -> EndpointConditions {
-        let (serving, terminating) = (candidate.ready, candidate.deleted);
+    fn conditions(&self, pod: &Member) -> EndpointConditions {
+        let (serving, terminating) = (pod.is_ready(), pod.is_deleted());
         EndpointConditions {
             ready: Some(publishes_not_ready(self.service) || (serving && !terminating)),
             serving: Some(serving),
@@ -173,32 +193,26 @@ impl<'a> Teller<'a> {
         }
     }
 
+    /// The number of what [`Teller::endpoint`] makes; `None` if that has to be looked at.
+    fn number(&mut self, pod: &Member<'a>) -> Option<u64> {
+        let world = self.world;
+        let of_node = || endpoint_fingerprint::zone(zone(pod.pod(), world));
+        let zone = *self.zones.entry(pod.node()).or_insert_with(of_node);
+        Some(endpoint_fingerprint::told(pod.endpoint()?, &self.conditions(pod), zone))
+    }
+
     /// The endpoint that tells of a pod.
-    fn endpoint(&mut self, candidate: &Candidate<'a>) -> Endpoint {
-        let pod = candidate.pod;
+    fn endpoint(&self, member: &Member<'a>) -> Endpoint {
+        let pod = member.pod();
         Endpoint {
-            addresses: addresses(candidate, self.family).map(str::to_owned).collect(),
-            conditions: Some(self.conditions(candidate)),
+            addresses: addresses(pod, self.family).map(str::to_owned).collect(),
+            conditions: Some(self.conditions(member)),
             hostname: hostname(pod, self.service).map(str::to_owned),
             node_name: Some(pods::node(pod).to_owned()).filter(|node| !node.is_empty()),
             target_ref: Some(pod_reference(pod)),
-            zone: self.zone(pod).map(str::to_owned),
+            zone: zone(pod, self.world).map(str::to_owned),
             ..Default::default()
         }
-    }
-
-    /// True if `endpoint` is what [`Teller::endpoint`] would make. Most are, so nothing is made to find out.
-    fn is_told_by(&mut self, candidate: &Candidate<'a>, endpoint: &Endpoint) -> bool {
-        let pod = candidate.pod;
-        let node = Some(pods::node(pod)).filter(|node| !node.is_empty());
-        endpoint.conditions.as_ref() == Some(&self.conditions(candidate))
-            && addresses(candidate, self.family).eq(endpoint.addresses.iter().map(String::as_str))
-            && endpoint.hostname.as_deref() == hostname(pod, self.service)
-            && endpoint.node_name.as_deref() == node
-            && endpoint.target_ref.as_ref().is_some_and(|target| refers_to(target, pod))
-            && endpoint.zone.as_deref() == self.zone(pod)
-            && endpoint.deprecated_topology.is_none()
-            && endpoint.hints.is_none()
     }
 }
 
@@ -225,44 +239,20 @@ enum Told<'a> {
     /// As it is told already.
     Already(&'a Endpoint),
     /// Of this pod, to be told anew.
-    Anew(Candidate<'a>),
-}
-
-/// Pods by their uids that were found in no slice yet.
-type Left<'c, 'a> = HashMap<&'c str, &'c Candidate<'a>, BuildHasherDefault<UidHasher>>;
-
-/// Uids are made by the server: nobody chooses them so that they collide, and thousands are looked for in a decision.
-#[derive(Default)]
-struct UidHasher(u64);
-
-impl Hasher for UidHasher {
-    fn write(&mut self, bytes: &[u8]) {
-        for eight in bytes.chunks(8) {
-            let mut word = [0; 8];
-            word[..eight.len()].copy_from_slice(eight);
-            self.0 = (self.0.rotate_left(5) ^ u64::from_le_bytes(word)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        }
-    }
-
-    fn finish(&self) -> u64 {
-        self.0.rotate_left(26)
-    }
+    Anew(Member<'a>),
 }
 
 /// The writes that make `slices`, which are of one group, hold exactly the endpoints of `pods`.
 fn fill(
     group: &Group,
-    pods: &[Candidate],
-    slices: &[&EndpointSlice],
+    pods: &[Member],
+    slices: &[Existing],
     service: &Service,
     labels: &BTreeMap<String, String>,
     world: &Snapshot,
 ) -> Vec<Write> {
     let mut teller = Teller { service, world, family: group.family, zones: HashMap::new() };
-    let mut left: Left = pods.iter().map(|pod| (pod.uid, pod)).collect();
-    let mut drafts: Vec<Draft> = slices.iter().map(|slice| keep(slice, &mut left, labels, &mut teller)).collect();
-    // In the order of the pods, so that the outcome does not depend on the map.
-    let mut new: Vec<Candidate> = pods.iter().filter(|pod| left.contains_key(pod.uid)).copied().collect();
+    let (mut drafts, mut new) = settle(pods, slices, labels, &mut teller);
     for draft in drafts.iter_mut().filter(|draft| draft.changed) {
         add(draft, &mut new);
     }
@@ -293,22 +283,57 @@ fn fill(
     writes
 }
 
-/// Keeps in a slice the pods that are still wanted, as they are now; what is found is taken from `left`.
-fn keep<'a>(
-    slice: &'a EndpointSlice,
-    left: &mut Left<'_, 'a>,
+/// The slices with what is told already and what has to be told anew in its place, and the pods that no slice tells of, by
+/// their names.
+fn settle<'a>(
+    pods: &[Member<'a>],
+    slices: &[Existing<'a>],
     labels: &BTreeMap<String, String>,
     teller: &mut Teller<'a>,
+) -> (Vec<Draft<'a>>, Vec<Member<'a>>) {
+    let (mut by_number, mut left) = (HashMap::with_capacity(pods.len()), Vec::new());
+    for pod in pods {
+        match teller.number(pod) {
+            Some(number) => drop(by_number.insert(number, *pod)),
+            None => left.push(*pod),
+        }
+    }
+    // Most are told already, and their numbers say so.
+    let mut found = |number| by_number.remove(number).is_some();
+    let kept: Vec<Vec<bool>> = slices.iter().map(|slice| slice.numbers.iter().map(&mut found).collect()).collect();
+    left.extend(by_number.into_values());
+    left.sort_by_cached_key(|pod| pods::name(pod.pod()));
+    let mut by_uid: HashMap<&str, Member> = left.iter().map(|pod| (uid(pod.pod()), *pod)).collect();
+    let slices = slices.iter().zip(&kept);
+    let drafts = slices.map(|(existing, kept)| draft(existing.slice, kept, &mut by_uid, labels, teller)).collect();
+    left.retain(|pod| by_uid.contains_key(uid(pod.pod())));
+    (drafts, left)
+}
+
+fn uid(pod: &Pod) -> &str {
+    pod.metadata.uid.as_deref().unwrap_or("")
+}
+
+/// Keeps in a slice the pods that are still wanted, as they are now: those of the endpoints that are `kept`, and those found in
+/// `left`, from which they are taken.
+fn draft<'a>(
+    slice: &'a EndpointSlice,
+    kept: &[bool],
+    left: &mut HashMap<&str, Member<'a>>,
+    labels: &BTreeMap<String, String>,
+    teller: &Teller<'a>,
 ) -> Draft<'a> {
     let before = slice.endpoints.as_deref().unwrap_or_default();
     let mut changed = slice.metadata.labels.as_ref() != Some(labels);
     let mut endpoints = Vec::with_capacity(before.len());
-    for endpoint in before {
-        let uid = endpoint.target_ref.as_ref().and_then(|target| target.uid.as_deref()).unwrap_or("");
-        let told = match left.remove(uid) {
-            Some(pod) if teller.is_told_by(pod, endpoint) => Some(Told::Already(endpoint)),
-            Some(pod) => Some(Told::Anew(*pod)),
-            None => None,
+    for (endpoint, kept) in before.iter().zip(kept) {
+        let uid = || endpoint.target_ref.as_ref().and_then(|target| target.uid.as_deref()).unwrap_or("");
+        let told = match kept {
+            true => Some(Told::Already(endpoint)),
+            false => left.remove(uid()).map(|pod| match teller.endpoint(&pod) == *endpoint {
+                true => Told::Already(endpoint),
+                false => Told::Anew(pod),
+            }),
         };
         changed |= !matches!(told, Some(Told::Already(_)));
         endpoints.extend(told);
@@ -316,7 +341,7 @@ fn keep<'a>(
     Draft { slice, endpoints, changed }
 }
 
-fn add<'a>(draft: &mut Draft<'a>, new: &mut Vec<Candidate<'a>>) {
+fn add<'a>(draft: &mut Draft<'a>, new: &mut Vec<Member<'a>>) {
     let room = ENDPOINTS.saturating_sub(draft.endpoints.len()).min(new.len());
     draft.changed |= room > 0;
     draft.endpoints.extend(new.drain(..room).map(Told::Anew));

@@ -1,4 +1,5 @@
 use expect_test::expect;
+use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use api::{Kind, Pod, Propagation};
@@ -221,4 +222,118 @@ fn nothing_is_written_twice() {
     let mut world = settled(world("rs web-a 120 ready 100 orphan", json!({})));
     world.wake_all();
     assert_eq!(world.settle(), 0);
+}
+
+/// What a pod may be: its addresses, its node, its names, whether it is ready and whether it is asked to go.
+type Made = (usize, usize, usize, bool, bool);
+
+const ADDRESSES: [(&str, &[&str]); 6] = [
+    ("", &[]),
+    ("10.0.0.1", &[]),
+    ("10.0.0.2", &["10.0.0.2"]),
+    ("10.0.0.3", &["10.0.0.3", "fd00::3"]),
+    ("fd00::4", &["fd00::4"]),
+    ("10.0.0.5", &["10.0.0.6"]),
+];
+/// What each pod is at first.
+const FIRST: Made = (1, 1, 0, true, false);
+const PLACES: [&str; 3] = ["", "n1", "n2"];
+const NAMES: [(Option<&str>, Option<&str>); 4] =
+    [(None, None), (Some("h"), None), (Some("h"), Some("web")), (Some("h"), Some("other"))];
+
+fn make(pod: &mut Pod, (addresses, node, names, ready, going): Made) {
+    let (first, all) = ADDRESSES[addresses];
+    let status = pod.status.as_mut().unwrap();
+    status.pod_ip = Some(first.to_owned()).filter(|first| !first.is_empty());
+    let all: Vec<Value> = all.iter().map(|ip| json!({ "ip": ip })).collect();
+    status.pod_ips = Some(serde_json::from_value(Value::from(all)).unwrap());
+    let condition = json!([{ "type": "Ready", "status": if ready { "True" } else { "False" } }]);
+    status.conditions = serde_json::from_value(condition).unwrap();
+    let mut spec = (**pod.spec.as_ref().unwrap()).clone();
+    spec.node_name = Some(PLACES[node].to_owned()).filter(|node| !node.is_empty());
+    (spec.hostname, spec.subdomain) = (NAMES[names].0.map(str::to_owned), NAMES[names].1.map(str::to_owned));
+    pod.spec = Some(spec.into());
+    let time = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(jiff::Timestamp::UNIX_EPOCH);
+    pod.metadata.deletion_timestamp = going.then_some(time);
+}
+
+/// What has to be told of a pod, as one reads it in the words of the API.
+fn expected(pod: &Pod, (addresses, node, names, ready, going): Made, family: &str) -> Option<Value> {
+    let (first, all) = ADDRESSES[addresses];
+    let all = if all.is_empty() { vec![first] } else { all.to_vec() };
+    let ours: Vec<&str> =
+        all.into_iter().filter(|ip| !ip.is_empty() && ip.contains(':') == (family == "IPv6")).collect();
+    let mut endpoint = json!({
+        "addresses": ours,
+        "conditions": { "ready": ready && !going, "serving": ready, "terminating": going },
+        "targetRef": { "kind": "Pod", "namespace": "default", "name": pod.metadata.name, "uid": pod.metadata.uid },
+    });
+    if !PLACES[node].is_empty() {
+        endpoint["nodeName"] = PLACES[node].into();
+    }
+    if PLACES[node] == "n1" {
+        endpoint["zone"] = "z1".into();
+    }
+    if let (Some(name), Some("web")) = NAMES[names] {
+        endpoint["hostname"] = name.into();
+    }
+    (!ours.is_empty() && !first.is_empty()).then_some(endpoint)
+}
+
+proptest! {
+    /// Whatever pods become, and whatever others write into the slices: each pod is told once, as it is.
+    #[test]
+    fn slices_tell_what_is(
+        steps in prop::collection::vec((0..4usize, (0..6usize, 0..3usize, 0..4usize, any::<bool>(), any::<bool>()), any::<bool>()), 1..12),
+    ) {
+        let mut world = world("rs web-a 4 orphan", json!({ "ipFamilies": ["IPv4", "IPv6"] }));
+        world.store(Kind::Node, json!({ "metadata": { "name": "n2", "uid": "uid-n2" } }));
+        let mut made = [FIRST; 4];
+        (0..4).for_each(|number| world.change_pod(&format!("web-a-{number}"), |pod| make(pod, FIRST)));
+        for (number, step, meddled) in steps {
+            made[number] = step;
+            world.change_pod(&format!("web-a-{number}"), |pod| make(pod, step));
+            if meddled {
+                meddle(&mut world);
+            }
+            tell(&mut world);
+            for family in ["IPv4", "IPv6"] {
+                let pod = |number: usize| world.snapshot.get::<Pod>("default", &format!("web-a-{number}")).unwrap();
+                let wanted: Vec<Value> =
+                    (0..4).filter_map(|number| expected(pod(number), made[number], family)).collect();
+                prop_assert_eq!(told(&world, family), wanted);
+            }
+            prop_assert_eq!(world.plan(Controller::Endpoints, Kind::Service, "web").writes.len(), 0);
+        }
+    }
+}
+
+/// Carries out one decision about the Service.
+fn tell(world: &mut World) {
+    let plan = world.plan(Controller::Endpoints, Kind::Service, "web");
+    plan.writes.into_iter().for_each(|write| world.carry_out(write, &mut String::new()).unwrap());
+}
+
+/// All endpoints of a family, by the names of their pods.
+fn told(world: &World, family: &str) -> Vec<Value> {
+    let slices = world.snapshot.list::<EndpointSlice>(None).filter(|slice| slice.address_type == family);
+    let mut all: Vec<Value> =
+        slices.flat_map(|slice| slice.endpoints.iter().flatten()).map(|it| serde_json::to_value(it).unwrap()).collect();
+    all.sort_by_key(|endpoint| endpoint["targetRef"]["name"].as_str().unwrap().to_owned());
+    all
+}
+
+/// Somebody writes hints and another zone into every slice.
+fn meddle(world: &mut World) {
+    let slices: Vec<EndpointSlice> = world.snapshot.list::<EndpointSlice>(None).cloned().collect();
+    for mut slice in slices {
+        for (number, endpoint) in slice.endpoints.iter_mut().flatten().enumerate() {
+            match number % 3 {
+                0 => endpoint.zone = Some("z9".into()),
+                1 => endpoint.hints = Some(Default::default()),
+                _ => endpoint.addresses.push("10.9.9.9".into()),
+            }
+        }
+        world.store(Kind::EndpointSlice, serde_json::to_value(slice).unwrap());
+    }
 }
