@@ -34,10 +34,9 @@ pub fn reconcile(key: &Key, world: &Snapshot, context: &Context) -> Plan {
     let Some(budget) = world.get::<PodDisruptionBudget>(&key.namespace, &key.name) else { return Plan::nothing() };
     let mut plan = Plan::nothing();
     let spec = budget.spec.clone().unwrap_or_default();
-    let selected: Vec<&Pod> = {
-        let selector = selector(budget);
-        world.list::<Pod>(Some(&key.namespace)).filter(|pod| selector.matches(pods::labels(pod))).collect()
-    };
+    let selector = selector(budget);
+    let selected: Vec<&Pod> =
+        world.labelled(&key.namespace, |labels| selector.matches(labels)).map(|member| member.pod()).collect();
     let mut new = budget.clone();
     match expected(&spec, &selected, world) {
         Err(why) => {
