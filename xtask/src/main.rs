@@ -15,7 +15,7 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   sim ARGS      whole clusters from seeds: --seeds N [--from S] | --seed S [--trace] | --exhaustive | --zoo
   bench [ROW]   measure a release build beside Kubernetes' figures (--help tells more)
   images        build real nginx images from Debian's nginx package (--help tells more)
-  upstream      build Kubernetes' own API server, controllers and scheduler, which tests compare with (half an hour, once)";
+  upstream      run our commands against Kubernetes' own API server, controllers and scheduler (built once, half an hour)";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();

@@ -20,6 +20,18 @@ pub struct Tools {
     pub missing: Vec<String>,
 }
 
+impl Tools {
+    /// Tells the tests where the tools are.
+    pub fn tell(&self, tests: &mut Command) {
+        let all = [
+            ("KAPSTAN_KUBECTL_OLD", &self.kubectl_old),
+            ("KAPSTAN_KUBECTL", &self.kubectl_current),
+            ("KAPSTAN_BUSYBOX", &self.busybox),
+        ];
+        tests.envs(all.into_iter().filter_map(|(name, path)| Some((name, path.as_ref()?))));
+    }
+}
+
 /// Finds or makes the tools; `target` is the build folder.
 pub fn tools(target: &Path) -> Tools {
     let folder = target.join("tools");

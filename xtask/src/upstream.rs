@@ -1,7 +1,7 @@
-//! `cargo xtask upstream`: Kubernetes' own API server, controllers and scheduler, and an etcd, for the tests that compare with them.
+//! `cargo xtask upstream`: our commands against Kubernetes' own API server, controllers and scheduler, with an etcd.
 //!
 //! Built once with Go from the modules `k8s.io/*` into `target/upstream`, which takes half an hour on a small machine. etcd comes from
-//! Debian's package, unpacked and not installed. `cargo xtask test` uses what is there and builds nothing.
+//! Debian's package, unpacked and not installed. Then the tests are run that compare with them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,8 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::setup::{capture, fetch_package};
+use crate::setup::{self, capture, fetch_package};
+use crate::test;
 
 /// The version of Kubernetes, and of the modules that it is made of.
 const KUBERNETES: &str = "1.36.0";
@@ -17,13 +18,10 @@ const MODULES: &str = "0.36.0";
 /// What is built.
 const PROGRAMS: [&str; 3] = ["kube-apiserver", "kube-controller-manager", "kube-scheduler"];
 
-/// Where the programs are, if all of them are there: the folder that `KAPSTAN_UPSTREAM` names, or the one that is built here.
-pub fn programs(target: &Path) -> Option<PathBuf> {
-    let folder = std::env::var_os("KAPSTAN_UPSTREAM").map_or_else(|| target.join("upstream"), PathBuf::from);
-    PROGRAMS.iter().chain(&["etcd"]).all(|program| folder.join(program).is_file()).then_some(folder)
-}
+/// The tests, and what they are in.
+const TESTS: [&str; 7] = ["test", "--workspace", "--features", "kapstan/upstream", "--test", "runner", "upstream::"];
 
-/// Builds what is missing.
+/// Builds what is missing and runs the tests.
 pub fn run(arguments: &[String]) -> Result<(), String> {
     if !arguments.is_empty() {
         return Err("usage: cargo xtask upstream".into());
@@ -44,8 +42,10 @@ pub fn run(arguments: &[String]) -> Result<(), String> {
             build(&source, program, &folder)?;
         }
     }
-    println!("{}", folder.display());
-    Ok(())
+    let mut tests = test::cargo(&TESTS);
+    setup::tools(&crate::target_folder()).tell(&mut tests);
+    tests.env("KAPSTAN_UPSTREAM", &folder);
+    test::count(tests)
 }
 
 /// Kubernetes' module as the main one: it names its parts by folders that a module does not hold, so they become versions.

@@ -157,11 +157,13 @@ impl Cluster {
         command.stdin(Stdio::null());
     }
 
+    #[cfg(feature = "upstream")]
     /// A cluster that something else than our server is: `server` listens at `address`, the others end with it.
     pub fn of(folder: TempDir, server: Process, address: String, others: Vec<Process>) -> Cluster {
         Cluster { folder, arguments: Vec::new(), server: Server { process: server, address }, nodes: others }
     }
 
+    #[cfg(feature = "upstream")]
     /// A process that is part of it.
     pub fn add(&mut self, process: Process) {
         self.nodes.push(process);
@@ -251,6 +253,7 @@ pub struct Process {
 }
 
 impl Process {
+    #[cfg(feature = "upstream")]
     /// Starts a command that nobody waits for and that loses nothing when it is killed.
     pub fn spawn(mut command: Command, log: &Path) -> Process {
         let file = fs::OpenOptions::new().create(true).append(true).open(log).unwrap();
@@ -379,9 +382,9 @@ impl Kubectl {
     }
 }
 
-/// Says that a test does not run here.
+/// Says that a test does not run here, also when what tests print is not shown: `cargo xtask test` counts these lines.
 pub fn skipped(why: &str) {
-    eprintln!("skipped: {why}");
+    std::io::Write::write_all(&mut std::io::stdout(), format!("\nskipped: {why}\n").as_bytes()).unwrap();
 }
 
 /// Tries until it works or `patience` is over; gives the last failure then.

@@ -31,12 +31,18 @@ pub fn staged(test: &str) -> bool {
         skipped("real containers in namespaces of the test's own need root");
         return false;
     }
+    // Removed from out here: inside, what a failed test leaves running keeps its mounts until the namespaces end.
+    let scratch = tempfile::Builder::new().prefix("kapstan-test-").tempdir().unwrap();
     let mut inside = Command::new("unshare");
     inside.args(["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]);
-    inside.arg(std::env::current_exe().unwrap()).args(["--exact", test, "--nocapture"]).env(STAGE, "1");
+    inside.arg(std::env::current_exe().unwrap()).args(["--exact", test, "--nocapture"]);
+    inside.env(STAGE, "1").env("TMPDIR", scratch.path());
     let output = inside.output().unwrap();
-    print!("{}", String::from_utf8_lossy(&output.stdout));
+    let text = String::from_utf8_lossy(&output.stdout);
+    print!("{text}");
+    text.lines().filter_map(|line| line.strip_prefix("skipped: ")).for_each(skipped);
     eprint!("{}", String::from_utf8_lossy(&output.stderr));
+    scratch.close().expect("nothing holds the test's folder once its namespaces are gone");
     assert!(output.status.success(), "{test} failed inside its namespaces");
     false
 }

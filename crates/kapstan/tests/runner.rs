@@ -25,6 +25,7 @@ mod rollouts;
 mod start;
 mod streams;
 mod transcript;
+#[cfg(feature = "upstream")]
 mod upstream;
 mod volumes;
 mod workloads;

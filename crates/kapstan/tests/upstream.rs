@@ -1,7 +1,7 @@
 //! Our commands against Kubernetes itself: a real kube-apiserver with its controllers and scheduler, on our simulated nodes.
 //!
-//! `cargo xtask upstream` builds the programs once; `KAPSTAN_UPSTREAM` names their folder if they are somewhere else. Without them
-//! these tests are skipped.
+//! `cargo xtask upstream` builds the programs once and runs these tests, which are no part of `cargo xtask test`; `KAPSTAN_UPSTREAM` names
+//! the folder of the programs if it is another one.
 
 use std::fs;
 use std::net::TcpListener;
@@ -14,7 +14,7 @@ use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, 
 use tempfile::TempDir;
 
 use crate::cli_equal::{self, PROFILE};
-use crate::cluster::{Cluster, Kubectl, Process, eventually, skipped};
+use crate::cluster::{Cluster, Kubectl, Process, eventually};
 use crate::transcript;
 
 /// How long the API server may take to be ready.
@@ -24,15 +24,13 @@ const PROGRAMS: [&str; 4] = ["etcd", "kube-apiserver", "kube-controller-manager"
 /// A cluster at a time: each is large.
 static ONE: Mutex<()> = Mutex::new(());
 
-/// The folder with the programs; says so where there is none.
-fn programs() -> Option<PathBuf> {
+/// The folder with the programs.
+fn programs() -> PathBuf {
     let target = Path::new(env!("CARGO_BIN_EXE_kapstan")).ancestors().nth(2).unwrap();
     let folder = std::env::var_os("KAPSTAN_UPSTREAM").map_or_else(|| target.join("upstream"), PathBuf::from);
-    let missing = PROGRAMS.iter().any(|program| !folder.join(program).is_file());
-    if missing {
-        skipped("no Kubernetes; `cargo xtask upstream` builds one, KAPSTAN_UPSTREAM names its folder");
-    }
-    (!missing).then_some(folder)
+    let there = PROGRAMS.iter().all(|program| folder.join(program).is_file());
+    assert!(there, "no Kubernetes in {}: `cargo xtask upstream` builds one and runs these tests", folder.display());
+    folder
 }
 
 fn free_port() -> u16 {
@@ -158,7 +156,7 @@ fn until(cluster: &Cluster, kubectl: &Kubectl, line: &str) {
 
 /// Plays transcripts and pages of the guide by our command.
 fn plays(names: &[&str], nodes: usize) {
-    let Some(programs) = programs() else { return };
+    let programs = programs();
     let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     let profile = "images:\n- {image: 'nginx:bad*', unpullable: true, pullTime: 20ms}\n\
                    - {image: 'nginx:*', startTime: 10ms, timeToReady: 50ms, stopTime: 20ms}\nevents: true\n";
@@ -195,7 +193,8 @@ fn rollouts() {
 /// What is the same by kubectl and by our command on our server is the same on this one.
 #[test]
 fn our_verbs_print_what_kubectl_prints() {
-    let (Some(programs), Some(kubectl)) = (programs(), cli_equal::real_kubectl()) else { return };
+    let (programs, kubectl) =
+        (programs(), cli_equal::real_kubectl().expect("a kubectl to compare with; set KAPSTAN_KUBECTL"));
     let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     cli_equal::compare(&start(&programs, 2, PROFILE), &kubectl);
 }

@@ -191,7 +191,7 @@ fn extended_attributes_are_kept() {
 #[test]
 fn owners_are_kept_when_root() {
     if owners() != Owners::Keep {
-        eprintln!("skipped: keeping owners needs root");
+        super::skipped("keeping owners needs root");
         return;
     }
     let mut builder = tar::Builder::new(Vec::new());
