@@ -27,7 +27,7 @@ pub(crate) fn identity(pod: &Pod) -> Option<u64> {
 }
 
 /// The only address of a pod.
-pub(crate) fn address(pod: &Pod) -> Option<&str> {
+fn address(pod: &Pod) -> Option<&str> {
     let status = pod.status.as_ref()?;
     let all = status.pod_ips.as_deref().unwrap_or_default();
     let first = status.pod_ip.as_deref().filter(|address| !address.is_empty())?;
