@@ -411,8 +411,9 @@ mod tests {
     use crate::{
         fake_api::FakeApi,
         runtime::{
+            Exit,
             profile::Profile,
-            simulated::{Addresses, Simulated},
+            simulated::{Addresses, Simulated, container_id},
         },
     };
     use serde_json::{Value, json};
@@ -531,6 +532,21 @@ mod tests {
         let setup = start(FakeApi::new(), "{}");
         setup.api.put(pod("job", json!({"restartPolicy": "Never", "containers": [{"name": "c", "image": "job"}]})));
         setup.api.until_noted("status job: Succeeded, Ready False, c ended 0 x0 job").await;
+    }
+
+    /// Exits and starts come by two ways, and an exit may win.
+    #[tokio::test]
+    async fn an_exit_that_is_heard_of_before_its_start_counts() {
+        let (sender, exits) = mpsc::channel(16);
+        let profile = Profile::parse("images: [{image: '*', startTime: 300ms}]").unwrap();
+        let runtime = Simulated::new(profile, Addresses::new([10, 244, 0, 0].into(), 24), sender.clone());
+        let setup = start_on(FakeApi::new(), runtime, exits);
+        setup.api.put(pod("web", json!({"restartPolicy": "Never", "containers": [{"name": "c", "image": "web"}]})));
+        setup.api.until_noted("event Normal Pulled").await;
+        let exit = Exit { code: 7, signal: 0, oom_killed: false, finished_at_ms: 0 };
+        let id = container_id("uid-web", "c", 0);
+        sender.send(Exited { pod_uid: "uid-web".into(), container_id: id, exit }).await.unwrap();
+        setup.api.until_noted("status web: Failed, Ready False, c ended 7").await;
     }
 
     #[tokio::test]

@@ -537,6 +537,11 @@ impl PodOnNode {
         vec![warning(Some(name), "BackOff", format!("Back-off restarting failed container {name} in pod {whole}"))]
     }
 
+    /// True while a container is being started.
+    pub fn is_starting(&self) -> bool {
+        self.containers.iter().any(|container| container.doing == Doing::Starting)
+    }
+
     /// Takes in what came of a step, and words its events.
     pub fn apply(&mut self, pod: &Pod, outcome: Outcome, now: Timestamp) -> Vec<Note> {
         match outcome {

@@ -6,7 +6,7 @@
 //! another pod. Stopping the agent drops the worker; containers run on and are adopted at the next start.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     net::IpAddr,
     path::PathBuf,
     sync::Arc,
@@ -128,6 +128,8 @@ struct PodWorker {
     /// Steps under way.
     tasks: JoinSet<()>,
     outcomes: mpsc::Sender<Outcome>,
+    /// Exits of containers, by id, that were heard of before their starts.
+    early: HashMap<String, Exit>,
     /// Instances whose preStop hook was begun.
     hooked: HashSet<String>,
     /// When volumes that show API objects are brought up to date.
@@ -163,6 +165,7 @@ impl PodWorker {
             seen: known,
             tasks: JoinSet::new(),
             outcomes: mpsc::channel(1).0,
+            early: HashMap::new(),
             hooked: HashSet::new(),
             volumes_at: None,
             reporting: Reporting {
@@ -219,10 +222,7 @@ impl PodWorker {
                 self.mind_what_is_told();
             }
             Word::Gone => self.seen.gone = true,
-            Word::Exited { id, exit } => {
-                let message = self.last_words(&id, &exit);
-                self.take(Outcome::Exited { id, exit, message });
-            }
+            Word::Exited { id, exit } => self.exited(id, exit),
             Word::Refused { reason, message } => {
                 let failure = crate::pod_on_node::Failure { reason, message };
                 self.begin(Step::Fail(failure));
@@ -236,8 +236,21 @@ impl PodWorker {
     fn take(&mut self, outcome: Outcome) {
         let now = self.now();
         tracing::debug!(pod = self.pod.metadata.name, ip = ?self.seen.ip, ?outcome);
+        let started = if let Outcome::Started(seen) = &outcome { Some(seen.id.clone()) } else { None };
         let notes = self.seen.apply(&self.pod, outcome, now);
         self.shop.recorder.pod(&self.pod, notes, now);
+        if let Some(exit) = started.as_ref().and_then(|id| self.early.remove(id)) {
+            self.exited(started.unwrap_or_default(), exit);
+        }
+    }
+
+    /// What ends at once may be heard of before its start is: it waits for that.
+    fn exited(&mut self, id: String, exit: Exit) {
+        match self.last_words(&id, &exit) {
+            Some(message) => self.take(Outcome::Exited { id, exit, message }),
+            None if self.seen.is_starting() => drop(self.early.insert(id, exit)),
+            None => {}
+        }
     }
 
     /// Plans, begins what is to begin, and reports; returns when to look again.
@@ -319,10 +332,12 @@ impl PodWorker {
         Work { shop: self.shop.clone(), pod: self.pod.clone(), pod_ip: self.seen.ip, outcomes: self.outcomes.clone() }
     }
 
-    fn last_words(&self, id: &str, exit: &Exit) -> Option<String> {
+    /// What the container of this id said at its end, if it said something; `None` if none of that id runs.
+    fn last_words(&self, id: &str, exit: &Exit) -> Option<Option<String>> {
         let container = self.seen.containers.iter().find(|one| one.running.as_ref().is_some_and(|run| run.id == id))?;
         let attempt = container.running.as_ref()?.attempt;
-        self.work().last_words(container_spec(&self.pod, &container.name)?, attempt, exit.code)
+        let spec = container_spec(&self.pod, &container.name);
+        Some(spec.and_then(|spec| self.work().last_words(spec, attempt, exit.code)))
     }
 
     // ---- probes ----------------------------------------------------------------------------------------------------

@@ -86,6 +86,18 @@ metadata: {name: web}
 spec: {selector: {app: web}, ports: [{port: 80}]}
 ";
 
+const MANY: &str = "apiVersion: batch/v1
+kind: Job
+metadata: {name: many}
+spec:
+  completions: 16
+  parallelism: 4
+  template:
+    spec:
+      restartPolicy: Never
+      containers: [{name: c, image: busybox, imagePullPolicy: Never, command: [sh, -c, echo -n bye > /dev/termination-log]}]
+";
+
 /// A node with the images of nginx.
 pub fn node(tools: &Tools) -> Cluster {
     let cluster = Setup::node().start();
@@ -204,14 +216,26 @@ fn a_job_runs_a_container_to_its_end() {
     const FAILED: &str = "kubectl get job wrong -o jsonpath={.status.failed}";
     let failed = || (told(&cluster, &tools, FAILED) == "1").then_some(()).ok_or("not counted yet");
     eventually(PATIENCE, failed).unwrap();
+    many_that_end_at_once(&cluster, &tools);
     let text = told(
         &cluster,
         &tools,
         "kubectl get jobs,pods -o jsonpath='{range .items[*]}{.kind} {.metadata.finalizers}{\"\\n\"}{end}'",
     );
     assert!(!text.contains("job-tracking"), "a pod that was counted is held back: {text}");
-    told(&cluster, &tools, "kubectl delete job check wrong");
+    told(&cluster, &tools, "kubectl delete job check wrong many");
     leave(cluster, &tools);
+}
+
+/// That a container has ended may be heard of before that it has started: none of many may be taken for running.
+fn many_that_end_at_once(cluster: &Cluster, tools: &Tools) {
+    std::fs::write(cluster.folder().join("many.yaml"), MANY).unwrap();
+    told(cluster, tools, "kubectl apply -f many.yaml");
+    told(cluster, tools, "kubectl wait --for=condition=complete job/many --timeout=60s");
+    let said = "kubectl get pods -l job-name=many -o \
+                jsonpath='{range .items[*]}{.status.containerStatuses[0].state.terminated.message}{\"\\n\"}{end}'";
+    let said = told(cluster, tools, said);
+    assert_eq!(said.lines().filter(|line| *line == "bye").count(), 16, "{said}");
 }
 
 #[test]
