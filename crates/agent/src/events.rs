@@ -6,6 +6,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    sync::atomic::{AtomicU16, Ordering},
     time::{Duration, Instant},
 };
 
@@ -187,11 +188,17 @@ async fn write(client: &Client, memory: &mut Memory, report: Report, uid: String
     Ok(())
 }
 
+/// Tells events of one moment apart, and their order.
+fn next_number() -> u16 {
+    static LAST: AtomicU16 = AtomicU16::new(0);
+    LAST.fetch_add(1, Ordering::Relaxed)
+}
+
 fn event(report: &Report, namespace: &str) -> Event {
     let pod = report.about.name.as_deref().unwrap_or_default();
     Event {
         metadata: ObjectMeta {
-            name: Some(format!("{pod}.{:x}{:04x}", report.at.as_nanosecond(), rand::random::<u16>())),
+            name: Some(format!("{pod}.{:x}{:04x}", report.at.as_nanosecond(), next_number())),
             namespace: Some(namespace.to_owned()),
             ..ObjectMeta::default()
         },
