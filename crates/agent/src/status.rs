@@ -266,9 +266,7 @@ impl View<'_> {
         match self.trouble(known) {
             Some(waiting) => waiting,
             None if role == Role::App && !self.initialized => waiting("PodInitializing", None),
-            None if role == Role::Init && self.spec.init_containers.iter().flatten().count() > 1 => {
-                waiting("PodInitializing", None)
-            }
+            None if role == Role::Init => waiting("PodInitializing", None),
             None => waiting("ContainerCreating", None),
         }
     }
