@@ -26,19 +26,38 @@ pub async fn stream(gate: &Gate, target: &Target, query: &Query) -> Result<Respo
     }
     let unreachable =
         || Refusal::unavailable(format!("node \"{node}\" gives no logs: it is simulated or not connected"));
+    if !request.previous
+        && let Some(why) = waits(pod, &container)
+    {
+        let name = &target.name;
+        return Err(Refusal::bad_request(format!(
+            "container \"{container}\" in pod \"{name}\" is waiting to start: {why}"
+        )));
+    }
     let mailbox = gate.nodes.find(&node).ok_or_else(unreachable)?;
     let (reply, answer) = oneshot::channel();
     mailbox.send(NodeRequest::Logs(request, reply)).await.map_err(|_| unreachable())?;
-    let lines = answer
-        .await
-        .map_err(|_| unreachable())?
-        .map_err(|why| Refusal::bad_request(format!("container \"{container}\" in pod \"{}\" {why}", target.name)))?;
+    let lines = answer.await.map_err(|_| unreachable())?.map_err(Refusal::bad_request)?;
     let stream = tokio_stream(lines).map(Ok::<_, std::convert::Infallible>);
     Ok(reply::with_type(StatusCode::OK, HeaderValue::from_static("text/plain"), Body::from_stream(stream)))
 }
 
 fn tokio_stream(mut lines: tokio::sync::mpsc::Receiver<bytes::Bytes>) -> impl futures::Stream<Item = bytes::Bytes> {
     futures::stream::poll_fn(move |context| lines.poll_recv(context))
+}
+
+/// Why a container that has not run yet does not, if its pod says so (upstream: `kubelet_pods.go`, validateContainerLogStatus).
+fn waits(pod: &Pod, container: &str) -> Option<String> {
+    let status = pod.status.as_ref()?;
+    let all = status.init_container_statuses.iter().chain(&status.container_statuses).flatten();
+    let own = all.into_iter().find(|one| one.name == container)?;
+    let never_ran = own.last_state.as_ref().is_none_or(|last| last.terminated.is_none());
+    let waiting = own.state.as_ref()?.waiting.as_ref().filter(|_| never_ran)?;
+    Some(match waiting.reason.as_deref().unwrap_or_default() {
+        "ErrImagePull" => "image can't be pulled".to_owned(),
+        "ImagePullBackOff" => "trying and failing to pull image".to_owned(),
+        reason => reason.to_owned(),
+    })
 }
 
 fn request(pod: &Pod, target: &Target, query: &Query) -> Result<LogRequest, Refusal> {
@@ -94,5 +113,36 @@ pub fn container(pod: &Pod, asked: &str) -> Result<String, Refusal> {
         }
         (asked, _) if main.contains(&asked) || init.contains(&asked) => Ok(asked.to_owned()),
         (asked, _) => Err(Refusal::bad_request(format!("container {asked} is not valid for pod {name}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn waits_of(state: Value, last: Value) -> Option<String> {
+        let status = json!({ "name": "c", "image": "i", "imageID": "", "ready": false, "restartCount": 0,
+                             "state": state, "lastState": last });
+        let pod = json!({ "metadata": { "name": "p" }, "spec": { "containers": [] }, "status": { "containerStatuses": [status] } });
+        let Ok(api::Body::Pod(pod)) = Kind::Pod.decode(pod) else { panic!("a pod") };
+        waits(&pod, "c")
+    }
+
+    #[test]
+    fn why_there_is_no_log_yet() {
+        let waiting = |reason: &str| waits_of(json!({ "waiting": { "reason": reason } }), json!({}));
+        assert_eq!(waiting("ContainerCreating").as_deref(), Some("ContainerCreating"));
+        assert_eq!(waiting("ErrImagePull").as_deref(), Some("image can't be pulled"));
+        assert_eq!(waiting("ImagePullBackOff").as_deref(), Some("trying and failing to pull image"));
+        assert_eq!(waiting("CreateContainerConfigError").as_deref(), Some("CreateContainerConfigError"));
+        assert_eq!(waits_of(json!({ "running": {} }), json!({})), None);
+        let before = json!({ "terminated": { "exitCode": 1 } });
+        assert_eq!(
+            waits_of(json!({ "waiting": { "reason": "CrashLoopBackOff" } }), before),
+            None,
+            "the last one has a log"
+        );
     }
 }
