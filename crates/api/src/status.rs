@@ -196,7 +196,8 @@ impl Refusal {
             "kind": "Status", "apiVersion": "v1", "metadata": metadata,
             "status": "Failure", "message": self.message, "reason": self.reason, "code": self.code,
         });
-        if !details.is_empty() {
+        // A path that is not known has empty ones: kubectl looks into them.
+        if !details.is_empty() || self.code == 404 {
             status["details"] = Value::Object(details);
         }
         status
