@@ -25,13 +25,17 @@ const FILE_MODE: i32 = 0o644;
 
 /// Names the pod's account, which has to be there, and mounts its token.
 pub fn admit(call: &Call, pod: &mut Pod) -> Result<(), Refusal> {
-    let (namespace, pod_name) = (pod.metadata.namespace.clone().unwrap_or_default(), pod.metadata.name.clone());
+    let namespace = pod.metadata.namespace.clone().unwrap_or_default();
+    // As it was asked for: a name that is made anew at each attempt would make a new complaint of each.
+    let made = pod.metadata.name.clone().unwrap_or_default();
+    let asked = pod.metadata.generate_name.clone().filter(|base| !base.is_empty() && made.starts_with(base));
+    let pod_name = asked.unwrap_or(made);
     let spec = pod.spec.get_or_insert_default();
     let given = spec.service_account_name.clone().or_else(|| spec.service_account.clone());
     let name = given.filter(|name| !name.is_empty()).unwrap_or_else(|| "default".into());
     spec.service_account_name = Some(name.clone());
     spec.service_account = Some(name.clone());
-    let account = account(call.world, &namespace, &name, pod_name.as_deref().unwrap_or(""))?;
+    let account = account(call.world, &namespace, &name, &pod_name)?;
     let mounts = spec.automount_service_account_token.or(account.automount_service_account_token);
     if mounts != Some(false) {
         mount(account, pod);
