@@ -27,7 +27,7 @@ const NOT_READY_TOLERATION_SECONDS: i64 = 300;
 pub(super) fn on_create(call: &mut Call, draft: &mut Body) -> Result<(), Refusal> {
     match draft {
         Body::Pod(pod) => {
-            admit_pod(pod);
+            admit_pod(pod)?;
             service_account::admit(call, pod)?;
             limit_range::fill_in(call.world, pod);
             limit_range::check(call.world, pod)?;
@@ -94,12 +94,41 @@ fn give_class(world: &Snapshot, ingress: &mut Ingress) {
     spec.ingress_class_name = class.and_then(|class| class.metadata.name.clone());
 }
 
-fn admit_pod(pod: &mut Pod) {
+fn admit_pod(pod: &mut Pod) -> Result<(), Refusal> {
+    let priority = priority(pod)?;
     let spec = pod.spec.get_or_insert_default();
-    spec.priority.get_or_insert(0);
+    spec.priority = Some(priority);
     spec.preemption_policy.get_or_insert_with(|| "PreemptLowerPriority".into());
     for key in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {
         tolerate_for_a_while(spec.tolerations.get_or_insert_default(), key);
+    }
+    Ok(())
+}
+
+/// The priority by the class that is named (upstream: `plugin/pkg/admission/priority`). PriorityClasses are not served: there are
+/// the two that every cluster has.
+fn priority(pod: &Pod) -> Result<i32, Refusal> {
+    let spec = pod.spec.as_deref();
+    let class = spec.and_then(|spec| spec.priority_class_name.as_deref()).unwrap_or_default();
+    let name = pod.metadata.name.as_deref().unwrap_or_default();
+    let computed = match class {
+        "" => 0,
+        "system-cluster-critical" => 2_000_000_000,
+        "system-node-critical" => 2_000_001_000,
+        class => {
+            let why = format!("no PriorityClass with name {class} was found");
+            return Err(Refusal::forbidden(Kind::Pod, name, why));
+        }
+    };
+    match spec.and_then(|spec| spec.priority) {
+        Some(given) if given != computed => {
+            let why = format!(
+                "the integer value of priority ({given}) must not be provided in pod spec; priority admission controller \
+                 computed {computed} from the given PriorityClass name"
+            );
+            Err(Refusal::forbidden(Kind::Pod, name, why))
+        }
+        _ => Ok(computed),
     }
 }
 
