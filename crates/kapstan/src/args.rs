@@ -60,6 +60,9 @@ pub struct ServerOptions {
     /// says; may be given several times.
     #[arg(long, value_name = "HOST=URL")]
     pub registry_mirror: Vec<String>,
+    /// Processes that a container may have at once; as many as the machine allows if it is not given.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub container_max_pids: Option<u64>,
     /// The store: `embedded`.
     #[arg(long, default_value = "embedded")]
     pub store: String,

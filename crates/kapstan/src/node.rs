@@ -41,6 +41,8 @@ pub struct Options {
     pub cgroups: Option<String>,
     /// Mirrors of registries, written `HOST=URL`.
     pub mirrors: Vec<String>,
+    /// Processes that a container may have at once.
+    pub container_pids: Option<u64>,
 }
 
 /// The node on this machine.
@@ -57,6 +59,7 @@ impl Node {
         let mut native = native::Options::new(&options.data_dir);
         native.pod_cidr = OWN_PODS.into();
         native.mirrors.clone_from(&options.mirrors);
+        native.container_pids = options.container_pids;
         if let Some(name) = &options.cgroups {
             native.cgroup = Path::new("/").join(name);
         }

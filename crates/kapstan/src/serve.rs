@@ -59,7 +59,8 @@ async fn own_node(options: &ServerOptions, data_dir: PathBuf, server: &server::S
         return Ok(None);
     }
     let mirrors = options.registry_mirror.clone();
-    let options = node::Options { data_dir, name: hostname(), cgroups: None, mirrors };
+    let container_pids = options.container_max_pids;
+    let options = node::Options { data_dir, name: hostname(), cgroups: None, mirrors, container_pids };
     Node::start(&options, server).await.map(Some)
 }
 

@@ -70,7 +70,13 @@ async fn told(with_containers: bool, folder: &Path) -> Result<ExitCode, String> 
     let node = if with_containers {
         let cgroups = folder.file_name().map(|name| name.to_string_lossy().into_owned());
         let node = Node::start(
-            &node::Options { data_dir: folder.to_owned(), name: "demo".into(), cgroups, mirrors: Vec::new() },
+            &node::Options {
+                data_dir: folder.to_owned(),
+                name: "demo".into(),
+                cgroups,
+                mirrors: Vec::new(),
+                container_pids: None,
+            },
             &server,
         )
         .await?;

@@ -54,6 +54,8 @@ pub struct Options {
     pub cgroup: PathBuf,
     /// Mirrors of registries besides those of `registries.yaml`, written `HOST=URL`.
     pub mirrors: Vec<String>,
+    /// Processes that a container may have at once; `None`: as many as the machine allows.
+    pub container_pids: Option<u64>,
     /// Address of pods that share the node's network; `None`: the bridge's.
     pub node_address: Option<IpAddr>,
     /// The program that is executed as `PROGRAM shim …`; it must call [`crate::shim::main`] for that, first thing.
@@ -69,6 +71,7 @@ impl Options {
             bridge: "kapstan0".into(),
             cgroup: "/kapstan".into(),
             mirrors: Vec::new(),
+            container_pids: None,
             node_address: None,
             program: "/proc/self/exe".into(),
         }

@@ -153,7 +153,8 @@ impl Node {
     ) -> Result<ContainerSeen, RuntimeError> {
         let (images, image, folder) = (self.images.clone(), spec.image.clone(), pod.container_folder(&id));
         let root = blocking(move || images.mount_rootfs(&image, &folder)).await?;
-        let plan = plan::resolve(spec, id, &root, &pod.record.spec.hostname, &pod.folder)?;
+        let mut plan = plan::resolve(spec, id, &root, &pod.record.spec.hostname, &pod.folder)?;
+        plan.limits.pids = plan.limits.pids.or(self.options.container_pids);
         match shim.ask(Ask::Start(Box::new(plan))).await? {
             Answer::Started(seen) => Ok(seen),
             other => Err(unexpected(&other)),
