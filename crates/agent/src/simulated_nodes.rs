@@ -126,6 +126,9 @@ fn parse_cidr(text: &str) -> Option<(u32, u8)> {
     Some((base.parse::<Ipv4Addr>().ok()?.to_bits(), prefix.parse().ok()?))
 }
 
+/// As many nodes as the pod network has blocks for.
+pub const MOST_NODES: usize = (65_536 - 256) / 8;
+
 /// Blocks of the pod network that overlap none of `taken`: as large as `count` of them can be, /24 at most. The first
 /// /24 is left to a real node on this machine.
 fn free_blocks(count: usize, taken: &[(u32, u8)]) -> Vec<(u32, u8)> {

@@ -69,9 +69,9 @@ pub struct Object {
 }
 
 impl Object {
-    /// Stamps `revision` on `body` and encodes it.
+    /// Stamps `revision` on `body` and encodes it; zero is none.
     pub fn written(mut body: Body, revision: u64) -> Arc<Object> {
-        body.meta_mut().resource_version = Some(revision.to_string());
+        body.meta_mut().resource_version = (revision != 0).then(|| revision.to_string());
         body.shrink();
         let mut json = body.encode();
         // Kept for long, in thousands: spare room would be a good part of all memory.

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
+use agent::simulated_nodes::MOST_NODES;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::args::ServerOptions;
@@ -23,11 +24,18 @@ pub fn run(options: ServerOptions) -> Result<(), String> {
 }
 
 async fn serve(options: ServerOptions, started: Instant) -> Result<(), String> {
+    if MOST_NODES < options.simulated_nodes {
+        return Err(format!(
+            "--simulated-nodes {}: the network of the pods has room for {MOST_NODES} nodes",
+            options.simulated_nodes
+        ));
+    }
     let data_dir = options.data_dir.clone().unwrap_or_else(default_data_dir);
     let server_options = server::Options { data_dir: data_dir.clone(), listen: options.listen };
     let server = server::Server::start(&server_options).await.map_err(|error| error.to_string())?;
     let kubeconfig = options.write_kubeconfig.clone().unwrap_or_else(|| server::default_kubeconfig(&data_dir));
-    server::write_private(&kubeconfig, &server.kubeconfig).map_err(|error| error.to_string())?;
+    server::write_private(&kubeconfig, &server.kubeconfig)
+        .map_err(|error| format!("the kubeconfig cannot be written to {}: {error}", kubeconfig.display()))?;
     let client = kube::Client::new(server.router.clone(), "default");
     if 0 < options.simulated_nodes {
         let profile = node::profile(options.simulated_profile.as_deref())?;

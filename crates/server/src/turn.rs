@@ -335,7 +335,18 @@ impl Writer {
 
     fn write(&mut self, turn: &mut Turn, mut body: Body, dry_run: bool) -> Result<Arc<Object>, Refusal> {
         self.specs.share(&mut body);
-        let object = Object::written(body, self.world.revision() + 1);
+        // What is only tried has the revision of what is there, and none if nothing is.
+        let there = || {
+            self.world
+                .at(&Key::new(
+                    body.kind(),
+                    body.meta().namespace.clone().unwrap_or_default(),
+                    body.meta().name.clone().unwrap_or_default(),
+                ))
+                .map_or(0, |object| object.revision)
+        };
+        let revision = if dry_run { there() } else { self.world.revision() + 1 };
+        let object = Object::written(body, revision);
         if object.json.len() > limits::OBJECT_BYTES {
             return Err(Refusal::too_large(limits::OBJECT_BYTES));
         }

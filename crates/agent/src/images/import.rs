@@ -73,7 +73,13 @@ impl Store {
         if matches!(start[..read], [0x1f, 0x8b, ..] | [0x28, 0xb5, 0x2f, 0xfd]) {
             file = self.decompress_aside(file).map_err(io)?;
         }
-        Archive::index(file).map_err(io)
+        let no_archive = |error| {
+            Error::Format(format!(
+                "cannot import {}: it is no tar archive (an OCI layout, or what docker save writes): {error}",
+                source.display()
+            ))
+        };
+        Archive::index(file).map_err(no_archive)
     }
 
     fn decompress_aside(&self, file: File) -> io::Result<File> {

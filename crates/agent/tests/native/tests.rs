@@ -1,7 +1,7 @@
 //! The tests.
 
 use crate::{
-    room::{IMAGE, Room, SOON, log_of, options, until, until_logged},
+    room::{CONTAINER_PIDS, IMAGE, Room, SOON, log_of, options, until, until_logged},
     runner::{Test, groups_of, processes_of_pod, shims_of},
 };
 use agent::runtime::{ContainerSpec, Limits, Mount, PullPolicy, RuntimeError, SandboxSpec, Security};
@@ -117,6 +117,12 @@ async fn limits_are_in_the_control_group(room: Room) {
     assert_eq!(lines[0], (64 << 20).to_string(), "a container sees its limits: {}", inside.output);
     assert!(lines[1].ends_with(":/"), "and not where it is: {}", inside.output);
     assert!(inside.output.contains("Read-only file system"), "{}", inside.output);
+    spec.limits = Limits::default();
+    spec.name = "other".into();
+    let other = room.native.start_container(&spec).await.unwrap();
+    let line = "cat /sys/fs/cgroup/pids/pids.max || cat /sys/fs/cgroup/pids.max";
+    let inside = room.native.exec(&pod.uid, &other.id, &["sh", "-c", line].map(String::from), SOON).await.unwrap();
+    assert!(inside.output.starts_with(&CONTAINER_PIDS.to_string()), "{}", inside.output);
     room.native.stop_sandbox(&pod.uid).await.unwrap();
 }
 
