@@ -567,6 +567,7 @@ mod tests {
                      = Running, Ready True, c running ready
                 > exit c 1
                    0 start c 1
+                       Normal Pulled: Container image "web:v1" already present on machine
                        Normal Created: Created container: c
                        Normal Started: Started container c
                      = Running, Ready True, c running x1 ready
@@ -577,6 +578,7 @@ mod tests {
                        Warning BackOff: Back-off restarting failed container c in pod web_ns(u)
                      = Running, Ready False, c CrashLoopBackOff x1
                   10 start c 2
+                       Normal Pulled: Container image "web:v1" already present on machine
                        Normal Created: Created container: c
                        Normal Started: Started container c
                      = Running, Ready True, c running x2 ready
@@ -587,12 +589,14 @@ mod tests {
                        Warning BackOff: Back-off restarting failed container c in pod web_ns(u)
                      = Running, Ready False, c CrashLoopBackOff x2
                   30 start c 3
+                       Normal Pulled: Container image "web:v1" already present on machine
                        Normal Created: Created container: c
                        Normal Started: Started container c
                      = Running, Ready True, c running x3 ready
                 > wait 700
                 > exit c 1
                  730 start c 4
+                       Normal Pulled: Container image "web:v1" already present on machine
                        Normal Created: Created container: c
                        Normal Started: Started container c
                      = Running, Ready True, c running x4 ready
@@ -603,6 +607,7 @@ mod tests {
                        Warning BackOff: Back-off restarting failed container c in pod web_ns(u)
                      = Running, Ready False, c CrashLoopBackOff x4
                  740 start c 5
+                       Normal Pulled: Container image "web:v1" already present on machine
                        Normal Created: Created container: c
                        Normal Started: Started container c
                      = Running, Ready True, c running x5 ready
@@ -840,6 +845,7 @@ mod tests {
                      = Pending, Ready False, a running, s ContainerCreating, b PodInitializing, c PodInitializing
                 > exit a 1
                    0 start a 1
+                       Normal Pulled: Container image "i" already present on machine
                        Normal Created: Created container: a
                        Normal Started: Started container a
                      = Pending, Ready False, a running x1, s ContainerCreating, b PodInitializing, c PodInitializing
@@ -922,6 +928,7 @@ mod tests {
                      = Running, Ready False, c Completed 0, d running ready
                 > exit d 1
                    0 start d 1
+                       Normal Pulled: Container image "job:v1" already present on machine
                        Normal Created: Created container: d
                        Normal Started: Started container d
                      = Running, Ready False, c Completed 0, d running x1 ready
@@ -1024,6 +1031,7 @@ mod tests {
                    0 stop c0 within 3s
                        Normal Killing: Container c failed liveness probe, will be restarted
                    0 start c 1
+                       Normal Pulled: Container image "web:v1" already present on machine
                        Normal Created: Created container: c
                        Normal Started: Started container c
                      = Running, Ready False, c running x1
@@ -1081,6 +1089,7 @@ mod tests {
                    0 stop c0 within 30s
                        Normal Killing: FailedPostStartHook: container c will be restarted
                    0 start c 1
+                       Normal Pulled: Container image "web:v1" already present on machine
                        Normal Created: Created container: c
                        Normal Started: Started container c
                    0 postStart c
@@ -1107,6 +1116,7 @@ mod tests {
                    0 start c 0
                        Warning Failed: Error: no such file
                    0 start c 1
+                       Normal Pulled: Container image "web:v1" already present on machine
                        Warning Failed: Error: no such file
                      = Running, Ready False, c RunContainerError x1
                 > wait 15
@@ -1114,6 +1124,7 @@ mod tests {
                        Warning BackOff: Back-off restarting failed container c in pod web_ns(u)
                      = Running, Ready False, c CrashLoopBackOff x1
                   10 start c 2
+                       Normal Pulled: Container image "web:v1" already present on machine
                        Warning Failed: Error: no such file
                      = Running, Ready False, c RunContainerError x2
                   12 back off c
@@ -1122,6 +1133,7 @@ mod tests {
                 > accept c
                 > wait 20
                   30 start c 3
+                       Normal Pulled: Container image "web:v1" already present on machine
                        Normal Created: Created container: c
                        Normal Started: Started container c
                      = Running, Ready True, c running x3 ready

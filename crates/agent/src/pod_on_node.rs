@@ -116,6 +116,8 @@ pub struct ContainerOnNode {
     pub withdrawn: bool,
     /// Image that was made sure of for the next start.
     pub pulled: Option<Pulled>,
+    /// It was told since the last start that the image is there.
+    pub pull_told: bool,
     /// Why it cannot start at the moment.
     pub trouble: Option<Trouble>,
     /// The running instance.
@@ -498,7 +500,7 @@ impl PodOnNode {
                 }
             }
             Step::Pull { container, .. } => self.set_doing(container, Doing::Pulling),
-            Step::Start { container, .. } => self.set_doing(container, Doing::Starting),
+            Step::Start { container, .. } => return self.begin_start(container),
             Step::PostStart { container, .. } => self.set_doing(container, Doing::PostStart),
             Step::Stop { container, why, until, .. } => return self.begin_stop(container, *why, *until),
             Step::TellBackOff { container } => return self.tell_back_off(pod, container, now),
@@ -511,6 +513,15 @@ impl PodOnNode {
         if let Some(container) = self.named(name) {
             container.doing = doing;
         }
+    }
+
+    /// Each start is told of the image that it is from, though it was on the node already.
+    fn begin_start(&mut self, name: &str) -> Vec<Note> {
+        let Some(container) = self.named(name) else { return Vec::new() };
+        container.doing = Doing::Starting;
+        let told = std::mem::take(&mut container.pull_told);
+        let image = container.pulled.as_ref().filter(|_| !told).map(|pulled| &pulled.image);
+        image.map(|image| normal(name, "Pulled", already_present(image))).into_iter().collect()
     }
 
     fn begin_stop(&mut self, name: &str, why: Why, until: Timestamp) -> Vec<Note> {
@@ -636,8 +647,9 @@ impl PodOnNode {
     fn pulled(&mut self, name: &str, image: String, seen: ImageSeen, took: Option<SignedDuration>) -> Vec<Note> {
         let Some(container) = self.named(name) else { return Vec::new() };
         container.end_of(Doing::Pulling);
+        container.pull_told = true;
         let message = match took {
-            None => format!("Container image \"{image}\" already present on machine"),
+            None => already_present(&image),
             Some(took) => {
                 let took = seconds_in_words(took);
                 let size = seen.size_bytes;
@@ -761,6 +773,10 @@ impl PodOnNode {
     }
 }
 
+fn already_present(image: &str) -> String {
+    format!("Container image \"{image}\" already present on machine")
+}
+
 impl ContainerOnNode {
     fn new(spec: &Container) -> ContainerOnNode {
         ContainerOnNode {
@@ -774,6 +790,7 @@ impl ContainerOnNode {
             last: None,
             attempts: 0,
             back_off_seconds: 0,
+            pull_told: false,
             back_off_told: false,
             probes: Probes::of(spec),
         }
