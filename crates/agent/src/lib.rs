@@ -20,6 +20,7 @@ pub mod probe_io;
 pub mod probes;
 pub mod registration;
 pub mod report;
+pub mod resolv_conf;
 pub mod resources;
 pub mod runtime;
 pub mod shim;

@@ -35,8 +35,8 @@ use crate::{
     folders,
     pod_worker::{self, Word, Workshop},
     registration::{self, Capacity, LEASE_SECONDS, Machine, Registration},
+    resolv_conf::Dns,
     runtime::{Exited, PodSeen, Runtime},
-    specs::Dns,
     usage,
 };
 

@@ -28,12 +28,13 @@ use crate::{
     environment::{self, Place, Sources},
     events::Recorder,
     plan::{PodPlan, Step, plan},
-    pod_on_node::{Outcome, PodOnNode, Stage, TroubleKind, container_spec},
+    pod_on_node::{Note, Outcome, PodOnNode, Stage, TroubleKind, container_spec},
     probe_io,
     probes::{Kind, Probed, tcp_ports},
     report::{self, ReportError},
+    resolv_conf::{self, Dns, ResolvConf},
     runtime::{ContainerSpec, Exit, PodSeen, PullPolicy, Runtime, RuntimeError},
-    specs::{self, Dns},
+    specs,
     status::{Conditions, Host, agrees, status},
     volumes,
     written::Written,
@@ -561,13 +562,26 @@ impl Work {
     }
 
     async fn start_sandbox(self) {
-        let spec = specs::sandbox(&self.pod, &self.shop.dns);
+        let spec = specs::sandbox(&self.pod, &self.shop.dns.domain, self.resolv_conf());
         let outcome = match self.shop.runtime.start_sandbox(&spec).await {
             Ok(_) if spec.host_network => Outcome::SandboxReady(self.shop.host_ip),
             Ok(sandbox) => Outcome::SandboxReady(sandbox.ip),
             Err(error) => Outcome::SandboxFailed(error.to_string()),
         };
         self.tell(outcome).await;
+    }
+
+    /// How it finds names; what had to be left out is told.
+    fn resolv_conf(&self) -> Vec<String> {
+        let simulated = self.shop.runtime.is_simulated();
+        let node = if simulated { ResolvConf::default() } else { resolv_conf::of_node_for_pods() };
+        let namespace = self.pod.metadata.namespace.as_deref().unwrap_or_default();
+        let spec = self.pod.spec.as_deref().cloned().unwrap_or_default();
+        let (conf, left_out) = resolv_conf::of_pod(&spec, namespace, &self.shop.dns, node);
+        let note = |message| Note { warning: true, reason: "DNSConfigForming", message, container: None };
+        let notes = left_out.into_iter().map(note).collect();
+        self.shop.recorder.pod(&self.pod, notes, self.shop.clock.now());
+        conf.lines()
     }
 
     /// Looks for the image on the node first, so that a pull is announced only when there is one.

@@ -2,8 +2,7 @@
 //!
 //! Pure. What this node cannot give (another process namespace, a local seccomp profile, sysctls …) is refused with a
 //! sentence that names the field: it becomes `CreateContainerConfigError`, never silence. Mirrors
-//! `generateContainerConfig` and `determineEffectiveSecurityContext` (`pkg/kubelet/kuberuntime`) and
-//! `pkg/kubelet/network/dns`.
+//! `generateContainerConfig` and `determineEffectiveSecurityContext` (`pkg/kubelet/kuberuntime`).
 
 use std::path::{Path, PathBuf};
 
@@ -22,76 +21,38 @@ use crate::{
 /// Where a container leaves its last words, unless it says otherwise.
 const TERMINATION_MESSAGE_PATH: &str = "/dev/termination-log";
 
-/// How pods on this node find names.
-#[derive(Clone, Debug, Default)]
-pub struct Dns {
-    /// The cluster's name server; `None`: pods use the node's.
-    pub server: Option<String>,
-    /// The cluster's domain, such as `cluster.local`.
-    pub domain: String,
-}
-
-/// The sandbox of a pod.
-pub fn sandbox(pod: &Pod, dns: &Dns) -> SandboxSpec {
+/// The sandbox of a pod that finds names by `resolv_conf`, in a cluster of this domain.
+pub fn sandbox(pod: &Pod, domain: &str, resolv_conf: Vec<String>) -> SandboxSpec {
     let part = |text: &Option<String>| text.clone().unwrap_or_default();
     let spec = pod.spec.clone().unwrap_or_default();
     let aliases = spec.host_aliases.iter().flatten();
+    let (short, full) = host_names(pod, &spec, domain);
+    let hostname = full.clone().filter(|_| spec.set_hostname_as_fqdn == Some(true)).unwrap_or_else(|| short.clone());
     SandboxSpec {
         uid: part(&pod.metadata.uid),
         namespace: part(&pod.metadata.namespace),
         name: part(&pod.metadata.name),
-        hostname: hostname(pod, &spec, dns),
+        hostname,
+        names: full.into_iter().chain([short]).collect(),
         host_network: spec.host_network == Some(true),
-        resolv_conf: resolv_conf(pod, &spec, dns),
+        resolv_conf,
         host_aliases: aliases.map(|alias| (alias.ip.clone(), alias.hostnames.clone().unwrap_or_default())).collect(),
     }
 }
 
-/// A host name has 63 characters at most (`truncatePodHostnameIfNeeded`).
-fn hostname(pod: &Pod, spec: &PodSpec, dns: &Dns) -> String {
+/// The pod's host name, of 63 characters at most, and the one by which its service knows it if it names that as its
+/// subdomain (`GeneratePodHostNameAndDomain`, `truncatePodHostnameIfNeeded`).
+fn host_names(pod: &Pod, spec: &PodSpec, domain: &str) -> (String, Option<String>) {
+    if let Some(name) = &spec.hostname_override {
+        return (name.clone(), None);
+    }
     let name = spec.hostname.as_deref().filter(|name| !name.is_empty()).or(pod.metadata.name.as_deref());
     let short: String = name.unwrap_or_default().chars().take(63).collect();
     let short = short.trim_end_matches(['-', '.']).to_owned();
-    match &spec.subdomain {
-        Some(subdomain) if spec.set_hostname_as_fqdn == Some(true) => {
-            let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-            format!("{short}.{subdomain}.{namespace}.svc.{}", dns.domain)
-        }
-        _ => short,
-    }
-}
-
-fn resolv_conf(pod: &Pod, spec: &PodSpec, dns: &Dns) -> Vec<String> {
-    let policy = spec.dns_policy.as_deref().unwrap_or("ClusterFirst");
-    let host_network = spec.host_network == Some(true);
-    let cluster = policy == "ClusterFirstWithHostNet" || (policy == "ClusterFirst" && !host_network);
-    let mut servers = Vec::new();
-    let mut searches = Vec::new();
-    let mut options = Vec::new();
-    if let Some(server) = dns.server.as_ref().filter(|_| cluster) {
-        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-        let domain = &dns.domain;
-        servers.push(server.clone());
-        searches.extend([format!("{namespace}.svc.{domain}"), format!("svc.{domain}"), domain.clone()]);
-        options.push("ndots:5".to_owned());
-    }
-    if let Some(config) = &spec.dns_config {
-        servers.extend(config.nameservers.iter().flatten().cloned());
-        searches.extend(config.searches.iter().flatten().cloned());
-        for option in config.options.iter().flatten() {
-            let name = option.name.clone().unwrap_or_default();
-            options.retain(|other| other.split(':').next() != Some(name.as_str()));
-            options.push(option.value.as_ref().map_or(name.clone(), |value| format!("{name}:{value}")));
-        }
-    }
-    let mut lines: Vec<_> = servers.iter().map(|server| format!("nameserver {server}")).collect();
-    if !searches.is_empty() {
-        lines.push(format!("search {}", searches.join(" ")));
-    }
-    if !options.is_empty() {
-        lines.push(format!("options {}", options.join(" ")));
-    }
-    lines
+    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+    let subdomain = spec.subdomain.as_deref().filter(|subdomain| !subdomain.is_empty());
+    let full = subdomain.map(|subdomain| format!("{short}.{subdomain}.{namespace}.svc.{domain}"));
+    (short, full)
 }
 
 /// Folder of a container's logs and last words.
@@ -273,14 +234,23 @@ spec:
     }
 
     #[test]
-    fn names_are_found_in_the_cluster_first() {
-        let dns = Dns { server: Some("10.96.0.10".into()), domain: "cluster.local".into() };
-        let plain = pod("{metadata: {name: p, namespace: ns}, spec: {containers: []}}");
-        assert_eq!(
-            sandbox(&plain, &dns).resolv_conf,
-            ["nameserver 10.96.0.10", "search ns.svc.cluster.local svc.cluster.local cluster.local", "options ndots:5"]
+    fn a_pod_of_a_service_knows_its_full_name() {
+        let check = |spec: &str, hostname: &str, names: &[&str]| {
+            let pod = pod(&format!("{{metadata: {{name: web-0, namespace: ns}}, spec: {spec}}}"));
+            let sandbox = sandbox(&pod, "cluster.local", Vec::new());
+            assert_eq!(
+                (sandbox.hostname.as_str(), sandbox.names.as_slice()),
+                (hostname, &names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()[..])
+            );
+        };
+        let full = "h.web.ns.svc.cluster.local";
+        check("{containers: []}", "web-0", &["web-0"]);
+        check("{containers: [], hostname: h, subdomain: web}", "h", &[full, "h"]);
+        check("{containers: [], hostname: h, subdomain: web, setHostnameAsFQDN: true}", full, &[full, "h"]);
+        check(
+            "{containers: [], hostname: h, subdomain: web, hostnameOverride: o.example}",
+            "o.example",
+            &["o.example"],
         );
-        let of_node = pod("{metadata: {name: p, namespace: ns}, spec: {dnsPolicy: Default, containers: []}}");
-        assert!(sandbox(&of_node, &dns).resolv_conf.is_empty());
     }
 }

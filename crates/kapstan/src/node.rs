@@ -11,7 +11,7 @@ use agent::registration::Capacity;
 use agent::runtime::Runtime;
 use agent::runtime::native::{self, Native};
 use agent::runtime::profile::Profile;
-use agent::specs::Dns;
+use agent::resolv_conf::Dns;
 use bytes::Bytes;
 use futures::StreamExt;
 use kube::Client;

@@ -25,9 +25,12 @@ pub struct SandboxSpec {
     pub name: String,
     /// Hostname seen inside.
     pub hostname: String,
+    /// Names of its address in its `/etc/hosts`, the fullest first.
+    #[serde(default)]
+    pub names: Vec<String>,
     /// True: share the node's network instead of having an own one.
     pub host_network: bool,
-    /// Lines of the sandbox's `resolv.conf`; empty: a copy of the node's.
+    /// Lines of the sandbox's `resolv.conf`.
     pub resolv_conf: Vec<String>,
     /// Further `/etc/hosts` entries: address and names.
     pub host_aliases: Vec<(String, Vec<String>)>,

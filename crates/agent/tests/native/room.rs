@@ -57,6 +57,7 @@ impl Room {
             namespace: "default".into(),
             name: name.into(),
             hostname: name.into(),
+            names: vec![name.into()],
             host_network: false,
             resolv_conf: vec!["nameserver 10.96.0.10".into()],
             host_aliases: vec![],

@@ -29,19 +29,11 @@ pub fn path(pod: &Path, name: &str) -> PathBuf {
 pub fn write(pod: &Path, spec: &SandboxSpec, address: IpAddr) -> io::Result<()> {
     fs::create_dir_all(path(pod, MEMORY))?;
     mount_shared_memory(&path(pod, MEMORY))?;
-    let node = |file: &str| fs::read_to_string(file).unwrap_or_default();
-    let hosts = if spec.host_network { node("/etc/hosts") } else { own_hosts(&spec.hostname, address) };
-    let resolv_conf =
-        if spec.resolv_conf.is_empty() { node("/etc/resolv.conf") } else { spec.resolv_conf.join("\n") + "\n" };
+    let of_node = || fs::read_to_string("/etc/hosts").unwrap_or_default();
+    let hosts = if spec.host_network { of_node() } else { own_hosts(&spec.names, address) };
+    let resolv_conf: String = spec.resolv_conf.iter().flat_map(|line| [line, "\n"]).collect();
     write_public(&path(pod, "hosts"), &(hosts + &aliases(&spec.host_aliases)))?;
-    write_public(
-        &path(pod, "hostname"),
-        &format!(
-            "{}
-",
-            spec.hostname
-        ),
-    )?;
+    write_public(&path(pod, "hostname"), &format!("{}\n", spec.hostname))?;
     write_public(&path(pod, "resolv.conf"), &resolv_conf)
 }
 
@@ -61,10 +53,11 @@ pub fn remove(pod: &Path) -> io::Result<()> {
     }
 }
 
-fn own_hosts(hostname: &str, address: IpAddr) -> String {
+fn own_hosts(names: &[String], address: IpAddr) -> String {
+    let names = names.join("\t");
     format!(
         "# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n\
-         fe00::\tip6-localnet\nfe00::\tip6-mcastprefix\nfe00::1\tip6-allnodes\nfe00::2\tip6-allrouters\n{address}\t{hostname}\n"
+         fe00::\tip6-localnet\nfe00::\tip6-mcastprefix\nfe00::1\tip6-allnodes\nfe00::2\tip6-allrouters\n{address}\t{names}\n"
     )
 }
 
@@ -86,7 +79,7 @@ mod tests {
 
     #[test]
     fn hosts_name_the_pod_and_its_aliases() {
-        let text = own_hosts("web-0", "10.244.0.9".parse().unwrap())
+        let text = own_hosts(&["web-0.web.ns.svc.cluster.local".into(), "web-0".into()], "10.244.0.9".parse().unwrap())
             + &aliases(&[("1.2.3.4".into(), vec!["a".into(), "b.c".into()])]);
         expect![[r#"
             # Kubernetes-managed hosts file.
@@ -96,7 +89,7 @@ mod tests {
             fe00::	ip6-mcastprefix
             fe00::1	ip6-allnodes
             fe00::2	ip6-allrouters
-            10.244.0.9	web-0
+            10.244.0.9	web-0.web.ns.svc.cluster.local	web-0
 
             # Entries added by HostAliases.
             1.2.3.4	a	b.c
