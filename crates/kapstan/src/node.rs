@@ -125,6 +125,7 @@ fn open_proxy(node_name: &str) -> Result<proxy::Proxy, String> {
         node_name: node_name.to_owned(),
         pod_cidr: network(POD_NETWORK)?,
         service_cidr: network(SERVICE_NETWORK)?,
+        answered_here: BTreeMap::new(),
     };
     proxy::Proxy::open(options).map_err(|error| error.to_string())
 }

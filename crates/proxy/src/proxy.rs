@@ -1,8 +1,8 @@
 //! [`Proxy`]: the rules of one node, in force in the kernel.
 
 use std::{
-    collections::BTreeSet,
-    net::Ipv4Addr,
+    collections::{BTreeMap, BTreeSet},
+    net::{Ipv4Addr, SocketAddrV4},
     time::{Duration, Instant},
 };
 
@@ -17,7 +17,7 @@ use crate::{
     netlink::Netlink,
     nftables::{self, Ranges},
     route,
-    rules::{Protocol, RuleSet, rules},
+    rules::{Frontend, Protocol, RuleSet, rules},
 };
 
 /// What a proxy has to know of its node.
@@ -29,6 +29,8 @@ pub struct Options {
     pub pod_cidr: Ipv4Net,
     /// All services' addresses, such as 10.96.0.0/16.
     pub service_cidr: Ipv4Net,
+    /// Frontends that this node answers itself, at these addresses of its own, unless pods do.
+    pub answered_here: BTreeMap<Frontend, SocketAddrV4>,
 }
 
 /// What one call put in force.
@@ -81,7 +83,8 @@ impl Proxy {
     /// in `slices`, not even one whose handshake had begun before; connections that exist go on.
     pub fn apply(&mut self, services: &[&Service], slices: &[&EndpointSlice]) -> Result<Applied, ProxyError> {
         let start = Instant::now();
-        let wanted = rules(services, slices, &self.options.node_name);
+        let mut wanted = rules(services, slices, &self.options.node_name);
+        wanted.answer_here(&self.options.answered_here);
         self.report(&wanted);
         let delta = self.put_in_force(&wanted)?;
         let forgotten_flows = match self.see_off(&delta) {

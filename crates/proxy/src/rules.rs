@@ -132,6 +132,20 @@ impl fmt::Display for RuleSet {
     }
 }
 
+impl RuleSet {
+    /// Lets the node answer these frontends itself where no pod does: also before their Service is known, and after it was
+    /// deleted. So a node has its own name server, and a cluster can have another one by giving its Service pods.
+    pub fn answer_here(&mut self, here: &BTreeMap<Frontend, SocketAddrV4>) {
+        for (frontend, backend) in here {
+            let own = || Road { service: "this node".into(), backends: Vec::new(), affinity: None, masquerade: false };
+            let road = self.roads.entry(*frontend).or_insert_with(own);
+            if road.backends.is_empty() {
+                road.backends.push(*backend);
+            }
+        }
+    }
+}
+
 /// The rules of the node `node_name` for these services. The order of the arguments does not matter.
 ///
 /// `trafficDistribution` and topology hints only express a preference and are not followed: any usable endpoint is taken.

@@ -345,6 +345,7 @@ fn without_rights_it_says_what_is_missing() {
             node_name: "here".into(),
             pod_cidr: "10.244.0.0/16".parse().unwrap(),
             service_cidr: "10.96.0.0/16".parse().unwrap(),
+            answered_here: BTreeMap::new(),
         })
         .err()
     });

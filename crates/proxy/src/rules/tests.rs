@@ -216,3 +216,47 @@ spec: {clusterIP: 10.96.0.13, ports: [{port: 443}]}
     "#]],
     );
 }
+
+#[test]
+fn a_node_answers_what_no_pod_does() {
+    let address: Ipv4Addr = "10.96.0.10".parse().unwrap();
+    let frontend = |protocol, port| Frontend { address: Some(address), protocol, port };
+    let here = BTreeMap::from([
+        (frontend(Protocol::Udp, 53), "10.244.0.1:4000".parse().unwrap()),
+        (frontend(Protocol::Tcp, 53), "10.244.0.1:5000".parse().unwrap()),
+    ]);
+    let shown = |services: &str, slices: &str| {
+        let services: Vec<Service> = parse(services);
+        let slices: Vec<EndpointSlice> = parse(slices);
+        let mut set = rules(&services.iter().collect::<Vec<_>>(), &slices.iter().collect::<Vec<_>>(), "here");
+        set.answer_here(&here);
+        set.to_string()
+    };
+    expect![[r#"
+        tcp 10.96.0.10:53 this node -> 10.244.0.1:5000
+        udp 10.96.0.10:53 this node -> 10.244.0.1:4000
+    "#]]
+    .assert_eq(&shown("", ""));
+    let service = "
+metadata: {name: kube-dns, namespace: kube-system}
+spec: {clusterIP: 10.96.0.10, ports: [{name: dns, port: 53, protocol: UDP}, {name: dns-tcp, port: 53}, {name: metrics, port: 9153}]}
+";
+    expect![[r#"
+        tcp 10.96.0.10:53 kube-system/kube-dns:dns-tcp -> 10.244.0.1:5000
+        tcp 10.96.0.10:9153 kube-system/kube-dns:metrics -> refuse
+        udp 10.96.0.10:53 kube-system/kube-dns:dns -> 10.244.0.1:4000
+    "#]]
+    .assert_eq(&shown(service, ""));
+    let slice = "
+metadata: {name: kube-dns-1, namespace: kube-system, labels: {kubernetes.io/service-name: kube-dns}}
+addressType: IPv4
+ports: [{name: dns, port: 53, protocol: UDP}, {name: dns-tcp, port: 53}]
+endpoints: [{addresses: [10.244.0.7]}]
+";
+    expect![[r#"
+        tcp 10.96.0.10:53 kube-system/kube-dns:dns-tcp -> 10.244.0.7:53
+        tcp 10.96.0.10:9153 kube-system/kube-dns:metrics -> refuse
+        udp 10.96.0.10:53 kube-system/kube-dns:dns -> 10.244.0.7:53
+    "#]]
+    .assert_eq(&shown(service, slice));
+}

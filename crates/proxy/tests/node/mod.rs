@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "these are tests, in functions of their own")]
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File},
     io::{self, Read, Write},
     net::{Ipv4Addr, Shutdown, SocketAddrV4, TcpListener, TcpStream},
@@ -194,6 +195,7 @@ impl Node {
             node_name: "here".into(),
             pod_cidr: "10.244.0.0/16".parse().unwrap(),
             service_cidr: "10.96.0.0/16".parse().unwrap(),
+            answered_here: BTreeMap::new(),
         };
         self.space.run(|| Proxy::open(options)).expect("open the proxy")
     }
