@@ -1,21 +1,24 @@
 //! A node in this process: the agent, its containers, its proxy, its logs and the streams into its pods, put together.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, RwLock};
 
 use agent::images::Store;
+use agent::network::Cidr;
 use agent::node::NodeConfig;
 use agent::registration::Capacity;
+use agent::resolv_conf::{self, Dns};
 use agent::runtime::Runtime;
 use agent::runtime::native::{self, Native};
 use agent::runtime::profile::Profile;
-use agent::resolv_conf::Dns;
 use bytes::Bytes;
+use dns::{answer::Zone, follow::follow, records::Records, server::Knowledge};
 use futures::StreamExt;
 use kube::Client;
-use server::{LogRequest, NodeRequest, Server};
+use proxy::rules::{Frontend, Protocol};
+use server::{DNS_SERVICE_ADDRESS, LogRequest, NodeRequest, Server};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -26,6 +29,10 @@ use crate::streams;
 const POD_NETWORK: &str = "10.244.0.0/16";
 const OWN_PODS: &str = "10.244.0.0/24";
 const SERVICE_NETWORK: &str = "10.96.0.0/16";
+/// What all names of the cluster end with.
+const DOMAIN: &str = "cluster.local";
+/// Where name servers are asked.
+const DNS_PORT: u16 = 53;
 /// Questions to a node that wait.
 const QUESTIONS: usize = 64;
 /// Pieces of a log on their way.
@@ -67,7 +74,9 @@ impl Node {
         let (images, containers) = (native.images().clone(), native.clone());
         let shutdown = CancellationToken::new();
         let (applied, acknowledged) = watch::channel(0);
-        let proxy = tokio::spawn(proxy(client.clone(), open_proxy(&options.name)?, applied, shutdown.clone()));
+        let (names, answered_here) = name_server(client.clone()).await?;
+        let rules = open_proxy(&options.name, answered_here)?;
+        let proxy = tokio::spawn(proxy(client.clone(), rules, applied, shutdown.clone()));
         let config = NodeConfig {
             name: options.name.clone(),
             labels: BTreeMap::new(),
@@ -76,7 +85,7 @@ impl Node {
             pod_cidr: OWN_PODS.into(),
             capacity: Capacity::of_this_machine(&options.data_dir),
             data_dir: options.data_dir.clone(),
-            dns: Dns::default(),
+            dns: Dns { server: Some(DNS_SERVICE_ADDRESS.into()), domain: DOMAIN.into() },
         };
         let runtime = Runtime::Native(Arc::new(native));
         let agent = agent::node::run(config, client, runtime, exits, Some(acknowledged), shutdown.clone());
@@ -84,7 +93,7 @@ impl Node {
         let (mailbox, questions) = mpsc::channel(QUESTIONS);
         server.nodes.register(&options.name, mailbox);
         let answers = tokio::spawn(answer(options.data_dir.clone(), containers, questions));
-        Ok(Node { images, shutdown, tasks: vec![proxy, agent, answers] })
+        Ok(Node { images, shutdown, tasks: vec![proxy, names, agent, answers] })
     }
 
     /// The node's images.
@@ -119,13 +128,47 @@ pub fn start_simulated(client: Client, count: usize, prefix: &str, profile: Prof
     })
 }
 
-fn open_proxy(node_name: &str) -> Result<proxy::Proxy, String> {
+/// Starts the node's own name server, at the end of the pods' network that is the node's; and what the proxy has to lead
+/// there.
+async fn name_server(client: Client) -> Result<(JoinHandle<()>, BTreeMap<Frontend, SocketAddrV4>), String> {
+    let told = |error: &dyn std::fmt::Display| format!("the name server of this node: {error}");
+    let gateway = OWN_PODS.parse::<Cidr>()?.gateway();
+    let server = dns::server::Server::bind(gateway.into()).await.map_err(|error| told(&error))?;
+    let mut answered_here = BTreeMap::new();
+    for (protocol, address) in [(Protocol::Udp, server.udp_address()), (Protocol::Tcp, server.tcp_address())] {
+        let port = address.map_err(|error| told(&error))?.port();
+        let frontend = Frontend { address: Some(DNS_SERVICE_ADDRESS), protocol, port: DNS_PORT };
+        answered_here.insert(frontend, SocketAddrV4::new(gateway, port));
+    }
+    let records = Arc::new(RwLock::new(Records::default()));
+    let knowledge = Knowledge {
+        zone: Zone::new(DOMAIN).map_err(|error| told(&error))?,
+        records: records.clone(),
+        name_servers: Box::new(name_servers_of_this_node),
+    };
+    let task = tokio::spawn(async move {
+        tokio::join!(follow(client, records), server.run(knowledge));
+    });
+    Ok((task, answered_here))
+}
+
+/// Others than this one, which would ask itself.
+fn name_servers_of_this_node() -> Vec<SocketAddr> {
+    let servers = resolv_conf::of_node().servers;
+    let addresses = servers.iter().filter_map(|server| server.parse().ok());
+    addresses
+        .filter(|address: &IpAddr| *address != DNS_SERVICE_ADDRESS)
+        .map(|address| (address, DNS_PORT).into())
+        .collect()
+}
+
+fn open_proxy(node_name: &str, answered_here: BTreeMap<Frontend, SocketAddrV4>) -> Result<proxy::Proxy, String> {
     let network = |text: &str| text.parse().map_err(|error| format!("{text}: {error}"));
     let options = proxy::Options {
         node_name: node_name.to_owned(),
         pod_cidr: network(POD_NETWORK)?,
         service_cidr: network(SERVICE_NETWORK)?,
-        answered_here: BTreeMap::new(),
+        answered_here,
     };
     proxy::Proxy::open(options).map_err(|error| error.to_string())
 }

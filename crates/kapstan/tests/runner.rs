@@ -18,6 +18,7 @@ mod fourth_seed;
 mod identity;
 mod jobs;
 mod metering;
+mod names;
 mod raw;
 mod reads;
 mod rolling_update;

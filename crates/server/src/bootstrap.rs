@@ -1,11 +1,15 @@
 //! What every cluster has from the first moment: namespaces, roles, and the Service of the API itself.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use api::{Body, Kind, Snapshot};
+use k8s_openapi::api::core::v1::Service;
 use serde_json::{Value, json};
 
 use crate::pki::{FRONT_PROXY, KUBERNETES_SERVICE_ADDRESS};
+
+/// The address at which pods find their node's name server, the tenth of the services as kubeadm has it.
+pub const DNS_SERVICE_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
 
 /// What the objects are made from.
 pub struct Furniture {
@@ -21,7 +25,16 @@ pub struct Furniture {
 pub fn missing(world: &Snapshot, furniture: &Furniture) -> Vec<(String, Body)> {
     let wanted = wanted(furniture).into_iter();
     let missing = wanted.filter(|(namespace, body)| world.object(body.kind(), namespace, name(body)).is_none());
+    let missing = missing.filter(|(_, body)| !address_is_taken(world, body));
     missing.map(|(namespace, body)| (namespace.to_owned(), body)).collect()
+}
+
+/// In a cluster from before the address was kept for it, it may be another Service's: that one stays.
+fn address_is_taken(world: &Snapshot, body: &Body) -> bool {
+    let address = |service: &Service| service.spec.as_ref().and_then(|spec| spec.cluster_ip.clone());
+    let Body::Service(wanted) = body else { return false };
+    address(wanted)
+        .is_some_and(|wanted| world.list::<Service>(None).any(|other| address(other).as_ref() == Some(&wanted)))
 }
 
 /// Objects that are the server's own but say something else: the built-in roles, as a newer kapstan may have changed
@@ -84,10 +97,20 @@ fn wanted(furniture: &Furniture) -> Vec<(&'static str, Body)> {
             },
         }),
     ));
+    all.push((Kind::Service, "kube-system", name_server()));
     let typed = |(kind, namespace, value): (Kind, &'static str, Value)| {
         (namespace, kind.decode(value).expect("the built-in objects are well formed"))
     };
     all.into_iter().map(typed).collect()
+}
+
+/// The Service of the name servers. It selects no pods: every node answers for its own. The name is the one that tools look for.
+fn name_server() -> Value {
+    let port = |name: &str, protocol: &str| json!({ "name": name, "port": 53, "protocol": protocol, "targetPort": 53 });
+    json!({
+        "metadata": { "name": "kube-dns", "namespace": "kube-system", "labels": { "k8s-app": "kube-dns" } },
+        "spec": { "clusterIP": DNS_SERVICE_ADDRESS, "ports": [port("dns", "UDP"), port("dns-tcp", "TCP")] },
+    })
 }
 
 /// What API servers that extend this one read to know whom it speaks for (upstream:

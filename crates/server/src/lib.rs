@@ -40,6 +40,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 pub use authorize::User;
+pub use bootstrap::DNS_SERVICE_ADDRESS;
 pub use http::table::Table;
 pub use nodes::{AttachRequest, ConnectRequest, ExecRequest, LogRequest, NodeRequest, Nodes, Session};
 pub use pki::write_private;
