@@ -219,3 +219,29 @@ fn autoscaler_binding() -> (Kind, &'static str, Value) {
     let role = json!({ "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name });
     (Kind::ClusterRoleBinding, "", json!({ "metadata": { "name": name }, "roleRef": role, "subjects": [subject] }))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use api::Object;
+
+    fn missing_services(world: &Snapshot) -> Vec<String> {
+        let furniture = Furniture {
+            endpoint: ([127, 0, 0, 1], 6443).into(),
+            authority: String::new(),
+            front_proxy_authority: String::new(),
+        };
+        let services = missing(world, &furniture).into_iter().filter(|(_, body)| body.kind() == Kind::Service);
+        services.map(|(namespace, body)| format!("{namespace}/{}", name(&body))).collect()
+    }
+
+    #[test]
+    fn an_address_that_somebody_has_is_left_to_them() {
+        let mut world = Snapshot::default();
+        assert_eq!(missing_services(&world), ["default/kubernetes", "kube-system/kube-dns"]);
+        let other =
+            json!({ "metadata": { "name": "dns", "namespace": "mine" }, "spec": { "clusterIP": "10.96.0.10" } });
+        world.put(Object::written(Kind::Service.decode(other).unwrap(), 1));
+        assert_eq!(missing_services(&world), ["default/kubernetes"]);
+    }
+}
