@@ -67,6 +67,8 @@ async fn own_node(options: &ServerOptions, data_dir: PathBuf, server: &server::S
         return Ok(None);
     }
     let mirrors = options.registry_mirror.clone();
+    // Containers are made in other mount namespaces, where the working directory is another one.
+    let data_dir = std::path::absolute(&data_dir).map_err(|error| format!("{}: {error}", data_dir.display()))?;
     let container_pids = options.container_max_pids;
     let options = node::Options { data_dir, name: hostname(), cgroups: None, mirrors, container_pids };
     Node::start(&options, server).await.map(Some)
