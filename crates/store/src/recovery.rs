@@ -38,6 +38,7 @@ pub(crate) fn recover(folder: &Folder, history_bytes: usize) -> Result<(State, R
     };
     let chain = chain(folder, &listing.logs, replay.recovered.revision)?;
     let segments = replay.segments(folder, &chain.links)?;
+    replay.recovered.torn_bytes += chain.torn as u64;
     tidy(folder, &listing, &chain, segments.back())?;
     let next_segment = listing.logs.last().map_or(1, |last| last + 1);
     Ok((State { segments, next_segment, snapshot }, replay.finish()))
@@ -58,6 +59,8 @@ struct Chain {
     links: Vec<Link>,
     /// Covered by the snapshot, or never used.
     surplus: Vec<u64>,
+    /// Bytes of first appends that were interrupted.
+    torn: usize,
 }
 
 /// Finds the segments that hold revisions after `from`. Those before it may be there or not: a crash in the middle of a
@@ -71,7 +74,11 @@ fn chain(folder: &Folder, numbers: &[u64], from: u64) -> Result<Chain, StoreErro
         }
         match start {
             Start::Base(base) => chain.links.push(Link { number, base, tail: true }),
-            Start::Blank | Start::Torn => chain.surplus.push(number),
+            Start::Blank => chain.surplus.push(number),
+            Start::Torn(bytes) => {
+                chain.surplus.push(number);
+                chain.torn += bytes;
+            }
         }
     }
     let covered = chain.links.iter().rposition(|link| link.base <= from).unwrap_or(0);

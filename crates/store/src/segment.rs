@@ -66,7 +66,9 @@ impl FileHeader {
 pub(crate) struct Writer {
     pub number: u64,
     pub position: usize,
-    path: PathBuf,
+    /// Where the newest append begins.
+    pub newest: usize,
+    pub path: PathBuf,
     file: File,
     prepared: usize,
     window: Window,
@@ -75,7 +77,7 @@ pub(crate) struct Writer {
 impl Writer {
     /// Takes over a file of `prepared` zeros.
     pub fn new(path: PathBuf, number: u64, file: File, prepared: u64) -> Writer {
-        Writer { number, path, file, prepared: prepared as usize, position: 0, window: Window::default() }
+        Writer { number, path, file, prepared: prepared as usize, position: 0, newest: 0, window: Window::default() }
     }
 
     pub fn is_full(&self) -> bool {
@@ -92,6 +94,7 @@ impl Writer {
         self.window.encode(Kind::Records, revision, raw, place, buffer);
         self.file.write_all_at(buffer, self.position as u64).map_err(failed("write", &self.path))?;
         self.file.sync_data().map_err(failed("sync", &self.path))?;
+        self.newest = self.position;
         self.position += buffer.len();
         Ok(())
     }
@@ -102,8 +105,8 @@ impl Writer {
 pub(crate) enum Start {
     /// Nothing but zeros: prepared, never used.
     Blank,
-    /// The trace of a first append that was interrupted.
-    Torn,
+    /// The trace of a first append that was interrupted, and its bytes.
+    Torn(usize),
     /// A header.
     Base(u64),
 }
@@ -122,7 +125,7 @@ pub(crate) fn start(dir: &Path, number: u64) -> Result<Start, StoreError> {
     let header_only = bytes.len() <= FILE_HEADER || frame::is_zero(&bytes[FILE_HEADER..]);
     let never_synced = frame::is_zero(&head) && !frame::any_frame(&bytes, number, FILE_HEADER);
     match header_only || never_synced {
-        true => Ok(Start::Torn),
+        true => Ok(Start::Torn(written(&bytes))),
         false => Err(damaged(&path, 0, "its header was overwritten")),
     }
 }
@@ -133,6 +136,11 @@ fn read_head(path: &Path) -> Result<Vec<u8>, StoreError> {
     let file = File::open(path).map_err(failed("open", path))?;
     file.take(FILE_HEADER as u64).read_to_end(&mut head).map_err(failed("read", path))?;
     Ok(head)
+}
+
+/// Bytes up to the last one that is not zero.
+fn written(bytes: &[u8]) -> usize {
+    bytes.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1)
 }
 
 /// What reading a segment found.
@@ -167,7 +175,7 @@ pub(crate) fn read(
     }
     extent.used = extent.used.min(bytes.len());
     let rest = &bytes[extent.used..];
-    extent.torn = rest.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
+    extent.torn = written(rest);
     if extent.torn > 0 && !tail {
         return Err(damaged(&path, extent.used, "a frame is incomplete, and there is a later segment"));
     }

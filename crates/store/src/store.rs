@@ -10,6 +10,7 @@ use crate::segment::Writer;
 use crate::snapshot::{Size, Snapshot, Snapshotter};
 use crate::{Batch, Limits, Recovered, Stats};
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::path::Path;
 
 /// Buffers that one huge append has blown up are given back down to this.
@@ -132,6 +133,12 @@ impl Store {
     /// The last durable revision.
     pub fn revision(&self) -> u64 {
         self.revision
+    }
+
+    /// The file and the bytes of the newest append since the folder was opened: what a crash in its midst leaves torn.
+    pub fn newest_append(&self) -> Option<(&Path, Range<usize>)> {
+        let writer = self.current.as_ref()?;
+        Some((&writer.path, writer.newest..writer.position))
     }
 
     /// What was done since the folder was opened, and what it holds.

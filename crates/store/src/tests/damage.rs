@@ -94,6 +94,25 @@ fn after_a_cut_the_log_goes_on() {
     assert_eq!(open(written.dir.path()).1.history[2], put(3, "other", "x"));
 }
 
+#[test]
+fn a_torn_first_append_of_a_segment_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut store, _) = open(dir.path());
+    store.append(&[batch(vec![put(1, "k", object(1, 40))])]).unwrap();
+    drop(store);
+    let (mut store, _) = open(dir.path());
+    store.append(&[batch(vec![put(2, "k", object(2, 900))])]).unwrap();
+    let (path, bytes) = store.newest_append().map(|(path, bytes)| (path.to_owned(), bytes)).unwrap();
+    assert_eq!(bytes.start, 0);
+    drop(store);
+    let mut file = fs::read(&path).unwrap();
+    file[..512].fill(0);
+    fs::write(&path, file).unwrap();
+    let recovered = open(dir.path()).1;
+    assert_eq!((recovered.revision, recovered.objects), (1, vec![put(1, "k", object(1, 40))]));
+    assert!(recovered.torn_bytes > 512);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
