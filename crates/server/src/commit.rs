@@ -9,7 +9,7 @@ use std::sync::mpsc::Receiver;
 use std::thread::JoinHandle;
 
 use api::{Change, Kind, Refusal, Snapshot, limits};
-use store::{Batch, Record, Store, StoreError};
+use store::{Batch, Record, Snapshotter, Store, StoreError};
 use tokio::sync::oneshot;
 
 use crate::metrics::Metrics;
@@ -44,7 +44,7 @@ impl Turn {
     }
 
     /// The durable form: the last state of each object touched.
-    fn batch(&self) -> Batch {
+    pub fn batch(&self) -> Batch {
         let mut last: HashMap<String, Record> = HashMap::new();
         for change in &self.changes {
             let key = change.object().key().storage_key();
@@ -104,14 +104,17 @@ fn with_those_behind(first: Turn, turns: &Receiver<Turn>) -> Vec<Turn> {
 /// Writes all that is live beside the committer, which goes on meanwhile.
 fn compact(store: &Store, world: Arc<Snapshot>) -> JoinHandle<Result<store::Snapshot, StoreError>> {
     let snapshotter = store.snapshotter();
-    let write = move || {
-        let objects = Kind::ALL.iter().flat_map(|kind| world.objects(*kind, None));
-        let live: Vec<(String, u64, bytes::Bytes)> =
-            objects.map(|object| (object.key().storage_key(), object.revision, object.json.clone())).collect();
-        let live = live.iter().map(|(key, revision, json)| (key.as_str(), *revision, &json[..]));
-        snapshotter.write(world.revision(), live)
-    };
+    let write = move || write_snapshot(&snapshotter, &world);
     std::thread::Builder::new().name("compaction".into()).spawn(write).expect("a thread can be started")
+}
+
+/// Writes all that is live in `world`, in the store's form.
+pub fn write_snapshot(snapshotter: &Snapshotter, world: &Snapshot) -> Result<store::Snapshot, StoreError> {
+    let objects = Kind::ALL.iter().flat_map(|kind| world.objects(*kind, None));
+    let live: Vec<(String, u64, bytes::Bytes)> =
+        objects.map(|object| (object.key().storage_key(), object.revision, object.json.clone())).collect();
+    let live = live.iter().map(|(key, revision, json)| (key.as_str(), *revision, &json[..]));
+    snapshotter.write(world.revision(), live)
 }
 
 fn adopt(store: &mut Store, done: JoinHandle<Result<store::Snapshot, StoreError>>) -> Result<(), StoreError> {

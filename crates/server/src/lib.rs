@@ -23,6 +23,7 @@ mod nodes;
 mod pages;
 mod pki;
 mod published;
+pub mod recovered;
 mod tokens;
 pub mod turn;
 pub mod why;
@@ -34,7 +35,7 @@ use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use std::thread::JoinHandle;
 
-use api::{Change, Key, Object, PodSpecs, Snapshot, limits};
+use api::{Key, limits};
 use store::{Store, StoreError};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -48,6 +49,7 @@ pub use pki::write_private;
 use crate::door::Ids;
 use crate::http::Gate;
 use crate::published::Published;
+use crate::recovered::Recovered;
 use crate::turn::{Action, Writer};
 
 /// What keeps a server from starting or going on.
@@ -120,6 +122,12 @@ impl Server {
     pub async fn start(options: &Options) -> Result<Server, ServerError> {
         let limits = store::Limits { history_bytes: limits::RECOVERED_HISTORY_BYTES, ..store::Limits::default() };
         let (store, recovered) = Store::open(&options.data_dir.join("store"), limits)?;
+        if recovered.torn_bytes > 0 {
+            tracing::info!(
+                bytes = recovered.torn_bytes,
+                "an interrupted write, which nobody was told of, was cut off the log"
+            );
+        }
         let recovered = Recovered::read(&recovered)?;
         let pki = pki::open(&options.data_dir.join("pki"), options.listen.ip())?;
         let listener = TcpListener::bind(options.listen)
@@ -175,49 +183,6 @@ fn reachable(address: SocketAddr) -> SocketAddr {
         SocketAddr::V6(v6) if v6.ip().is_unspecified() => SocketAddr::from(([127, 0, 0, 1], v6.port())),
         other => other,
     }
-}
-
-/// The state as the store holds it. Kinds this version does not know are refused rather than lost.
-struct Recovered {
-    world: Snapshot,
-    history: Vec<Change>,
-    compacted: u64,
-}
-
-impl Recovered {
-    fn read(stored: &store::Recovered) -> Result<Recovered, ServerError> {
-        let (mut world, mut specs) = (Snapshot::default(), PodSpecs::default());
-        for record in &stored.objects {
-            if let Some(object) = object(&record.key, record.value.as_ref(), record.revision, &mut specs)? {
-                world.put(object);
-            }
-        }
-        world.advance(stored.revision);
-        let pairs = stored.history.iter().zip(&stored.previous);
-        let changes = pairs.map(|(record, previous)| {
-            let after = object(&record.key, record.value.as_ref(), record.revision, &mut specs)?;
-            let mut before = object(&record.key, previous.as_ref(), record.revision, &mut specs)?;
-            if after.is_none() {
-                // Watchers are shown the last state with the revision of the removal.
-                before = before.map(|last| Object::written(last.body.clone(), record.revision));
-            }
-            Ok((before.is_some() || after.is_some()).then_some(Change { revision: record.revision, before, after }))
-        });
-        let history = changes.filter_map(Result::transpose).collect::<Result<Vec<Change>, ServerError>>()?;
-        Ok(Recovered { world, history, compacted: stored.compacted })
-    }
-}
-
-fn object(
-    key: &str,
-    json: Option<&bytes::Bytes>,
-    revision: u64,
-    specs: &mut PodSpecs,
-) -> Result<Option<Arc<Object>>, ServerError> {
-    let unreadable = |error: String| ServerError::Unreadable { key: key.to_owned(), error };
-    let kind = Key::from_storage_key(key).ok_or_else(|| unreadable("unknown kind".into()))?.kind;
-    let object = json.map(|json| Object::recovered(kind, json.clone(), revision, specs)).transpose();
-    object.map_err(|error| unreadable(error.to_string()))
 }
 
 fn start_writer(
