@@ -1,4 +1,4 @@
-//! The cluster: the real turn over a store in memory, nodes, a network, and time that moves from one event to the next.
+//! The cluster: the real turn over the real store (`disk.rs`), nodes, a network, and time that moves from one event to the next.
 //!
 //! Everything that happens is an [`Event`] in one ordered map; events of one second are ordered by random numbers drawn
 //! from the seed. Nothing else decides an order, so a seed is a run.
@@ -12,7 +12,7 @@ use agent::probes::{Kind as ProbeKind, Probed};
 use api::heard::NODE_LEASES;
 use api::patch::PatchType;
 use api::usage::{ContainerUsage, NodeUsage, PodUsage, Report as UsageReport, Used};
-use api::{Kind, Object, Pod, PodSpecs, Refusal, Snapshot, Usage};
+use api::{Kind, Object, Pod, Refusal, Snapshot, Usage};
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Node as NodeObject;
@@ -26,6 +26,7 @@ use server::why::Whys;
 use tokio::sync::oneshot;
 
 use crate::behind::HOLD_FROM_BEHIND;
+use crate::disk::{self, Disk};
 use crate::facts;
 use crate::faults::Faults;
 use crate::healing;
@@ -68,6 +69,8 @@ pub struct Settings {
     pub trace: bool,
     /// A bug: requests are answered before the store has them.
     pub answers_early: bool,
+    /// A bug of the disk.
+    pub disk: Option<disk::Fault>,
     /// Those who decide are behind: only what holds nevertheless is asked, and nothing durable is lost.
     pub behind: bool,
 }
@@ -75,7 +78,15 @@ pub struct Settings {
 impl Settings {
     /// A run as things are.
     pub fn of(seed: u64, trace: bool) -> Settings {
-        Settings { seed, minds: Arc::new(Real), undo: without_hash, trace, answers_early: false, behind: false }
+        Settings {
+            seed,
+            minds: Arc::new(Real),
+            undo: without_hash,
+            trace,
+            answers_early: false,
+            disk: None,
+            behind: false,
+        }
     }
 }
 
@@ -156,6 +167,9 @@ pub struct Cluster {
     turns_now: (i64, usize),
     inbox: Vec<Letter>,
     flights: VecDeque<Flight>,
+    /// Where the server may crash.
+    disk: Option<Disk>,
+    /// What is committed.
     durable: Snapshot,
     /// Objects up to this revision are those that were read back when the server started last.
     read_back: u64,
@@ -205,7 +219,9 @@ impl Cluster {
             faults.crash = 0;
         }
         let nodes = random.random_range(3..=5);
-        let mut cluster = Cluster::with(settings, random, faults, nodes);
+        // What is never read back need not be written.
+        let disk = (faults.crash > 0).then(|| Disk::new(settings.seed, settings.disk));
+        let mut cluster = Cluster::with(settings, random, faults, nodes, disk);
         cluster.people.bound(&mut cluster.random);
         cluster.begin();
         cluster
@@ -214,12 +230,13 @@ impl Cluster {
     /// A cluster of three nodes where nothing happens but what is commanded.
     pub(crate) fn staged(settings: Settings) -> Cluster {
         let random = StdRng::seed_from_u64(settings.seed);
-        let mut cluster = Cluster::with(settings, random, Faults { slow: true, ..Faults::default() }, 3);
+        let disk = Some(Disk::new(settings.seed, settings.disk));
+        let mut cluster = Cluster::with(settings, random, Faults { slow: true, ..Faults::default() }, 3, disk);
         cluster.make_nodes();
         cluster
     }
 
-    fn with(mut settings: Settings, mut random: StdRng, faults: Faults, nodes: u8) -> Cluster {
+    fn with(mut settings: Settings, mut random: StdRng, faults: Faults, nodes: u8, disk: Option<Disk>) -> Cluster {
         let (minds, refuses) = Refusing::wrap(settings.minds);
         settings.minds = minds;
         let seed = settings.seed;
@@ -246,6 +263,7 @@ impl Cluster {
             turns_now: (0, 0),
             inbox: Vec::new(),
             flights: VecDeque::new(),
+            disk,
             durable: Snapshot::default(),
             read_back: 0,
             usage: Usage::default(),
@@ -523,6 +541,7 @@ impl Cluster {
             let message = format!("{} changes in one turn of a few dozen pods", turn.changes.len());
             return Err(Breach::new("I28 bounded work", message));
         }
+        self.disk.as_mut().map_or(Ok(()), |disk| disk.commit(&turn))?;
         self.witness.see(&turn, &taken)?;
         self.durable = turn.world;
         if self.witness.world().revision() != self.durable.revision() {
@@ -653,6 +672,9 @@ impl Cluster {
                 self.commit(flight, false)?;
             }
         }
+        if let Some(disk) = &mut self.disk {
+            disk.crash(self.flights.front().map(|flight| &flight.turn))?;
+        }
         for flight in std::mem::take(&mut self.flights) {
             if self.settings.answers_early {
                 let answers = flight.turn.answers.into_iter().map(|(_, answer)| answer);
@@ -675,7 +697,10 @@ impl Cluster {
             return Ok(());
         }
         self.starts += 1;
-        let world = recovered(&self.durable, self.read_back)?;
+        let world = match &mut self.disk {
+            Some(disk) => disk.open(&self.durable, self.read_back)?,
+            None => self.durable.clone(),
+        };
         self.read_back = self.durable.revision();
         let ids = Ids::from_seed(self.settings.seed.wrapping_mul(1_000).wrapping_add(self.starts));
         let minds = self.settings.minds.clone();
@@ -963,26 +988,4 @@ fn namespace(name: &str) -> Letter {
     let body = Kind::Namespace.decode(serde_json::json!({ "metadata": { "name": name } }));
     let ask = Ask::Create(String::new(), body.expect("a namespace needs no more than a name"));
     Letter::of_person(ask, format!("makes namespace {name}"))
-}
-
-/// What the store gives back: every object from its bytes (I15), which have to say all that the object was. Those up to
-/// the revision `read_back` are what came of their bytes the last time.
-fn recovered(durable: &Snapshot, read_back: u64) -> Result<Snapshot, Breach> {
-    let (mut world, mut specs) = (Snapshot::default(), PodSpecs::default());
-    let mut objects: Vec<&Arc<Object>> = Kind::ALL.iter().flat_map(|kind| durable.objects(*kind, None)).collect();
-    objects.sort_by_key(|object| object.revision);
-    for object in objects {
-        if object.revision <= read_back {
-            world.put(object.clone());
-            continue;
-        }
-        let read = Object::recovered(object.kind(), object.json.clone(), object.revision, &mut specs);
-        let read = read.map_err(|error| Breach::new("I15 durable", format!("{}: {error}", object.key())))?;
-        if read.body != object.body {
-            return Err(Breach::new("I15 durable", format!("{} is another one when read back", object.key())));
-        }
-        world.put(read);
-    }
-    world.advance(durable.revision());
-    Ok(world)
 }

@@ -1,10 +1,10 @@
 //! The dream: a whole cluster on one thread from one seed.
 //!
 //! The turn and the door of `server`, the decisions of `controllers` and `scheduler`, and the planning of `agent` run as
-//! they do in production; the disk, the network, containers, people and time are simulated. A seed is a run: it opens
-//! no socket, starts no thread, reads no clock.
+//! they do in production, over the real `store` in a folder that lies in memory; the network, containers, people and time
+//! are simulated, and what a crash does to the folder. A seed is a run: it opens no socket and reads no clock.
 //!
-//! - [`cluster`]: events, time, the store, crashes; [`node`]: agents; [`people`]: what is asked for; [`faults`]: what breaks.
+//! - [`cluster`]: events, time, crashes; [`disk`]: the store, torn and damaged files; [`node`]: agents; [`people`]: what is asked for; [`faults`]: what breaks.
 //! - [`behind`]: decisions on what was some seconds ago.
 //! - [`exhaustive`]: every interleaving of small rollouts.
 //! - [`refusing`]: pods that are not let in.
@@ -15,6 +15,7 @@
 
 pub mod behind;
 pub mod cluster;
+pub mod disk;
 pub mod exhaustive;
 pub mod facts;
 pub mod faults;

@@ -19,6 +19,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use server::minds::Minds;
 
 use crate::behind::Behind;
+use crate::disk::Fault;
 use crate::facts;
 use crate::{Ending, Settings, dream, dream_behind, run, without_hash};
 
@@ -98,6 +99,8 @@ bugs! {
     AutoscalerHurries "autoscaler-hurries" "the autoscaler's behaviour is not minded";
     BehindUnaware "behind-unaware" "controllers with caches do not wait for their own writes (k8s #129795)";
     AnsweredEarly "answered-early" "writes are acknowledged before they are durable";
+    AppendedLate "appended-late" "a turn is acknowledged when the one before it is in the log";
+    TornServed "torn-served" "what a crash left of an append is taken for written";
 }
 
 /// The taint of a cordoned node.
@@ -120,7 +123,12 @@ pub fn run_with(bug: Bug, seed: u64, trace: bool) -> Ending {
     }
     let undo = if bug == Bug::UndoLosesFields { loses_fields } else { without_hash };
     let minds = Arc::new(Zoo { bug, last: Mutex::default(), charged: Mutex::default() });
-    run(Settings { minds, undo, answers_early: bug == Bug::AnsweredEarly, ..Settings::of(seed, trace) })
+    let disk = match bug {
+        Bug::AppendedLate => Some(Fault::AppendsLate),
+        Bug::TornServed => Some(Fault::ServesTorn),
+        _ => None,
+    };
+    run(Settings { minds, undo, answers_early: bug == Bug::AnsweredEarly, disk, ..Settings::of(seed, trace) })
 }
 
 /// What it took to find a bug.

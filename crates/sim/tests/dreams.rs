@@ -7,13 +7,15 @@ use sim::{Ending, dream};
 /// Seeds of one run of the tests.
 const SEEDS: u64 = 500;
 /// Bugs that show within few seeds; all of them: `cargo xtask sim --zoo`.
-const QUICK: [Bug; 6] = [
+const QUICK: [Bug; 8] = [
     Bug::StaleCache,
     Bug::RunningAvailable,
     Bug::EndpointsKeepTerminating,
     Bug::NeverQuiet,
     Bug::LostWakeDeployment,
     Bug::BindsCordoned,
+    Bug::AppendedLate,
+    Bug::TornServed,
 ];
 
 #[test]
