@@ -189,4 +189,9 @@ impl Change {
     pub fn kind(&self) -> Kind {
         self.object().kind()
     }
+
+    /// What there is of it: before, after, or both.
+    pub fn sides(&self) -> impl Iterator<Item = &Object> {
+        self.before.iter().chain(&self.after).map(|object| &**object)
+    }
 }

@@ -23,6 +23,9 @@ type Alike = (u64, u64, Path);
 /// The pods of a namespace.
 type Pods = OrdMap<Alike, (Arc<Object>, Facts)>;
 
+/// Where an ended pod is among all: evicted ones first, then the oldest, by the second when they were made.
+type Ended = (bool, i64, Path);
+
 /// Every object at one revision.
 #[derive(Clone)]
 pub struct Snapshot {
@@ -36,6 +39,8 @@ pub struct Snapshot {
     keeping_away: OrdMap<Path, Arc<Object>>,
     /// Pods of each namespace, those with the same labels side by side.
     alike: OrdMap<Arc<str>, Pods>,
+    /// Pods that have ended and that nobody has asked to leave.
+    ended: OrdMap<Ended, Arc<Object>>,
     /// What the pods of each node ask for.
     load: OrdMap<Arc<str>, Arc<NodeLoad>>,
     /// What the objects of each namespace that has a quota take.
@@ -88,6 +93,7 @@ impl Default for Snapshot {
             on_node: OrdMap::new(),
             keeping_away: OrdMap::new(),
             alike: OrdMap::new(),
+            ended: OrdMap::new(),
             load: OrdMap::new(),
             accounts: OrdMap::new(),
         }
@@ -236,6 +242,17 @@ impl Snapshot {
             .flat_map(|(pods, kin)| of_kin(pods, kin))
     }
 
+    /// How many pods have ended and are not leaving.
+    pub fn ended_pods(&self) -> usize {
+        self.ended.len()
+    }
+
+    /// These pods, evicted ones first, then the oldest (upstream: byEvictionAndCreationTimestamp of
+    /// `pkg/controller/podgc/gc_controller.go`).
+    pub fn ended_pods_first_to_go(&self) -> impl Iterator<Item = &Pod> {
+        self.ended.values().filter_map(|object| object.get())
+    }
+
     /// What the pods bound to a node ask for; `None` when no pod is bound to it.
     pub fn load(&self, node: &str) -> Option<&NodeLoad> {
         self.load.get(node).map(|load| &**load)
@@ -300,6 +317,9 @@ impl Snapshot {
         if keeps_away(object) {
             self.keeping_away.insert(path.clone(), object.clone());
         }
+        if let Some(place) = ended(path, object) {
+            self.ended.insert(place, object.clone());
+        }
         if let (false, Some(pod)) = (node.is_empty(), object.get::<Pod>()) {
             if let Some(load) = self.load.get_mut(node) {
                 return Arc::make_mut(load).add(pod);
@@ -326,6 +346,9 @@ impl Snapshot {
         }
         if keeps_away(object) {
             self.keeping_away.remove(path);
+        }
+        if let Some(place) = ended(path, object) {
+            self.ended.remove(&place);
         }
         if let (Some(pod), Some(load)) = (object.get::<Pod>(), self.load.get_mut(node)) {
             let load = Arc::make_mut(load);
@@ -377,6 +400,17 @@ fn node_of(object: &Object) -> Option<&str> {
 
 fn alike(path: &Path, object: &Object) -> Alike {
     (object.facts().kin(), number(&**path), path.clone())
+}
+
+/// The place of a pod among those that have ended, if it has and stays.
+fn ended(path: &Path, object: &Object) -> Option<Ended> {
+    let facts = object.facts();
+    let pod = object.get::<Pod>().filter(|_| facts.has_ended() && !facts.is_deleted())?;
+    let status = pod.status.as_ref();
+    let evicted = status
+        .is_some_and(|status| status.phase.as_deref() == Some("Failed") && status.reason.as_deref() == Some("Evicted"));
+    let made = pod.metadata.creation_timestamp.as_ref().map_or(i64::MIN, |time| time.0.as_second());
+    Some((!evicted, made, path.clone()))
 }
 
 /// The kins among these pods.
@@ -471,11 +505,13 @@ mod tests {
         ) {
             let mut world = Snapshot::default();
             let mut model: BTreeMap<String, Made> = BTreeMap::new();
+            let mut leaving: BTreeMap<String, bool> = BTreeMap::new();
             for (revision, (number, what)) in (1u64..).zip(steps as Vec<Step>) {
                 let name = format!("p{number}");
                 match what {
                     Some((made, state)) => {
                         world.put(pod(number, made, state, revision));
+                        leaving.insert(name.clone(), state.0);
                         model.insert(name, made);
                     }
                     None => {
@@ -483,6 +519,10 @@ mod tests {
                         prop_assert_eq!(gone.is_some(), model.remove(&name).is_some());
                     }
                 }
+                let over = |(name, made): &(&String, &Made)| PHASES[made.4].ends_with("ed") && !leaving[*name];
+                let ended: Vec<String> = model.iter().filter(over).map(|(name, _)| name.clone()).collect();
+                prop_assert_eq!(world.ended_pods(), ended.len());
+                prop_assert_eq!(names(world.ended_pods_first_to_go()), ended);
                 let fitting = |fits: &dyn Fn(Made) -> bool| -> Vec<String> {
                     model.iter().filter(|(_, made)| fits(**made)).map(|(name, _)| name.clone()).collect()
                 };

@@ -51,7 +51,8 @@ pub enum Controller {
     NodeLifecycle,
     /// Pods that do not put up with a taint of their node. The key is the node's.
     TaintEviction,
-    /// A pod whose node is gone. The key is the pod's.
+    /// A pod whose node is gone or out of service. The key is the pod's; without a name it stands for all that have ended,
+    /// of which there may be too many.
     PodGarbageCollector,
     /// Replicas of what a HorizontalPodAutoscaler scales. The key is the HorizontalPodAutoscaler's.
     HorizontalPodAutoscaler,

@@ -17,8 +17,8 @@ use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
 use crate::{
-    Controller, daemon_set, disruption, endpoints, garbage_collector, job, node_lifecycle, persistent_volume, pods,
-    service_account, stateful_set, taint_eviction,
+    Controller, daemon_set, disruption, endpoints, garbage_collector, job, node_lifecycle, persistent_volume,
+    pod_garbage_collector, pods, service_account, stateful_set, taint_eviction,
 };
 
 /// What is called for every decision to be woken.
@@ -77,13 +77,9 @@ pub fn wake_all(world: &Snapshot, wake: &mut dyn FnMut(Controller, Key)) {
     all(Kind::Node, Controller::NodeLifecycle);
     all(Kind::Node, Controller::TaintEviction);
     wake(Controller::NodeLifecycle, node_lifecycle::all_nodes());
-    let nodes_gone = world.objects(Kind::Pod, None).filter(|object| {
-        object.get::<Pod>().is_some_and(|pod| match pods::node(pod) {
-            "" => pods::is_deleted(pod),
-            node => world.object(Kind::Node, "", node).is_none(),
-        })
-    });
-    nodes_gone.for_each(|object| wake(Controller::PodGarbageCollector, object.key()));
+    let nobodys = world.objects(Kind::Pod, None).filter(|pod| pod_garbage_collector::concerns(pod, world));
+    nobodys.for_each(|pod| wake(Controller::PodGarbageCollector, pod.key()));
+    wake(Controller::PodGarbageCollector, pod_garbage_collector::all_ended());
     let orphans = world.objects(Kind::Pod, None).filter(|object| job::is_held_in_vain(object, world));
     orphans.for_each(|object| wake(Controller::Job, object.key()));
     for endpoints in world.objects(Kind::Endpoints, None).chain(world.objects(Kind::EndpointSlice, None)) {
@@ -96,10 +92,6 @@ pub fn wake_all(world: &Snapshot, wake: &mut dyn FnMut(Controller, Key)) {
             garbage_collector::wake_one(object, world, &mut |key| wake(Controller::GarbageCollector, key));
         }
     }
-}
-
-fn sides(change: &Change) -> impl Iterator<Item = &Object> {
-    change.before.iter().chain(&change.after).map(|object| &**object)
 }
 
 /// What a client may change of an object, its status aside.
@@ -116,7 +108,7 @@ fn same_but_status(change: &Change) -> bool {
 
 fn pod_changed(change: &Change, world: &Snapshot, wake: &mut Wake) {
     if replica_digest(change.before.as_deref()) != replica_digest(change.after.as_deref()) {
-        for pod in sides(change) {
+        for pod in change.sides() {
             match controller_of(pod.meta()) {
                 Some(owner) => {
                     if let Some((who, kind)) = keeper(&owner.kind) {
@@ -132,22 +124,19 @@ fn pod_changed(change: &Change, world: &Snapshot, wake: &mut Wake) {
     if endpoints::digest(change.before.as_deref()) != endpoints::digest(change.after.as_deref()) {
         wake_services(change, world, wake);
     }
+    if pod_garbage_collector::too_many_end(change, world) {
+        wake(Controller::PodGarbageCollector, pod_garbage_collector::all_ended());
+    }
     let Some(pod) = change.after.as_ref() else { return };
     let node = |object: &Object| object.get::<Pod>().map(|pod| pods::node(pod).to_owned()).unwrap_or_default();
     let bound = node(pod);
     let moved = change.before.as_ref().is_none_or(|before| node(before) != bound);
-    let deleted_unbound = bound.is_empty() && pod.meta().deletion_timestamp.is_some();
-    if deleted_unbound && change.before.as_ref().is_some_and(|before| before.meta().deletion_timestamp.is_none()) {
+    let leaves = |object: &Object| object.facts().is_deleted();
+    let let_go = leaves(pod) && change.before.as_ref().is_some_and(|before| !leaves(before));
+    if (moved || let_go) && pod_garbage_collector::concerns(pod, world) {
         wake(Controller::PodGarbageCollector, pod.key());
     }
-    if bound.is_empty() {
-        return;
-    }
-    let Some(on) = world.get::<Node>("", &bound) else {
-        return if moved {
-            wake(Controller::PodGarbageCollector, pod.key())
-        };
-    };
+    let Some(on) = world.get::<Node>("", &bound) else { return };
     if taint_eviction::evicts(on) && (moved || tolerations_changed(change)) {
         wake(Controller::TaintEviction, Key::new(Kind::Node, "", bound));
     }
@@ -185,7 +174,7 @@ fn budgets_concerned(change: &Change, world: &Snapshot, wake: &mut Wake) {
             let selector = budget.get::<PodDisruptionBudget>().map(disruption::selector);
             selector.is_some_and(|selector| selector.matches(pod.meta().labels.as_ref()))
         };
-        if is_workload || sides(change).any(selects) {
+        if is_workload || change.sides().any(selects) {
             wake(Controller::Disruption, budget.key());
         }
     }
@@ -293,7 +282,7 @@ fn wake_selecting<T: Selecting>(orphan: &Object, world: &Snapshot, who: Controll
 
 fn wake_services(change: &Change, world: &Snapshot, wake: &mut Wake) {
     for service in world.list::<Service>(Some(change.object().namespace())) {
-        if sides(change).any(|pod| endpoints::selects(service, pod)) {
+        if change.sides().any(|pod| endpoints::selects(service, pod)) {
             let name = service.metadata.name.clone().unwrap_or_default();
             wake(Controller::Endpoints, Key::new(Kind::Service, change.object().namespace(), name));
         }
@@ -304,7 +293,7 @@ fn replica_set_changed(change: &Change, world: &Snapshot, wake: &mut Wake) {
     if !same_but_status(change) {
         wake(Controller::ReplicaSet, change.object().key());
     }
-    for set in sides(change) {
+    for set in change.sides() {
         match controller_of(set.meta()) {
             Some(owner) if owner.kind == "Deployment" => {
                 wake(Controller::Deployment, Key::new(Kind::Deployment, set.namespace(), owner.name.clone()));
@@ -336,7 +325,7 @@ fn job_pod_changed(change: &Change, world: &Snapshot, wake: &mut Wake) {
     if job::pod_digest(change.before.as_deref()) == job::pod_digest(change.after.as_deref()) {
         return;
     }
-    for pod in sides(change) {
+    for pod in change.sides() {
         match controller_of(pod.meta()) {
             Some(owner) if owner.kind == "Job" => {
                 wake(Controller::Job, Key::new(Kind::Job, pod.namespace(), owner.name.clone()));
@@ -361,7 +350,7 @@ fn job_changed(change: &Change, world: &Snapshot, wake: &mut Wake) {
         wake(Controller::Job, change.object().key());
     }
     if marked || !same_but_status(change) {
-        for owner in sides(change).filter_map(|job| Some((job, controller_of(job.meta())?))) {
+        for owner in change.sides().filter_map(|job| Some((job, controller_of(job.meta())?))) {
             if owner.1.kind == "CronJob" {
                 wake(Controller::CronJob, Key::new(Kind::CronJob, owner.0.namespace(), owner.1.name.clone()));
             }
@@ -426,7 +415,7 @@ fn claim_changed(change: &Change, world: &Snapshot, wake: &mut Wake) {
 
 /// A recorded template concerns whose template it is; one that nobody owns may be adopted.
 fn revision_changed(change: &Change, world: &Snapshot, wake: &mut Wake) {
-    for revision in sides(change) {
+    for revision in change.sides() {
         match controller_of(revision.meta()) {
             Some(owner) => {
                 if let Some((who, kind)) = keeper(&owner.kind) {
@@ -443,7 +432,7 @@ fn revision_changed(change: &Change, world: &Snapshot, wake: &mut Wake) {
 
 /// Somebody else may have changed or deleted what a Service's endpoints are told by.
 fn endpoints_changed(change: &Change, wake: &mut Wake) {
-    for service in sides(change).filter_map(endpoints::service_of) {
+    for service in change.sides().filter_map(endpoints::service_of) {
         wake(Controller::Endpoints, service);
     }
 }
@@ -460,12 +449,14 @@ fn node_changed(change: &Change, world: &Snapshot, wake: &mut Wake) {
     if taint_eviction::digest(before) != taint_eviction::digest(after) {
         wake(Controller::TaintEviction, change.object().key());
     }
-    if change.after.is_some() {
+    let out = |side: Option<&Object>| side.and_then(Object::get).is_some_and(pod_garbage_collector::is_out_of_service);
+    if after.is_some() && (out(before) || !out(after)) {
         return;
     }
-    for pod in world.pods_on(change.object().name()) {
-        let namespace = pod.metadata.namespace.clone().unwrap_or_default();
-        wake(Controller::PodGarbageCollector, Key::new(Kind::Pod, namespace, pods::name(pod)));
+    for pod in world.pod_objects_on(change.object().name(), None) {
+        if pod_garbage_collector::concerns(pod, world) {
+            wake(Controller::PodGarbageCollector, pod.key());
+        }
     }
 }
 

@@ -624,28 +624,6 @@ fn pods_are_adopted_and_released() {
     .assert_eq(&show(&world.plan(Controller::Job, Kind::Job, "pi")));
 }
 
-/// Upstream: TestGCOrphaned, TestGCUnscheduledTerminating: who waits for the end of a pod is told that it came.
-#[test]
-fn pods_that_nobody_runs_have_failed() {
-    let mut world = world(json!({}), json!({}), &["Running", "Running deleted", "Running"]);
-    let to = |world: &mut World, name: &str, node: &str| {
-        let node = node.to_owned();
-        world.change_pod(name, |pod| pod.spec.get_or_insert_default().node_name = Some(node));
-    };
-    to(&mut world, "pi-0", "gone");
-    to(&mut world, "pi-1", "");
-    let shown = |name: &str| show(&world.plan(Controller::PodGarbageCollector, Kind::Pod, name));
-    expect![[r#"
-        status Pod pi-0
-        remove Pod pi-0
-        why its node gone no longer exists
-        --
-        status Pod pi-1
-        --
-    "#]]
-    .assert_eq(&["pi-0", "pi-1", "pi-2"].map(shown).join("--\n"));
-}
-
 fn told(world: &World) -> String {
     format!("{}\n", job_status(&job(world).status.clone().unwrap_or_default()))
 }
