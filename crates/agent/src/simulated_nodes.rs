@@ -619,8 +619,9 @@ impl Fleet {
             Step::Stop { container, id, until, .. } => {
                 let image = known.seen.container(&container).map(|one| one.wanted_image.clone()).unwrap_or_default();
                 let hook = sleeps(pod, &container, |lifecycle| lifecycle.pre_stop.as_ref());
-                let stopped = now + hook + self.behaviour(pod, &image).stop;
-                let (at, code) = if stopped <= until { (stopped, 0) } else { (until, 137) };
+                let behaviour = self.behaviour(pod, &image);
+                let stopped = now + hook + behaviour.stop;
+                let (at, code) = if stopped <= until { (stopped, behaviour.stopped) } else { (until, 137) };
                 let at = at.max(now);
                 (at, Outcome::Exited { id, exit: exit(code, 0, at), message: None })
             }

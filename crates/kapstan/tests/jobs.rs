@@ -20,7 +20,7 @@ fn cluster(manifests: &[&str]) -> Cluster {
 #[test]
 fn job() {
     let Some(kubectl) = Kubectl::current() else { return };
-    transcript::play("job.txt", &cluster(&["indexed-job.yaml", "failing-job.yaml"]), &kubectl);
+    transcript::play("job.txt", &cluster(&["indexed-job.yaml", "failing-job.yaml", "evicted-job.yaml"]), &kubectl);
 }
 
 #[test]

@@ -124,6 +124,12 @@ fn behaviour(image: &str, slow: bool, random: &mut StdRng) -> Behaviour {
     it
 }
 
+/// Exit code of a container that does as it is asked: a server ends well, work that is not done is ended by the signal.
+fn stopped(image: &str) -> i32 {
+    let tag = image.rsplit(':').next().unwrap_or("");
+    if tag.starts_with(['d', 'f', 'l']) { 128 + 15 } else { 0 }
+}
+
 /// A pod as the agent knows it.
 struct PodHere {
     object: Arc<Object>,
@@ -451,8 +457,9 @@ impl Node {
             Step::Stop { container, id, until, .. } => {
                 let image = image_of(pod, &container);
                 let left = until.duration_since(around.now).as_secs().max(0);
-                let stop = behaviour(&image, slow, around.random).stop.min(left);
-                effects.push(Effect::Later(stop, NodeEvent::Exit(uid.to_owned(), id, 0, self.boot)));
+                let takes = behaviour(&image, slow, around.random).stop;
+                let code = if takes > left { 137 } else { stopped(&image) };
+                effects.push(Effect::Later(takes.min(left), NodeEvent::Exit(uid.to_owned(), id, code, self.boot)));
             }
             Step::StopSandbox => {
                 self.runs.remove(uid);

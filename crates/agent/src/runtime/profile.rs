@@ -87,7 +87,12 @@ pub struct Behaviour {
     pub stop: SignedDuration,
     /// Ends by itself after that time with that code.
     pub life: Option<(SignedDuration, i32)>,
+    /// Exit code once it is asked to stop: a server ends well, work that is not done is ended by the signal.
+    pub stopped: i32,
 }
+
+/// Exit code of a process that SIGTERM ended.
+const TERMINATED: i32 = 128 + 15;
 
 impl Profile {
     /// Reads a profile.
@@ -104,6 +109,7 @@ impl Profile {
             (None, Some(after)) => Some((after, entry.exit_code.unwrap_or(0))),
             (None, None) => finishes.then(|| (SignedDuration::ZERO, entry.exit_code.unwrap_or(0))),
         };
+        let works = entry.crash_after.is_none() && life.is_some();
         Behaviour {
             pull: entry.pull_time,
             unpullable: entry.unpullable,
@@ -111,6 +117,7 @@ impl Profile {
             ready: (!entry.never_ready).then_some(entry.time_to_ready),
             stop: entry.stop_time,
             life,
+            stopped: if works { TERMINATED } else { 0 },
         }
     }
 
@@ -211,6 +218,9 @@ mod tests {
         assert_eq!(profile.behaviour("web:crash", false).life, Some((SignedDuration::from_secs(3), 1)));
         assert_eq!(profile.behaviour("other", false).life, None);
         assert_eq!(profile.behaviour("other", true).life, Some((SignedDuration::ZERO, 0)));
+        let stopped = [("web:crash", false), ("other", false), ("other", true)]
+            .map(|(image, ends)| profile.behaviour(image, ends).stopped);
+        assert_eq!(stopped, [0, 0, 143]);
     }
 
     #[test]

@@ -175,9 +175,14 @@ impl Simulated {
             let containers = &node.pods.get(uid).ok_or_else(missing)?.seen.containers;
             containers.iter().find(|one| one.id == id).ok_or_else(missing)?.image.clone()
         };
-        let takes = self.behaviour(uid, &image).map_or(Duration::ZERO, |behaviour| std_duration(behaviour.stop));
+        let behaviour = self.behaviour(uid, &image).ok_or_else(missing)?;
+        let takes = std_duration(behaviour.stop);
         tokio::time::sleep(takes.min(grace)).await;
-        let (code, signal) = if takes > grace { (137, 9) } else { (0, 0) };
+        let (code, signal) = match behaviour.stopped {
+            _ if takes > grace => (137, 9),
+            0 => (0, 0),
+            code => (code, code - 128),
+        };
         self.end(uid, id, code, signal).await.ok_or_else(missing)
     }
 
