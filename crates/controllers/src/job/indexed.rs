@@ -79,6 +79,11 @@ pub fn to_start(state: &State, count: usize) -> Vec<i32> {
     taken.missing(count, terms::index_end(state.job))
 }
 
+/// True if every active pod has an index that counts, and none the same as another.
+pub fn is_one_an_index(state: &State) -> bool {
+    usize::try_from(active(state).total()).is_ok_and(|indexes| indexes == state.active.len())
+}
+
 /// Active pods whose index another active pod has, or that have none that counts. `worst_first` is their order.
 pub fn superfluous<'a>(state: &State<'a>, worst_first: &[&'a Pod]) -> Vec<&'a Pod> {
     let mut kept = std::collections::BTreeSet::new();

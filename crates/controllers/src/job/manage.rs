@@ -3,6 +3,7 @@
 //! Mirrors manageJob of upstream's `pkg/controller/job/job_controller.go`. Never makes and ends pods in one decision.
 
 use std::cmp::Reverse;
+use std::collections::BTreeSet;
 
 use api::limits::BURST_REPLICAS;
 use api::plan::CREATED;
@@ -50,6 +51,9 @@ fn wanted(state: &State) -> i32 {
 
 /// Active pods to end: those whose index is taken, and so many that none is left over.
 fn too_many<'a>(state: &State<'a>, surplus: usize) -> Vec<&'a Pod> {
+    if surplus == 0 && (!terms::is_indexed(state.job) || indexed::is_one_an_index(state)) {
+        return Vec::new();
+    }
     let mut worst_first = state.active.clone();
     worst_first.sort_by_cached_key(|pod| worth(pod));
     if !terms::is_indexed(state.job) {
@@ -57,9 +61,9 @@ fn too_many<'a>(state: &State<'a>, surplus: usize) -> Vec<&'a Pod> {
         return worst_first;
     }
     let mut going = indexed::superfluous(state, &worst_first);
-    let left = worst_first.into_iter().filter(|pod| !going.iter().any(|gone| uid(gone) == uid(pod)));
-    let more: Vec<&Pod> = left.take(surplus.saturating_sub(going.len())).collect();
-    going.extend(more);
+    let gone: BTreeSet<&str> = going.iter().map(|pod| uid(pod)).collect();
+    let left = worst_first.into_iter().filter(|pod| !gone.contains(uid(pod)));
+    going.extend(left.take(surplus.saturating_sub(gone.len())));
     going
 }
 
