@@ -10,7 +10,7 @@ use api::{Body, Kind, Object, Pod, Snapshot, Typed};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::batch::v1::{Job, JobCondition};
-use k8s_openapi::api::core::v1::{Container, Namespace, Node, PodTemplateSpec};
+use k8s_openapi::api::core::v1::{Container, Namespace, Node, PodCondition, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
@@ -305,4 +305,14 @@ pub fn owner_is_there(object: &Object, world: &Snapshot) -> bool {
         let namespace = if kind.namespaced() { object.namespace() } else { "" };
         world.object(kind, namespace, &owner.name).is_some_and(|there| there.uid() == owner.uid)
     })
+}
+
+/// True for a pod that a taint of its node evicts, and that is told so.
+pub fn is_evicted(pod: &Pod, world: &Snapshot) -> bool {
+    let taints = world.get::<Node>("", node(pod)).and_then(|node| node.spec.as_ref()?.taints.as_deref());
+    let evicts = taints.unwrap_or_default().iter().any(|taint| taint.effect == "NoExecute");
+    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+    let told =
+        |it: &PodCondition| it.type_ == "DisruptionTarget" && it.reason.as_deref() == Some("DeletionByTaintManager");
+    evicts && conditions.iter().any(told)
 }

@@ -26,7 +26,7 @@ const BEGUN: i64 = 3;
 
 /// Plays a script and gives it back with what its commands print now.
 pub fn play(script: &str) -> Result<String, String> {
-    let mut stage = Stage { cluster: Cluster::staged(Settings::of(1, true)) };
+    let mut stage = Stage { cluster: Cluster::staged(Settings::of(1, true)), namespace: NAMESPACE.to_owned() };
     stage.cluster.pass(BEGUN).map_err(|breach| breach.to_string())?;
     stage.cluster.told();
     let mut played = String::new();
@@ -52,11 +52,16 @@ pub fn play(script: &str) -> Result<String, String> {
 
 struct Stage {
     cluster: Cluster,
+    /// That of the command.
+    namespace: String,
 }
 
 impl Stage {
     fn perform(&mut self, command: &str, manifest: &str) -> Result<String, String> {
-        let words: Vec<&str> = command.split_whitespace().filter(|word| *word != "kubectl").collect();
+        let mut words: Vec<&str> = command.split_whitespace().filter(|word| *word != "kubectl").collect();
+        let flag = words.iter().position(|word| *word == "-n").filter(|at| at + 1 < words.len());
+        let named = flag.map(|at| words.drain(at..at + 2).nth(1).unwrap_or_default());
+        self.namespace = named.unwrap_or(NAMESPACE).to_owned();
         match words.as_slice() {
             ["wait", time] => {
                 let seconds = time.trim_end_matches('s').parse().map_err(|_| format!("no time: {time}"))?;
@@ -110,9 +115,10 @@ impl Stage {
         let text = |field: &str| body[field].as_str().unwrap_or_default().to_owned();
         let kind = Kind::by_name(&text("apiVersion"), &text("kind")).ok_or("no such kind")?;
         let body = kind.decode(body).map_err(|error| error.to_string())?;
-        let namespace = if kind.namespaced() { NAMESPACE } else { "" };
+        let namespace = if kind.namespaced() { self.namespace.as_str() } else { "" };
         let name = body.meta().name.clone().unwrap_or_default();
-        self.ask(Ask::Create(namespace.to_owned(), body), &Key::new(kind, namespace, name), "created")
+        let key = Key::new(kind, namespace, name);
+        self.ask(Ask::Create(key.namespace.clone(), body), &key, "created")
     }
 
     /// All evictions at once, as several hands would send them; what is refused is asked for again every few seconds.
@@ -126,7 +132,7 @@ impl Stage {
     }
 
     fn delete(&mut self, target: &str, propagation: Option<Propagation>) -> Result<String, String> {
-        let key = target_key(target)?;
+        let key = self.key(target)?;
         let options = DeleteOptions { propagation, ..Default::default() };
         self.ask(Ask::Delete(key.clone(), options), &key, "deleted")
     }
@@ -136,12 +142,12 @@ impl Stage {
     }
 
     fn patch(&mut self, target: &str, how: PatchType, patch: &Value, done: &str) -> Result<String, String> {
-        let key = target_key(target)?;
+        let key = self.key(target)?;
         self.ask(Ask::Patch(key.clone(), Part::Main, how, Bytes::from(patch.to_string())), &key, done)
     }
 
     fn undo(&mut self, target: &str, revision: Option<i64>) -> Result<String, String> {
-        let key = target_key(target)?;
+        let key = self.key(target)?;
         let world = self.cluster.world();
         let object = world.at(&key).ok_or("there is no such object")?;
         let mut recorded: Vec<(i64, Value)> = match object.get::<Deployment>() {
@@ -163,11 +169,19 @@ impl Stage {
         self.patch(target, PatchType::Strategic, &patch, "rolled back")
     }
 
+    /// `kind/name`.
+    fn key(&self, target: &str) -> Result<Key, String> {
+        let (word, name) = target.split_once('/').ok_or_else(|| format!("KIND/NAME is wanted: {target}"))?;
+        let kind = kind(word)?;
+        Ok(Key::new(kind, if kind.namespaced() { self.namespace.as_str() } else { "" }, name))
+    }
+
     /// Asks, and prints the answer.
     fn ask(&mut self, ask: Ask, key: &Key, done: &str) -> Result<String, String> {
         let info = key.kind.info();
         let group = if info.group.is_empty() { String::new() } else { format!(".{}", info.group) };
         let words = match done {
+            "deleted" if !key.kind.namespaced() => format!("{}{group} \"{}\" deleted", info.singular, key.name),
             "deleted" => format!("{}{group} \"{}\" deleted from {} namespace", info.singular, key.name, key.namespace),
             _ => format!("{}{group}/{} {done}", info.singular, key.name),
         };
@@ -176,10 +190,13 @@ impl Stage {
 
     fn get(&self, kind: Kind) -> Result<String, String> {
         let world = self.cluster.world();
-        let namespace = kind.namespaced().then_some(NAMESPACE);
+        let namespace = kind.namespaced().then_some(self.namespace.as_str());
         let objects: Vec<Arc<Object>> = world.objects(kind, namespace).cloned().collect();
         if objects.is_empty() {
-            return Ok(format!("No resources found in {NAMESPACE} namespace.\n"));
+            return Ok(match namespace {
+                Some(namespace) => format!("No resources found in {namespace} namespace.\n"),
+                None => "No resources found\n".to_owned(),
+            });
         }
         let table = server::Table::new(kind, "v1", "None").at(self.cluster.now()).render(&objects, 0, None, None);
         Ok(aligned(&table))
@@ -203,13 +220,6 @@ fn kind(word: &str) -> Result<Kind, String> {
         info.plural == word || info.singular == word || info.short_names.contains(&word)
     };
     Kind::ALL.iter().find(named).copied().ok_or_else(|| format!("no such kind: {word}"))
-}
-
-/// `kind/name`.
-fn target_key(target: &str) -> Result<Key, String> {
-    let (word, name) = target.split_once('/').ok_or_else(|| format!("KIND/NAME is wanted: {target}"))?;
-    let kind = kind(word)?;
-    Ok(Key::new(kind, if kind.namespaced() { NAMESPACE } else { "" }, name))
 }
 
 /// The columns that are always shown, under their headings.

@@ -44,7 +44,7 @@ pub fn ends_only_what_is_too_much(moment: &Moment) -> Verdict {
     let namespace = before.metadata.namespace.as_deref().unwrap_or("");
     let node = facts::node(before);
     let node_is_gone = !node.is_empty() && moment.before.get::<Node>("", node).is_none();
-    if node_is_gone || !facts::namespace_stays(namespace, moment.before) {
+    if node_is_gone || !facts::namespace_stays(namespace, moment.before) || facts::is_evicted(before, moment.before) {
         return Ok(());
     }
     match facts::set_of(&before.metadata, moment.before) {
