@@ -117,6 +117,7 @@ const AFTER_EVERY_CHANGE: &[(&str, Check)] = &[
     ("Job: no more than it may", jobs::runs_no_more_than_it_may),
     ("Job: counts once", jobs::counts_each_pod_once),
     ("I12 Job", jobs::complete_is_true),
+    ("Job: ends one way", jobs::ends_one_way),
     ("CronJob: when due", jobs::starts_when_due),
     ("CronJob: needless end", jobs::ends_only_finished_jobs),
     ("I6 namespace goes empty", namespaces::goes_empty),

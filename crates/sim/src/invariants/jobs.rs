@@ -6,7 +6,7 @@ use std::sync::Arc;
 use api::object::controller_of;
 use api::{Object, Pod, Snapshot};
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::batch::v1::{CronJob, Job, JobSpec};
+use k8s_openapi::api::batch::v1::{CronJob, Job, JobCondition, JobSpec};
 
 use super::tally::{SCHEDULED, is_tracked};
 use super::{Moment, Verdict};
@@ -42,6 +42,26 @@ fn job(object: Option<&Arc<Object>>) -> Option<&Job> {
     object.and_then(|object| object.get())
 }
 
+/// Told of a Job that has what its success policy asks for, while its pods are ended.
+const SUCCEEDS: &str = "SuccessCriteriaMet";
+/// Told of a Job that fails by a policy or a limit, while its pods are ended.
+const FAILS: &str = "FailureTarget";
+
+fn told<'a>(job: &'a Job, type_: &str) -> Option<&'a JobCondition> {
+    let conditions = job.status.as_ref()?.conditions.as_deref()?;
+    conditions.iter().find(|it| it.type_ == type_ && it.status == "True")
+}
+
+/// The actions of the failure policy's rules.
+fn failure_actions(job: &Job) -> Vec<String> {
+    let rules = spec(job).pod_failure_policy.map(|policy| policy.rules).unwrap_or_default();
+    rules.into_iter().map(|rule| rule.action).collect()
+}
+
+fn ignores_failures(job: &Job) -> bool {
+    failure_actions(job).iter().any(|action| action == "Ignore")
+}
+
 /// No Job runs more pods at once than it may, nor pods that nobody needs any more.
 pub fn runs_no_more_than_it_may(moment: &Moment) -> Verdict {
     let (None, Some(pod)) = moment.pod() else { return Ok(()) };
@@ -49,6 +69,9 @@ pub fn runs_no_more_than_it_may(moment: &Moment) -> Verdict {
     let spec = spec(job);
     if facts::is_finished(job) || facts::is_deleted(&job.metadata) || spec.suspend == Some(true) {
         return Err("was made for a Job that has ended, is going or is suspended".into());
+    }
+    if let Some(end) = [SUCCEEDS, FAILS].into_iter().find(|type_| told(job, type_).is_some()) {
+        return Err(format!("was made for a Job of which {end} is told"));
     }
     let there = pods(job, moment.after);
     let active = there.iter().filter(|pod| facts::is_active(pod)).count() as i32;
@@ -59,7 +82,7 @@ pub fn runs_no_more_than_it_may(moment: &Moment) -> Verdict {
         return Err(format!("is one of {active} pods, and {ending} are ending, where {parallelism} may run"));
     }
     let seen = moment.tally.of(facts::uid(&job.metadata));
-    if seen.failed.len() as i64 > i64::from(spec.backoff_limit.unwrap_or(i32::MAX)) {
+    if !ignores_failures(job) && seen.failed.len() as i64 > i64::from(spec.backoff_limit.unwrap_or(i32::MAX)) {
         return Err(format!("was made after {} failures", seen.failed.len()));
     }
     if is_indexed(job) {
@@ -120,6 +143,10 @@ pub fn complete_is_true(moment: &Moment) -> Verdict {
     }
     let (spec, status) = (spec(after), after.status.clone().unwrap_or_default());
     let succeeded = status.succeeded.unwrap_or(0);
+    if end.type_ == "Complete" && told(after, SUCCEEDS).is_some_and(|it| it.reason.as_deref() == Some("SuccessPolicy"))
+    {
+        return success_is_as_the_policy_says(after, moment);
+    }
     if end.type_ == "Complete" && spec.completions.is_some_and(|wanted| succeeded < wanted) {
         return Err(format!("is complete with {succeeded} of {:?}", spec.completions));
     }
@@ -129,6 +156,53 @@ pub fn complete_is_true(moment: &Moment) -> Verdict {
         return Err(format!("gives up after {failed} failures where {limit} are allowed"));
     }
     Ok(())
+}
+
+/// A Job that is complete by its success policy has what a rule of it asks for.
+fn success_is_as_the_policy_says(job: &Job, moment: &Moment) -> Verdict {
+    let there = &moment.tally.of(facts::uid(&job.metadata)).succeeded_indexes;
+    let rules = spec(job).success_policy.map(|policy| policy.rules).unwrap_or_default();
+    let met = rules.iter().any(|rule| {
+        let wanted = rule.succeeded_indexes.as_deref().map(indexes);
+        let done = wanted.as_ref().map_or(there.len(), |wanted| wanted.intersection(there).count());
+        let enough =
+            rule.succeeded_count.map_or(wanted.map_or(usize::MAX, |wanted| wanted.len()), |count| count as usize);
+        done >= enough
+    });
+    if met { Ok(()) } else { Err(format!("is complete by its policy, but only {there:?} succeeded")) }
+}
+
+/// A Job never succeeds and fails, takes neither back, and fails by a policy only for what the policy speaks of.
+pub fn ends_one_way(moment: &Moment) -> Verdict {
+    let (Some(before), Some(after)) = (job(moment.change.before.as_ref()), job(moment.change.after.as_ref())) else {
+        return Ok(());
+    };
+    if before.status == after.status || moment.asked {
+        return Ok(());
+    }
+    let good = told(after, SUCCEEDS).or(told(after, "Complete"));
+    let bad = told(after, FAILS).or(told(after, "Failed"));
+    if let (Some(good), Some(bad)) = (good, bad) {
+        return Err(format!("tells {} and {}", good.type_, bad.type_));
+    }
+    let taken_back = [SUCCEEDS, FAILS].into_iter().find(|it| told(before, it).is_some() && told(after, it).is_none());
+    if let Some(type_) = taken_back {
+        return Err(format!("takes {type_} back"));
+    }
+    let Some(bad) = bad.filter(|it| told(before, FAILS).or(told(before, &it.type_)).is_none()) else { return Ok(()) };
+    let failed = moment.tally.of(facts::uid(&after.metadata)).failed.len();
+    match bad.reason.as_deref().unwrap_or_default() {
+        "PodFailurePolicy" if failed == 0 || !failure_actions(after).iter().any(|it| it == "FailJob") => {
+            Err(format!("fails by its policy after {failed} failures: {}", bad.message.as_deref().unwrap_or_default()))
+        }
+        "MaxFailedIndexesExceeded" => {
+            let lost = after.status.as_ref().and_then(|status| status.failed_indexes.as_deref()).map(indexes);
+            let (lost, most) = (lost.unwrap_or_default().len(), spec(after).max_failed_indexes);
+            let beyond = most.is_some_and(|most| lost as i64 > i64::from(most));
+            if beyond { Ok(()) } else { Err(format!("fails for {lost} failed indexes where {most:?} are allowed")) }
+        }
+        _ => Ok(()),
+    }
 }
 
 /// A Job of a CronJob is made once for its time, not too late, and where that is forbidden not beside another.

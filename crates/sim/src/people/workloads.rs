@@ -192,6 +192,7 @@ fn job(name: &str, random: &mut StdRng) -> Value {
         2 => {
             set("completionMode", json!("Indexed"));
             set("backoffLimitPerIndex", json!(1));
+            set("maxFailedIndexes", json!(pick(&[None, Some(0), Some(1)], random).flatten()));
         }
         3 => set("completions", Value::Null),
         _ => {}
@@ -199,13 +200,34 @@ fn job(name: &str, random: &mut StdRng) -> Value {
     if random.random_ratio(1, 3) {
         set("podReplacementPolicy", json!("Failed"));
     }
+    if random.random_ratio(1, 3) {
+        set("podFailurePolicy", json!({ "rules": failure_rules(random) }));
+    }
     if random.random_ratio(1, 4) {
         set("ttlSecondsAfterFinished", json!(30));
     }
     if random.random_ratio(1, 4) {
         set("activeDeadlineSeconds", json!(40));
     }
+    if spec["completionMode"] == "Indexed" && random.random_ratio(1, 3) {
+        let by_count = random.random_bool(0.5);
+        let rule = if by_count { json!({ "succeededCount": 1 }) } else { json!({ "succeededIndexes": "0" }) };
+        spec["successPolicy"] = json!({ "rules": [rule] });
+    }
     spec
+}
+
+/// What failures mean: the first rule that fits a pod counts.
+fn failure_rules(random: &mut StdRng) -> Value {
+    let evicted = json!({ "action": "Ignore", "onPodConditions": [{ "type": "DisruptionTarget", "status": "True" }] });
+    let coded =
+        |action: &str, code: i32| json!({ "action": action, "onExitCodes": { "operator": "In", "values": [code] } });
+    match random.random_range(0..4) {
+        0 => json!([evicted]),
+        1 => json!([evicted, coded("FailJob", 1)]),
+        2 => json!([coded("FailJob", 137)]),
+        _ => json!([coded("Count", 143), coded("FailJob", 1)]),
+    }
 }
 
 fn cron_job(name: &str, random: &mut StdRng) -> Value {
