@@ -95,6 +95,11 @@ pub struct Record {
 }
 
 impl Record {
+    /// True if it was asked for.
+    pub fn is_given(&self) -> bool {
+        self.record
+    }
+
     /// Says that it is deprecated, as kubectl does.
     pub fn warn(&self, session: &mut Session) -> Result<()> {
         match self.record {

@@ -73,6 +73,14 @@ impl Error {
         }
     }
 
+    /// As kubectl prints an aggregate: `error: ` stands before a single failure only.
+    pub fn aggregate(messages: Vec<String>) -> Result<()> {
+        match messages.as_slice() {
+            [one] => Err(Error::told(one)),
+            _ => Error::several(messages.into_iter().map(Error::bare).collect()),
+        }
+    }
+
     /// Adds what to do next.
     pub fn hinted(mut self, hint: impl Into<String>) -> Error {
         self.hints.push(hint.into());
@@ -149,7 +157,16 @@ impl Error {
         match &self.what {
             What::Told(message) | What::Bare(message) => message.clone(),
             What::Refused(status) => status.text("message").to_owned(),
-            What::Several(_) | What::Silent => self.message(),
+            What::Several(_) => format!("[{}]", self.parts().join(", ")),
+            What::Silent => self.message(),
+        }
+    }
+
+    /// The messages of its parts, without `error: `; its own if it is one failure.
+    pub fn parts(&self) -> Vec<String> {
+        match &self.what {
+            What::Several(errors) => errors.iter().flat_map(Error::parts).collect(),
+            _ => vec![self.inner_message()],
         }
     }
 

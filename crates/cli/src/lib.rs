@@ -14,7 +14,7 @@
 //! * `Discovery`/`Resource` (discovery.rs): which resource a word means; `resource.path(namespace, name)` is its URL.
 //! * `objects.rs`: the objects a command line means: `TYPE NAME…`, `TYPE/NAME`, `-f`, `-l`, `--all`. Flatten `objects::Files` and
 //!   `objects::Labels` into your options and call `objects::find`.
-//! * `manifests.rs` reads files; `change.rs` sends changes (dry run, field manager) and `--record`s them; `print/` prints: flatten `print::Output` (`-o`)
+//! * `manifests.rs` reads files, and `web.rs` what URLs name; `change.rs` sends changes (dry run, field manager) and `--record`s them; `print/` prints: flatten `print::Output` (`-o`)
 //!   and call `print::done(session, &output, &object, "scaled")` for `deployment.apps/web scaled`.
 //! * `remote.rs`: streams into a container, over a WebSocket; `terminal.rs`: the user's own terminal while one runs.
 //! * Errors (errors.rs): `Error::told("…")` prints `error: …`; the server's `Status` prints as kubectl prints it; add `.hinted("…")`.
@@ -41,6 +41,7 @@ pub mod session;
 pub mod terminal;
 pub mod time;
 pub mod verbs;
+pub mod web;
 
 use std::path::Path;
 use std::process::ExitCode;

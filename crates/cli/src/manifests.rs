@@ -1,6 +1,6 @@
 //! Objects from files: YAML (many documents), JSON, folders, standard input.
 //!
-//! Mirrors cli-runtime `pkg/resource/visitor.go`. URLs are refused: fetching them is another program's work.
+//! Mirrors cli-runtime `pkg/resource/visitor.go`. What URLs name is fetched by `web.rs`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,6 +11,7 @@ use serde_json::Value;
 use crate::errors::{Error, Result};
 use crate::json::Json;
 use crate::session::Session;
+use crate::web;
 
 /// The largest manifest that is read.
 const LARGEST_BYTES: u64 = 64 << 20;
@@ -25,7 +26,7 @@ pub struct Manifest {
 }
 
 /// Reads the files that `-f` names.
-pub fn read(session: &mut Session, names: &[String], recursive: bool) -> Result<Vec<Manifest>> {
+pub async fn read(session: &mut Session, names: &[String], recursive: bool) -> Result<Vec<Manifest>> {
     let mut manifests = Vec::new();
     for name in names {
         if name == "-" {
@@ -34,9 +35,10 @@ pub fn read(session: &mut Session, names: &[String], recursive: bool) -> Result<
             manifests.extend(parse("STDIN", &text)?);
             continue;
         }
-        if name.starts_with("http://") || name.starts_with("https://") {
-            let error = Error::told(format!("a manifest cannot be read from a URL: {name}"));
-            return Err(error.hinted("fetch it first, for example `curl -fsSL URL | kapstan apply -f -`"));
+        if web::is_url(name) {
+            let most = usize::try_from(LARGEST_BYTES).unwrap_or(usize::MAX);
+            manifests.extend(parse(name, &web::read(name, most).await?)?);
+            continue;
         }
         let path = Path::new(name);
         if !path.exists() {

@@ -15,7 +15,7 @@ use crate::session::Session;
 /// `-f`, `-k`, `-R`.
 #[derive(Args, Clone, Debug, Default)]
 pub struct Files {
-    /// File, folder or - (standard input) with the objects; may be repeated.
+    /// File, folder, URL or - (standard input) with the objects; may be repeated.
     #[arg(long, short, value_name = "FILE", value_delimiter = ',')]
     pub filename: Vec<String>,
     /// Folder of a kustomization; refused, there is no kustomize in here.
@@ -33,12 +33,12 @@ impl Files {
     }
 
     /// Reads the manifests.
-    pub fn read(&self, session: &mut Session) -> Result<Vec<manifests::Manifest>> {
+    pub async fn read(&self, session: &mut Session) -> Result<Vec<manifests::Manifest>> {
         if let Some(folder) = &self.kustomize {
             let error = Error::told(format!("kustomizations are not supported: {folder}"));
             return Err(error.hinted(format!("build it first: `kustomize build {folder} | kapstan apply -f -`")));
         }
-        manifests::read(session, &self.filename, self.recursive)
+        manifests::read(session, &self.filename, self.recursive).await
     }
 }
 
@@ -145,6 +145,9 @@ pub async fn targets(session: &mut Session, ask: &Ask) -> Result<Vec<Target>> {
     let place = |resource: &Resource| (resource.namespaced && !ask.all_namespaces).then(|| current.clone());
     let by_slash = ask.words.first().is_some_and(|word| word.contains('/'));
     if by_slash {
+        if selects(ask) {
+            return Err(Error::told("selectors and the all flag cannot be used when passing resource/name arguments"));
+        }
         return ask.words.iter().map(|word| slash(&discovery, word, ask, &current)).collect();
     }
     if ask.words.iter().skip(1).any(|word| word.contains('/')) {
@@ -158,7 +161,7 @@ pub async fn targets(session: &mut Session, ask: &Ask) -> Result<Vec<Target>> {
         let list = |resource: &Resource| Target { namespace: place(resource), resource: resource.clone(), name: None };
         return Ok(resources.iter().map(list).collect());
     }
-    if ask.selector.is_some() {
+    if selects(ask) {
         return Err(Error::told("name cannot be provided when a selector is specified"));
     }
     if ask.all_namespaces {
@@ -175,6 +178,12 @@ pub async fn targets(session: &mut Session, ask: &Ask) -> Result<Vec<Target>> {
     Ok(found)
 }
 
+/// True if objects are picked by what they are, not by name.
+fn selects(ask: &Ask) -> bool {
+    let is_given = |selector: &Option<String>| selector.as_ref().is_some_and(|text| !text.trim().is_empty());
+    is_given(&ask.selector) || is_given(&ask.field_selector)
+}
+
 fn slash(discovery: &Discovery, word: &str, ask: &Ask, current: &str) -> Result<Target> {
     let parts: Vec<&str> = word.split('/').collect();
     let [kind, name] = parts.as_slice() else {
@@ -187,9 +196,6 @@ fn slash(discovery: &Discovery, word: &str, ask: &Ask, current: &str) -> Result<
     };
     if kind.is_empty() || name.is_empty() {
         return Err(Error::told("arguments in resource/name form must have a single resource and name"));
-    }
-    if ask.selector.is_some() {
-        return Err(Error::told("name cannot be provided when a selector is specified"));
     }
     if ask.all_namespaces {
         return Err(Error::told("a resource cannot be retrieved by name across all namespaces"));
@@ -296,7 +302,7 @@ pub async fn elsewhere(session: &mut Session, error: Error, target: &Target) -> 
 }
 
 async fn from_files(session: &mut Session, ask: &Ask) -> Result<(Vec<Found>, Vec<Error>)> {
-    let manifests = ask.files.read(session)?;
+    let manifests = ask.files.read(session).await?;
     let wanted = match &ask.selector {
         Some(text) => Some(api::selector::Selector::parse(text).map_err(|error| Error::told(error.to_string()))?),
         None => None,

@@ -34,8 +34,15 @@ impl Columns {
     /// Understands a file: a line of headers, a line of paths.
     pub fn parse_file(text: &str) -> Result<Columns> {
         let mut lines = text.lines();
-        let headers: Vec<&str> = lines.next().unwrap_or_default().split_whitespace().collect();
-        let paths: Vec<&str> = lines.next().unwrap_or_default().split_whitespace().collect();
+        let mut line = |what: &str| {
+            let missing = || {
+                Error::told(format!(
+                    "invalid template, missing {what} line. Expected format is one line of space separated headers, one line of space separated column specs."
+                ))
+            };
+            lines.next().map(|line| line.split_whitespace().collect::<Vec<&str>>()).ok_or_else(missing)
+        };
+        let (headers, paths) = (line("header")?, line("spec")?);
         if headers.len() != paths.len() {
             return Err(Error::told(format!(
                 "number of headers ({}) and field specifications ({}) don't match",
@@ -95,5 +102,24 @@ pub fn go_text(value: &Value) -> String {
             format!("map[{}]", members.join(" "))
         }
         other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files() {
+        let told = |text: &str| {
+            Columns::parse_file(text).map_or_else(
+                |error| error.inner_message().split('.').next().unwrap_or_default().to_owned(),
+                |columns| columns.table(&[serde_json::json!({"a": 1})]),
+            )
+        };
+        assert_eq!(told(""), "invalid template, missing header line");
+        assert_eq!(told("A B\n"), "invalid template, missing spec line");
+        assert_eq!(told("A B\n.a\n"), "number of headers (2) and field specifications (1) don't match");
+        assert_eq!(told("A  B\n.a .b\n"), "A     B\n1     <none>\n");
     }
 }

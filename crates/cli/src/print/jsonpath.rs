@@ -54,8 +54,16 @@ impl Template {
 
     /// Understands a bare field path, with or without braces and a leading dot: `metadata.name`.
     pub fn field(text: &str) -> Result<Template> {
-        let inner = text.trim();
-        let inner = inner.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')).unwrap_or(inner);
+        let text = text.trim();
+        if text.is_empty() {
+            return Ok(Template { parts: Vec::new(), allow_missing: true });
+        }
+        let inner = text.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')).unwrap_or(text);
+        if matches!(inner, "" | ".") || inner.contains(['{', '}']) {
+            return Err(Error::told(
+                "unexpected path string, expected a 'name1.name2' or '.name1.name2' or '{name1.name2}' or '{.name1.name2}'",
+            ));
+        }
         let dot = if inner.starts_with(['.', '[', '$']) { "" } else { "." };
         Template::parse(&format!("{{{dot}{inner}}}"), true)
     }
@@ -451,7 +459,8 @@ impl Parser {
         loop {
             self.skip_spaces();
             match self.peek() {
-                Some(quote @ ('\'' | '"')) => paths.push(vec![Step::Field(self.quoted(quote)?)]),
+                Some('\'') => paths.push(self.key()?),
+                Some('"') => paths.push(vec![Step::Field(self.quoted('"')?)]),
                 Some('.' | '$' | '@') => paths.push(self.path()?),
                 Some(letter) if letter == '-' || letter == ':' || letter.is_ascii_digit() => {
                     paths.push(vec![self.range_of_indexes()?]);
@@ -468,6 +477,20 @@ impl Parser {
             (1, Some(1)) => Ok(paths.remove(0).remove(0)),
             _ => Ok(Step::Union(paths)),
         }
+    }
+
+    /// A quoted key is a path too: the dots in it separate names unless a backslash stands before them.
+    fn key(&mut self) -> Result<Vec<Step>> {
+        self.at += 1;
+        let rest = &self.letters[self.at..];
+        let length = rest.iter().position(|letter| *letter == '\'');
+        let length = length.ok_or_else(|| self.error("unterminated quoted string"))?;
+        let mut inner = Parser { letters: std::iter::once('.').chain(rest[..length].iter().copied()).collect(), at: 0 };
+        let steps = inner.path()?;
+        let is_path = inner.at == inner.letters.len() && !steps.is_empty();
+        let whole: String = rest[..length].iter().collect();
+        self.at += length + 1;
+        Ok(if is_path { steps } else { vec![Step::Field(whole)] })
     }
 
     fn close(&mut self) -> Result<()> {
@@ -561,6 +584,17 @@ mod tests {
     }
 
     #[test]
+    fn fields_of_columns() {
+        let told = |text: &str| match Template::field(text) {
+            Ok(template) => format!("{:?}", template.values(&json!({"a": {"b": 1}})).unwrap()),
+            Err(error) => error.inner_message()[..22].to_owned(),
+        };
+        let all: Vec<String> = ["a.b", ".a.b", "{a.b}", "{.a.b}", "", "{}", "{.a}{.b}", "{.a"].map(told).to_vec();
+        assert_eq!(all[..5], ["[Number(1)]", "[Number(1)]", "[Number(1)]", "[Number(1)]", "[]"]);
+        assert_eq!(all[5..], ["unexpected path string"; 3]);
+    }
+
+    #[test]
     fn templates() {
         assert_eq!(run("{.items[*].metadata.name}"), "a b");
         assert_eq!(run("{.items[0].metadata.labels.x\\.y/z}"), "1");
@@ -570,8 +604,9 @@ mod tests {
         assert_eq!(run("{.items[-1].metadata.name}"), "b");
         assert_eq!(run("{.items[0:1].n}"), "1");
         assert_eq!(run("{..name}"), "a b");
-        assert_eq!(run("{.items[0]['metadata.name','n']}"), "1");
-        assert_eq!(run("{.items[*]['.metadata.name', '.n']}"), "");
+        assert_eq!(run("{.items[0]['metadata.name','n']}"), "a 1");
+        assert_eq!(run("{.items[*]['metadata.name', 'n']}"), "a b 1 2");
+        assert_eq!(run("{.items[0].metadata.labels['x\\.y/z']}{.items[0].metadata.labels['x.y/z']}"), "1");
         assert_eq!(run("x{.missing}y"), "xy");
         assert_eq!(run("{.items[0].metadata}"), r#"{"labels":{"x.y/z":"1"},"name":"a"}"#);
     }

@@ -91,9 +91,13 @@ impl Output {
                 .ok_or_else(|| Error::told(format!("{what} format specified but no {what} given")))
         };
         let file = |what: &str| -> Result<String> {
-            let path = needed(what)?;
-            fs::read_to_string(&path)
-                .map_err(|error| Error::told(format!("error reading --template {path}, {error}\n")))
+            let path = match what {
+                "--template" => needed("template")?,
+                _ => needed("custom-columns")
+                    .map_err(|_| Error::told("custom-columns format specified but no custom columns given"))?,
+            };
+            let why = |error: std::io::Error| format!("error reading {what} {path}, open {path}: {}", in_go(&error));
+            fs::read_to_string(&path).map_err(|error| Error::told(why(error)))
         };
         let missing = self.allow_missing_template_keys;
         Ok(match name {
@@ -104,7 +108,7 @@ impl Output {
             "yaml" => Format::Yaml,
             "jsonpath" => Format::JsonPath(jsonpath::Template::parse(&template_text(argument, "jsonpath")?, missing)?),
             "jsonpath-file" => {
-                Format::JsonPath(jsonpath::Template::parse(file("template")?.trim_end_matches('\n'), missing)?)
+                Format::JsonPath(jsonpath::Template::parse(file("--template")?.trim_end_matches('\n'), missing)?)
             }
             "jsonpath-as-json" => Format::JsonPathAsJson(jsonpath::Template::parse(
                 &template_text(argument, "jsonpath-as-json")?,
@@ -114,9 +118,13 @@ impl Output {
                 Format::GoTemplate(template::Template::parse(&template_text(argument, name)?, missing)?)
             }
             "go-template-file" | "templatefile" => {
-                Format::GoTemplate(template::Template::parse(&file("template")?, missing)?)
+                Format::GoTemplate(template::Template::parse(&file("--template")?, missing)?)
             }
-            "custom-columns" if tables => Format::Columns(columns::Columns::parse(&needed("custom-columns")?)?),
+            "custom-columns" if tables => {
+                let none = || Error::told("custom-columns format specified but no custom columns given");
+                let columns = argument.filter(|text| !text.is_empty()).ok_or_else(none)?;
+                Format::Columns(columns::Columns::parse(&columns)?)
+            }
             "custom-columns-file" if tables => Format::Columns(columns::Columns::parse_file(&file("template")?)?),
             _ => {
                 let allowed = if tables { GET_FORMATS } else { PLAIN_FORMATS };
@@ -125,6 +133,17 @@ impl Output {
                 )));
             }
         })
+    }
+}
+
+/// An error of the system in Go's words.
+fn in_go(error: &std::io::Error) -> String {
+    use std::io::ErrorKind;
+    match error.kind() {
+        ErrorKind::NotFound => "no such file or directory".into(),
+        ErrorKind::PermissionDenied => "permission denied".into(),
+        ErrorKind::IsADirectory => "is a directory".into(),
+        _ => error.to_string(),
     }
 }
 
@@ -190,18 +209,14 @@ pub fn made(session: &mut Session, output: &Output, made: &Value, operation: &st
         Format::Json => {
             session.pass_on_warnings()?;
             let object = if output.show_managed_fields { made.clone() } else { without_managed_fields(made) };
-            session.say(pretty(&Declared::object(&object)))
+            session.say(json_text(&Declared::object(&object)))
         }
         _ => done(session, output, made, operation),
     }
 }
 
 /// JSON as kubectl prints it: four spaces, HTML's special characters escaped.
-pub fn json_text(value: &Value) -> String {
-    pretty(value)
-}
-
-fn pretty(value: &impl serde::Serialize) -> String {
+pub fn json_text(value: &impl serde::Serialize) -> String {
     let mut bytes = Vec::new();
     let formatter = serde_json::ser::PrettyFormatter::with_indent(b"    ");
     let mut serializer = serde_json::Serializer::with_formatter(&mut bytes, formatter);

@@ -11,6 +11,8 @@ use crate::print::columns::go_text;
 
 /// Loops inside each other, and calls.
 const DEEPEST: usize = 32;
+/// Cells that a width of `printf` may ask for.
+const WIDEST: usize = 10_000;
 
 /// A parsed template.
 #[derive(Debug)]
@@ -604,6 +606,7 @@ fn order(one: &Value, other: &Value) -> Result<std::cmp::Ordering> {
     }
 }
 
+/// Go's `fmt.Sprintf`, for the values that JSON has.
 fn printf(format: &str, arguments: &[Value]) -> String {
     let mut out = String::new();
     let mut next = arguments.iter();
@@ -613,38 +616,141 @@ fn printf(format: &str, arguments: &[Value]) -> String {
             out.push(letter);
             continue;
         }
-        let mut flags = String::new();
-        while let Some(flag) = letters.peek().filter(|flag| flag.is_ascii_digit() || matches!(flag, '-' | '.' | '+')) {
-            flags.push(*flag);
-            letters.next();
+        let mut how = How::default();
+        while let Some(flag) = letters.next_if(|flag| "+-# 0".contains(*flag)) {
+            how.flags.push(flag);
         }
-        let verb = letters.next().unwrap_or('%');
-        if verb == '%' {
-            out.push('%');
-            continue;
+        how.width = digits(&mut letters).unwrap_or(0);
+        if letters.next_if_eq(&'.').is_some() {
+            how.precision = Some(digits(&mut letters).unwrap_or(0));
         }
-        let Some(value) = next.next() else {
-            out.push_str(&format!("%!{verb}(MISSING)"));
-            continue;
-        };
-        let text = match verb {
-            'q' => format!("{:?}", shown(value)),
-            'f' => format!("{:.6}", value.as_f64().unwrap_or_default()),
-            _ => {
-                if value.is_null() && verb == 'v' {
-                    "<nil>".into()
-                } else {
-                    shown(value)
-                }
-            }
-        };
-        let left = flags.starts_with('-');
-        let width: usize =
-            flags.trim_start_matches('-').split('.').next().and_then(|width| width.parse().ok()).unwrap_or(0);
-        let gap = " ".repeat(width.saturating_sub(text.chars().count()));
-        out.push_str(&if left { text + &gap } else { gap + &text });
+        match letters.next() {
+            None => out.push_str("%!(NOVERB)"),
+            Some('%') => out.push('%'),
+            Some(verb) => out.push_str(&match next.next() {
+                Some(value) => how.formatted(verb, value),
+                None => format!("%!{verb}(MISSING)"),
+            }),
+        }
+    }
+    let extra: Vec<String> = next.map(|value| format!("{}={}", go_type(value), go_text(value))).collect();
+    if !extra.is_empty() {
+        out.push_str(&format!("%!(EXTRA {})", extra.join(", ")));
     }
     out
+}
+
+fn digits(letters: &mut std::iter::Peekable<std::str::Chars<'_>>) -> Option<usize> {
+    let mut text = String::new();
+    while let Some(digit) = letters.next_if(char::is_ascii_digit) {
+        text.push(digit);
+    }
+    // No column is wider; a larger number would only fill the memory.
+    text.parse::<usize>().ok().map(|width| width.min(WIDEST))
+}
+
+/// The flags, the width and the precision of a verb.
+#[derive(Default)]
+struct How {
+    flags: String,
+    width: usize,
+    precision: Option<usize>,
+}
+
+impl How {
+    fn has(&self, flag: char) -> bool {
+        self.flags.contains(flag)
+    }
+
+    fn formatted(&self, verb: char, value: &Value) -> String {
+        if verb == 'T' {
+            return self.padded(go_type(value).into(), false);
+        }
+        let wrong = || match value {
+            Value::Null => format!("%!{verb}(<nil>)"),
+            value => format!("%!{verb}({}={})", go_type(value), go_text(value)),
+        };
+        let whole = value.as_i64();
+        let text = match (verb, value) {
+            ('v', Value::Null) => return self.padded("<nil>".into(), false),
+            ('v' | 'd', Value::Number(_)) if whole.is_some() => return self.number(whole, 10),
+            ('x', Value::Number(_)) if whole.is_some() => return self.number(whole, 16),
+            ('X', Value::Number(_)) if whole.is_some() => return self.number(whole, 16).to_uppercase(),
+            ('o', Value::Number(_)) if whole.is_some() => return self.number(whole, 8),
+            ('b', Value::Number(_)) if whole.is_some() => return self.number(whole, 2),
+            ('c', Value::Number(_)) => {
+                let letter = whole.and_then(|code| char::from_u32(u32::try_from(code).ok()?));
+                letter.unwrap_or(char::REPLACEMENT_CHARACTER).to_string()
+            }
+            ('f' | 'F', Value::Number(number)) if whole.is_none() => {
+                let number = number.as_f64().unwrap_or_default();
+                return self
+                    .padded(self.signed(number >= 0.0, format!("{number:.*}", self.precision.unwrap_or(6))), true);
+            }
+            ('v' | 'g', Value::Number(number)) => {
+                return self.padded(self.signed(number.as_f64() >= Some(0.0), number.to_string()), true);
+            }
+            ('t' | 'v', Value::Bool(is)) => is.to_string(),
+            ('q', Value::String(text)) => format!("{text:?}"),
+            ('x', Value::String(text)) => hex::encode(text),
+            ('s' | 'v', Value::String(text)) => match self.precision {
+                Some(most) => text.chars().take(most).collect(),
+                None => text.clone(),
+            },
+            ('s' | 'v', Value::Array(_) | Value::Object(_)) => go_text(value),
+            _ => return wrong(),
+        };
+        self.padded(text, false)
+    }
+
+    fn number(&self, whole: Option<i64>, radix: u32) -> String {
+        let whole = whole.unwrap_or_default();
+        let size = whole.unsigned_abs();
+        let digits = match radix {
+            2 => format!("{size:b}"),
+            8 => format!("{size:o}"),
+            16 => format!("{size:x}"),
+            _ => size.to_string(),
+        };
+        let digits = format!("{digits:0>width$}", width = self.precision.unwrap_or(0));
+        let digits = if whole < 0 { format!("-{digits}") } else { digits };
+        // A precision says how many digits there are: zeros fill nothing then.
+        self.padded(self.signed(0 <= whole, digits), self.precision.is_none())
+    }
+
+    fn signed(&self, positive: bool, text: String) -> String {
+        match (positive, self.has('+'), self.has(' ')) {
+            (true, true, _) => format!("+{text}"),
+            (true, false, true) => format!(" {text}"),
+            _ => text,
+        }
+    }
+
+    /// Fills up to the width, with zeros behind the sign if they are asked for and make sense.
+    fn padded(&self, text: String, zeros: bool) -> String {
+        let gap = self.width.saturating_sub(text.chars().count());
+        if self.has('-') {
+            return text + &" ".repeat(gap);
+        }
+        if zeros && self.has('0') {
+            let sign = text.len() - text.trim_start_matches(['+', '-', ' ']).len();
+            return format!("{}{}{}", &text[..sign], "0".repeat(gap), &text[sign..]);
+        }
+        " ".repeat(gap) + &text
+    }
+}
+
+/// Go's name for the type of a value.
+fn go_type(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "<nil>",
+        Value::Bool(_) => "bool",
+        Value::Number(number) if number.is_f64() => "float64",
+        Value::Number(_) => "int64",
+        Value::String(_) => "string",
+        Value::Array(_) => "[]interface {}",
+        Value::Object(_) => "map[string]interface {}",
+    }
 }
 
 #[cfg(test)]
@@ -663,6 +769,16 @@ mod tests {
         assert_eq!(run("{{range .items}}{{.n}}{{if .p}}:{{index .p 0}}{{end}} {{end}}"), "a:80 b ");
         assert_eq!(run("{{range $i, $x := .items}}{{$i}}={{$x.n}},{{end}}"), "0=a,1=b,");
         assert_eq!(run(r#"{{printf "%-3s|" (index .m "k.x")}}{{len .items}}"#), "v  |2");
+        assert_eq!(
+            run(
+                r#"{{printf "%03d|%5d|%-5d|%x|%05.1f|%s|%t|%+d|%q|%6s|%.2s" 2 3 4 255 1.5 "a" true 3 "x" "ab" "abc"}}"#
+            ),
+            r#"002|    3|4    |ff|001.5|a|true|+3|"x"|    ab|ab"#
+        );
+        assert_eq!(
+            run(r#"{{printf "%03d|%s|%d|%d|%v" -2 7 "a"}} {{printf "a" 1}}"#),
+            "-02|%!s(int64=7)|%!d(string=a)|%!d(MISSING)|%!v(MISSING) a%!(EXTRA int64=1)"
+        );
         assert_eq!(run("{{.missing}} {{.e | base64decode}}"), "<no value> hi");
         assert_eq!(run(r#"{{if eq (len .items) 3}}x{{else if not .zzz}}y{{else}}z{{end}}"#), "y");
     }

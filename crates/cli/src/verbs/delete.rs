@@ -154,7 +154,7 @@ pub async fn run(session: &mut Session, options: Options) -> Result<()> {
         selector: options.labels.selector.clone(),
         field_selector: options.field_selector.clone(),
         all: options.labels.all,
-        all_namespaces: options.all_namespaces && many,
+        all_namespaces: options.all_namespaces,
         ..Ask::default()
     };
     if options.words.is_empty() && options.files.is_empty() {
@@ -254,6 +254,9 @@ fn check(options: &Options) -> Result<()> {
     if options.labels.all && options.field_selector.is_some() {
         return Err(Error::told("cannot set --all and --field-selector at the same time"));
     }
+    if options.labels.all {
+        refuse_names_with_all(&options.words)?;
+    }
     if options.now && options.grace_period != -1 {
         return Err(Error::told("--now and --grace-period cannot be specified together"));
     }
@@ -261,6 +264,17 @@ fn check(options: &Options) -> Result<()> {
         return Err(Error::told("--force and --grace-period greater than 0 cannot be specified together"));
     }
     Ok(())
+}
+
+/// `--all` is a selector of everything: nothing is deleted by a name that stands beside it.
+fn refuse_names_with_all(words: &[String]) -> Result<()> {
+    match words {
+        [first, ..] if first.contains('/') => {
+            Err(Error::told("selectors and the all flag cannot be used when passing resource/name arguments"))
+        }
+        [_, _, ..] => Err(Error::told("name cannot be provided when a selector is specified")),
+        _ => Ok(()),
+    }
 }
 
 /// Seconds to ask for; negative asks for none.

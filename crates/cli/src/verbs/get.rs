@@ -126,7 +126,7 @@ async fn targets(session: &mut Session, options: &Options) -> Result<Vec<Target>
         ));
     }
     let mut targets = Vec::new();
-    for manifest in options.files.read(session)? {
+    for manifest in options.files.read(session).await? {
         let found = objects::place(session, manifest).await?;
         targets.push(Target { resource: found.resource, namespace: found.namespace, name: Some(found.name) });
     }

@@ -9,6 +9,7 @@ use crate::client::{self, JSON};
 use crate::errors::{Error, Result};
 use crate::objects::Files;
 use crate::session::Session;
+use crate::web;
 
 /// Sends the file that is named, and prints the answer as it is. Only DELETE may go without a file.
 pub async fn send(session: &mut Session, method: Method, path: &str, files: &Files) -> Result<()> {
@@ -17,7 +18,7 @@ pub async fn send(session: &mut Session, method: Method, path: &str, files: &Fil
     }
     let body = match files.filename.as_slice() {
         [] if method == Method::DELETE => Vec::new(),
-        [name] if name.starts_with("http://") || name.starts_with("https://") => {
+        [name] if web::is_url(name) => {
             return Err(Error::told("--raw cannot read from a url"));
         }
         [name] if name == "-" => {

@@ -10,13 +10,15 @@ use crate::print;
 use crate::session::Session;
 use crate::verbs::create::{self, Making};
 use crate::verbs::delete::Deletion;
-use crate::verbs::{attach, exec, wait};
+use crate::verbs::{attach, exec, set, wait};
 
 /// Run an image in a pod.
 #[derive(clap::Args)]
 pub struct Options {
     /// Name of the pod.
     name: String,
+    /// Arguments of the container; those that look like flags go after --.
+    words: Vec<String>,
     /// The image.
     #[arg(long)]
     image: Option<String>,
@@ -86,6 +88,9 @@ pub async fn run(session: &mut Session, options: Options) -> Result<()> {
     options.record.warn(session)?;
     let image =
         options.image.as_deref().filter(|image| !image.is_empty()).ok_or_else(|| Error::told("--image is required"))?;
+    if !is_reference(image) {
+        return Err(Error::told(format!("Invalid image name {image:?}: invalid reference format")));
+    }
     let attaches = options.attach || options.stdin || options.tty;
     if options.tty && !options.stdin {
         return Err(session.usage("run", "-i/--stdin is required for containers with -t/--tty=true"));
@@ -222,8 +227,9 @@ fn pod(options: &Options, image: &str) -> Result<Value> {
         None => labels["run"] = options.name.clone().into(),
     }
     let mut container = json!({"image": image, "name": options.name, "resources": {}});
-    if !options.arguments.is_empty() {
-        container[if options.command { "command" } else { "args" }] = options.arguments.clone().into();
+    let arguments = [options.words.as_slice(), &options.arguments].concat();
+    if !arguments.is_empty() {
+        container[if options.command { "command" } else { "args" }] = arguments.into();
     }
     if let Some(policy) = &options.image_pull_policy {
         container["imagePullPolicy"] = policy.clone().into();
@@ -245,7 +251,8 @@ fn pod(options: &Options, image: &str) -> Result<Value> {
     }
     let mut env = Vec::new();
     for text in &options.env {
-        let (name, value) = text.split_once('=').ok_or_else(|| Error::told(format!("invalid env: {text}")))?;
+        let pair = text.split_once('=').filter(|(name, _)| set::env::wrong_name(name).is_none());
+        let (name, value) = pair.ok_or_else(|| Error::told(format!("invalid env: {text}")))?;
         env.push(json!({"name": name, "value": value}));
     }
     if !env.is_empty() {
@@ -266,4 +273,82 @@ fn pod(options: &Options, image: &str) -> Result<Value> {
         "spec": {"containers": [container], "dnsPolicy": "ClusterFirst", "restartPolicy": options.restart},
         "status": {},
     }))
+}
+
+/// Whether a text is the name of an image. Mirrors distribution/reference `ReferenceRegexp`.
+fn is_reference(text: &str) -> bool {
+    let (name, digest) = text.split_once('@').map_or((text, None), |(name, digest)| (name, Some(digest)));
+    // A colon before a slash belongs to the registry's port.
+    let tagged = name.rsplit_once(':').filter(|(_, tag)| !tag.contains('/'));
+    let (name, tag) = tagged.map_or((name, None), |(name, tag)| (name, Some(tag)));
+    let (first, path) = name.split_once('/').map_or((name, None), |(first, path)| (first, Some(path)));
+    let is_named = match path {
+        None => is_path(first),
+        Some(path) => (is_registry(first) || is_path(first)) && path.split('/').all(is_path),
+    };
+    is_named && tag.is_none_or(is_tag) && digest.is_none_or(is_digest)
+}
+
+/// Lower-case letters and digits in runs, with `.`, `_`, `__` or dashes between them.
+fn is_path(text: &str) -> bool {
+    let is_run = |letter: char| letter.is_ascii_lowercase() || letter.is_ascii_digit();
+    let gaps = text.split(is_run).filter(|gap| !gap.is_empty());
+    text.starts_with(is_run)
+        && text.ends_with(is_run)
+        && gaps.into_iter().all(|gap| matches!(gap, "." | "_" | "__") || gap.bytes().all(|letter| letter == b'-'))
+}
+
+fn is_registry(text: &str) -> bool {
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port)) if !port.contains(']') => (host, Some(port)),
+        _ => (text, None),
+    };
+    let is_label = |label: &str| {
+        let is_end = |letter: char| letter.is_ascii_alphanumeric();
+        label.starts_with(is_end)
+            && label.ends_with(is_end)
+            && label.chars().all(|letter| is_end(letter) || letter == '-')
+    };
+    let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let is_port = |port: &str| !port.is_empty() && port.bytes().all(|digit| digit.is_ascii_digit());
+    match address {
+        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok() && port.is_none_or(is_port),
+        None => host.split('.').all(is_label) && port.is_none_or(is_port),
+    }
+}
+
+fn is_tag(text: &str) -> bool {
+    let is_word = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
+    text.starts_with(is_word)
+        && text.len() <= 128
+        && text.chars().all(|letter| is_word(letter) || matches!(letter, '.' | '-'))
+}
+
+/// An algorithm and at least 32 hexadecimal digits.
+fn is_digest(text: &str) -> bool {
+    let Some((algorithm, digits)) = text.split_once(':') else { return false };
+    let is_part = |part: &str| {
+        part.starts_with(|first: char| first.is_ascii_alphabetic())
+            && part.bytes().all(|letter| letter.is_ascii_alphanumeric())
+    };
+    algorithm.split(['-', '_', '+', '.']).all(is_part)
+        && digits.len() >= 32
+        && digits.bytes().all(|digit| digit.is_ascii_hexdigit())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_images() {
+        let digest = format!("nginx@sha256:{}", "0a".repeat(32));
+        for good in ["nginx", "nginx:1.25", "a/b/c:x_Y", "h:5000/a", "[::1]:80/a", "EXAMPLE.org/a", "a__b--c", &digest]
+        {
+            assert!(is_reference(good), "{good}");
+        }
+        for bad in ["", "a b", "A", "a/B", "nginx:", "a//b", "-a", "a@sha256:12", "a___b", "h:x/a", ":tag"] {
+            assert!(!is_reference(bad), "{bad}");
+        }
+    }
 }

@@ -136,8 +136,16 @@ fn wanted(text: &str) -> Result<Wanted> {
         return Ok(Wanted::Condition { name: name.to_owned(), value: value.to_owned() });
     }
     if let Some(rest) = text.strip_prefix("jsonpath=") {
-        let (path, value) = match rest.rfind('}') {
-            Some(end) => (&rest[..=end], rest[end + 1..].strip_prefix('=')),
+        if rest.is_empty() {
+            return Err(Error::told("jsonpath expression cannot be empty"));
+        }
+        let (path, value) = match rest.rfind('}').filter(|_| rest.starts_with('{')) {
+            Some(end) if end + 1 == rest.len() => (rest, None),
+            // What is behind the path and no value makes it no path.
+            Some(end) => match rest[end + 1..].strip_prefix('=') {
+                Some(value) => (&rest[..=end], Some(value)),
+                None => (rest, None),
+            },
             None => rest.split_once('=').map_or((rest, None), |(path, value)| (path, Some(value))),
         };
         if value == Some("") {
@@ -145,7 +153,6 @@ fn wanted(text: &str) -> Result<Wanted> {
                 "jsonpath wait has to have a value after equal sign, like --for=jsonpath='{.status.readyReplicas}'=3",
             ));
         }
-        let path = path.trim_matches('\'').trim_matches('"');
         let value = value.map(|value| value.trim_matches('\'').trim_matches('"').to_owned());
         return Ok(Wanted::Path { template: jsonpath::Template::field(path)?, value });
     }

@@ -255,6 +255,7 @@ pub(super) fn set(session: &mut Session, property: &str, value: &str, raw: bool)
     match steps(&config, property)? {
         (field @ ("current-context" | "kind" | "apiVersion"), None) => changed[field] = value.into(),
         (list, Some((name, fields_))) if !fields_.is_empty() => {
+            check_field(list, fields_[0])?;
             let is_there = changed.list(list).iter().any(|entry| entry.text("name") == name);
             if !changed[list].is_array() {
                 changed[list] = json!([]);
@@ -293,10 +294,55 @@ fn typed(fields: &[&str], value: &str, raw: bool) -> Result<Value> {
         STANDARD.decode(value).map_err(wrong)?;
         return Ok(value.into());
     }
-    Ok(match (field, value) {
-        ("insecure-skip-tls-verify" | "disable-compression" | "provideClusterInfo", "true") => true.into(),
-        ("insecure-skip-tls-verify" | "disable-compression" | "provideClusterInfo", "false") => false.into(),
-        _ => value.into(),
+    if !matches!(field, "insecure-skip-tls-verify" | "disable-compression" | "provideClusterInfo") {
+        return Ok(value.into());
+    }
+    match value {
+        "1" | "t" | "T" | "TRUE" | "true" | "True" => Ok(true.into()),
+        "0" | "f" | "F" | "FALSE" | "false" | "False" => Ok(false.into()),
+        _ => Err(Error::told(format!("strconv.ParseBool: parsing {value:?}: invalid syntax"))),
+    }
+}
+
+/// Refuses a field that nobody would read.
+fn check_field(list: &str, field: &str) -> Result<()> {
+    let known: &[&str] = match list {
+        "clusters" => &[
+            "server",
+            "tls-server-name",
+            "insecure-skip-tls-verify",
+            "certificate-authority",
+            "certificate-authority-data",
+            "proxy-url",
+            "disable-compression",
+            "extensions",
+        ],
+        "contexts" => &["cluster", "user", "namespace", "extensions"],
+        _ => &[
+            "client-certificate",
+            "client-certificate-data",
+            "client-key",
+            "client-key-data",
+            "token",
+            "tokenFile",
+            "as",
+            "as-uid",
+            "as-groups",
+            "as-user-extra",
+            "username",
+            "password",
+            "auth-provider",
+            "exec",
+            "extensions",
+        ],
+    };
+    if known.contains(&field) {
+        return Ok(());
+    }
+    let error = Error::told(format!("can't set a map to a value: {} have no field {field}", list));
+    Err(match crate::discovery::closest(field, known.iter().copied()) {
+        Some(near) => error.hinted(format!("did you mean {near:?}?")),
+        None => error,
     })
 }
 

@@ -3,6 +3,7 @@
 //! Files are changed as YAML, so that what is not understood here stays in them.
 
 mod change;
+mod ordered;
 
 use std::fs;
 use std::io::Write;
@@ -12,13 +13,15 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 
 use change::Credentials;
+use ordered::Ordered;
 
+use crate::discovery::closest;
 use crate::errors::{Error, Result};
 use crate::json::Json;
 use crate::kubeconfig;
 use crate::manifests;
 use crate::print::tabwriter::{GET, align};
-use crate::print::{json_text, yaml};
+use crate::print::{self, Format, Output, json_text, yaml};
 use crate::session::Session;
 
 /// Look at the kubeconfig and change it.
@@ -41,14 +44,16 @@ enum What {
         /// With certificates and keys themselves instead of their files' names.
         #[arg(long)]
         flatten: bool,
-        /// yaml or json.
-        #[arg(long, short, default_value = "yaml")]
-        output: String,
+        /// The files as one; false takes the one that --kubeconfig names.
+        #[arg(long, default_value_t = true, default_missing_value = "true", num_args = 0..=1, require_equals = true, action = clap::ArgAction::Set, value_name = "BOOL")]
+        merge: bool,
+        #[command(flatten)]
+        output: Output,
     },
     /// List the contexts.
     GetContexts {
-        /// Only this one.
-        name: Option<String>,
+        /// Only these.
+        names: Vec<String>,
         /// Print no line of headers.
         #[arg(long)]
         no_headers: bool,
@@ -131,8 +136,11 @@ enum What {
 /// Looks or changes.
 pub async fn run(session: &mut Session, options: Options) -> Result<()> {
     match options.what {
-        What::View { raw, minify, flatten, output } => view(session, raw, minify, flatten, &output),
-        What::GetContexts { name, no_headers, output } => contexts(session, name, no_headers, output.as_deref()),
+        What::View { merge: false, .. } if session.global.kubeconfig.is_none() => {
+            Err(Error::told("if merge==false a precise file must be specified"))
+        }
+        What::View { raw, minify, flatten, output, .. } => view(session, raw, minify, flatten, &output),
+        What::GetContexts { names, no_headers, output } => contexts(session, &names, no_headers, output.as_deref()),
         What::CurrentContext => {
             let config = merged(session)?;
             match current(session, &config) {
@@ -188,7 +196,8 @@ fn merged(session: &Session) -> Result<Value> {
     Ok(whole)
 }
 
-fn view(session: &mut Session, raw: bool, minify: bool, flatten: bool, output: &str) -> Result<()> {
+fn view(session: &mut Session, raw: bool, minify: bool, flatten: bool, output: &Output) -> Result<()> {
+    let format = output.format()?;
     let mut config = merged(session)?;
     if minify {
         minified(session, &mut config)?;
@@ -205,12 +214,12 @@ fn view(session: &mut Session, raw: bool, minify: bool, flatten: bool, output: &
             config[list] = Value::Null;
         }
     }
-    match output {
-        "yaml" => session.print(yaml::text(&config)),
-        "json" => session.say(json_text(&config)),
-        other => Err(Error::told(format!(
-            "unable to match a printer suitable for the output format {other:?}, allowed formats are: json,yaml"
-        ))),
+    match format {
+        Format::Human { .. } => session.print(yaml::text(&config)),
+        Format::Json => session.say(json_text(&Ordered(&config))),
+        // It is no object of an API, and has no name.
+        Format::Name => session.say("config/<unknown>"),
+        format => session.print(print::object(&format, &config, true)?),
     }
 }
 
@@ -248,19 +257,30 @@ fn redact(config: &mut Value) {
     }
 }
 
-fn contexts(session: &mut Session, only: Option<String>, no_headers: bool, output: Option<&str>) -> Result<()> {
+fn contexts(session: &mut Session, only: &[String], no_headers: bool, output: Option<&str>) -> Result<()> {
+    if let Some(other) = output.filter(|output| !matches!(*output, "" | "name")) {
+        return Err(Error::told(format!(
+            "--output {other} is not available in kubectl config get-contexts; resetting to default output format"
+        )));
+    }
     let config = merged(session)?;
     let current = current(session, &config);
     let mut entries: Vec<&Value> = config.list("contexts").iter().collect();
     entries.sort_by_key(|context| context.text("name"));
-    if let Some(name) = &only {
-        entries.retain(|context| context.text("name") == name);
-        if entries.is_empty() {
-            return Err(Error::told(format!("context {name} not found")));
+    let mut missing = Vec::new();
+    if !only.is_empty() {
+        let all = std::mem::take(&mut entries);
+        for name in only {
+            match all.iter().find(|context| context.text("name") == name) {
+                Some(context) => entries.push(context),
+                None => missing.push(format!("context {name} not found")),
+            }
         }
     }
+    let missing = Error::aggregate(missing);
     if output == Some("name") {
-        return entries.iter().try_for_each(|context| session.say(context.text("name")));
+        entries.iter().try_for_each(|context| session.say(context.text("name")))?;
+        return missing;
     }
     let mut text = String::new();
     if !no_headers {
@@ -272,7 +292,8 @@ fn contexts(session: &mut Session, only: Option<String>, no_headers: bool, outpu
             ["cluster", "user", "namespace"].map(|field| context.at("context").text(field));
         text += &format!("{mark}\t{}\t{cluster}\t{user}\t{namespace}\n", context.text("name"));
     }
-    session.print(align(&text, GET))
+    session.print(align(&text, GET))?;
+    missing
 }
 
 fn names(session: &mut Session, list: &str) -> Result<()> {
@@ -313,9 +334,15 @@ fn write(path: &PathBuf, config: &Value) -> Result<()> {
 }
 
 fn use_context(session: &mut Session, name: &str) -> Result<()> {
-    let known = merged(session)?.list("contexts").iter().any(|context| context.text("name") == name);
-    if !known {
-        return Err(Error::told(format!("no context exists with the name: {name:?}")));
+    let config = merged(session)?;
+    let names: Vec<&str> = config.list("contexts").iter().map(|context| context.text("name")).collect();
+    if !names.contains(&name) {
+        let error = Error::told(format!("no context exists with the name: {name:?}"));
+        return Err(match (closest(name, names.iter().copied()), names.as_slice()) {
+            (Some(near), _) => error.hinted(format!("did you mean {near:?}?")),
+            (None, []) => error.hinted("the kubeconfig has no contexts"),
+            (None, names) => error.hinted(format!("there are: {}", names.join(", "))),
+        });
     }
     let (path, mut config) = file_with(session, |config| !config.text("current-context").is_empty())?;
     config["current-context"] = name.into();

@@ -6,6 +6,23 @@ use super::{Making, make, metadata, pair};
 use crate::errors::{Error, Result};
 use crate::session::Session;
 
+/// What can be done with resources.
+const VERBS: [&str; 14] = [
+    "*",
+    "get",
+    "delete",
+    "list",
+    "create",
+    "update",
+    "patch",
+    "watch",
+    "proxy",
+    "deletecollection",
+    "use",
+    "bind",
+    "escalate",
+    "impersonate",
+];
 const API_GROUP: &str = "rbac.authorization.k8s.io";
 
 /// Create a role.
@@ -93,6 +110,9 @@ async fn rules(session: &mut Session, verbs: &[String], resources: &[String], na
     }
     if resources.is_empty() {
         return Err(Error::told("at least one resource must be specified"));
+    }
+    for verb in verbs.iter().filter(|verb| !VERBS.contains(&verb.as_str())) {
+        session.warn(format!("Warning: '{verb}' is not a standard resource verb"))?;
     }
     let discovery = session.client()?.discovery().await?;
     let mut groups: Vec<(String, Vec<String>)> = Vec::new();

@@ -33,14 +33,15 @@ const GONE_WITHIN: Duration = Duration::from_secs(60);
 /// Replace the pods of a replication controller one by one by pods of another image or of another manifest.
 ///
 /// A new controller grows while the old one shrinks; in the end the old one is deleted. Without NEW_NAME the new one gets the old
-/// name. After an interruption or a timeout the same command goes on; --rollback goes back. A Deployment does this by itself: see
-/// `rollout`.
+/// name. After an interruption or a timeout the same command goes on; --rollback, alone or after the same command, goes back. A
+/// Deployment does this by itself: see `rollout`.
 ///
 /// Examples:
 ///   kapstan rolling-update frontend --image=image:v2
 ///   kapstan rolling-update frontend-v1 frontend-v2 --image=image:v2
 ///   kapstan rolling-update frontend-v1 -f frontend-v2.json
 ///   kapstan rolling-update frontend --rollback
+///   kapstan rolling-update frontend --image=image:v2 --rollback=true
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Options {
@@ -124,8 +125,7 @@ fn check(session: &Session, options: &Options) -> Result<()> {
         _ if options.deployment_label_key.is_empty() => wrong("--deployment-label-key can not be empty"),
         _ if options.filename.len() > 1 => wrong("May only specify a single filename for new controller"),
         (false, false, false) => wrong("Must specify --filename or --image for new controller"),
-        (false, true, true) => wrong("--filename and --image can not both be specified"),
-        (true, _, _) if file || image => wrong("Don't specify --filename or --image on rollback"),
+        (_, true, true) => wrong("--filename and --image can not both be specified"),
         _ if options.words.is_empty() => wrong("Must specify the controller to update"),
         _ if options.words.len() > 2 => wrong("Must specify at most two names: the controller's, and its new one"),
         _ => Ok(()),
@@ -231,13 +231,7 @@ impl Update {
         if let Some(name) = named.or_else(|| controllers::annotation(old, NEXT))
             && let Some(known) = self.find(name).await?
         {
-            let index = controllers::container_index(&known, options.container.as_deref())?;
-            let under_way = controllers::image(&known, index);
-            if under_way != image {
-                return Err(Error::told(format!(
-                    "Found existing in-progress update to image ({under_way}).\nEither continue in-progress update with --image={under_way} or rollback with --rollback"
-                )));
-            }
+            check_under_way(&known, image, options.container.as_deref())?;
             session.say(format!("Found existing update in progress ({name}), resuming."))?;
             return Ok(known);
         }
@@ -246,7 +240,7 @@ impl Update {
 
     async fn next_from_file(&self, session: &mut Session, options: &Options, old: &Value) -> Result<Value> {
         let file = &options.filename[0];
-        let mut manifests = crate::manifests::read(session, &options.filename, false)?;
+        let mut manifests = crate::manifests::read(session, &options.filename, false).await?;
         let manifest = match manifests.len() {
             1 => manifests.remove(0),
             0 => return Err(Error::told(format!("please make sure {file} exists and is not empty"))),
@@ -346,7 +340,12 @@ impl Update {
         dry_run: DryRun,
     ) -> Result<Option<Value>> {
         let name = first.text("metadata.name").to_owned();
-        let named = options.words.get(1).map(String::as_str).or_else(|| controllers::annotation(&first, NEXT));
+        let of_file = match options.filename.is_empty() {
+            true => None,
+            false => Some(self.next_from_file(session, options, &first).await?.text("metadata.name").to_owned()),
+        };
+        let named = options.words.get(1).map(String::as_str).or(of_file.as_deref());
+        let named = named.or_else(|| controllers::annotation(&first, NEXT));
         let missing = || {
             let error = Error::told(format!("Could not find {} to rollback.", named.unwrap_or("an update")));
             error.hinted(format!("no update of {name} is under way; `rollout undo` is for Deployments"))
@@ -355,6 +354,9 @@ impl Update {
             Some(next) => self.find(next).await?.ok_or_else(missing)?,
             None => return Err(missing()),
         };
+        if let Some(image) = &options.image {
+            check_under_way(&next, image, options.container.as_deref())?;
+        }
         let Some(size) = controllers::count(&first, ORIGINAL) else {
             return Err(Error::told(format!("couldn't find original replica count of {name:?}")));
         };
@@ -487,6 +489,17 @@ impl Update {
             tokio::time::sleep(SHORTLY).await;
         }
         Ok(())
+    }
+}
+
+/// Refuses another image than that of the update under way.
+fn check_under_way(next: &Value, image: &str, container: Option<&str>) -> Result<()> {
+    let under_way = controllers::image(next, controllers::container_index(next, container)?);
+    match under_way == image {
+        true => Ok(()),
+        false => Err(Error::told(format!(
+            "Found existing in-progress update to image ({under_way}).\nEither continue in-progress update with --image={under_way} or rollback with --rollback"
+        ))),
     }
 }
 

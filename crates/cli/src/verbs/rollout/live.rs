@@ -42,6 +42,11 @@ pub struct Scene {
     pub why: Vec<String>,
 }
 
+/// Whether the terminal can go back to draw over what it shows: one that cannot is given plain lines.
+pub fn can_draw(environment: &BTreeMap<String, String>) -> bool {
+    environment.get("TERM").is_some_and(|kind| !kind.is_empty() && kind != "dumb")
+}
+
 /// Shows a rollout until it is over.
 pub async fn follow(session: &mut Session, item: &Found, revision: i64) -> Result<()> {
     let client = session.client()?;
@@ -268,6 +273,13 @@ mod tests {
             object: json!({"metadata": {"name": format!("web-{hash}"), "labels": {"pod-template-hash": hash}}}),
             template: json!({"spec": {"containers": [{"image": image}]}}),
         }
+    }
+
+    #[test]
+    fn terminals_that_cannot_go_back() {
+        let can =
+            |kind: Option<&str>| can_draw(&kind.map(|kind| ("TERM".to_owned(), kind.to_owned())).into_iter().collect());
+        assert_eq!([Some("xterm"), Some("dumb"), Some(""), None].map(can), [true, false, false, false]);
     }
 
     #[test]

@@ -65,7 +65,7 @@ pub async fn run(session: &mut Session, options: Options) -> Result<()> {
 }
 
 async fn one(session: &mut Session, item: &Found, options: &Options, timeout: Duration) -> Result<()> {
-    let is_live = options.watch && session.io.terminal && !options.plain;
+    let is_live = options.watch && session.io.terminal && !options.plain && live::can_draw(&session.io.environment);
     let look = async {
         if is_live && !words::status(&item.object, options.revision)?.is_done() {
             live::follow(session, item, options.revision).await

@@ -89,6 +89,16 @@ pub async fn run(session: &mut Session, options: Options) -> Result<()> {
         variable["name"] = format!("{}{}", options.prefix, variable.text("name")).into();
     }
     let found = options.common.find(session, &words, options.selector.as_ref()).await?;
+    for item in &found {
+        let mut object = item.object.clone();
+        if pod_spec::of(&mut object).is_some_and(|spec| pod_spec::containers(spec, &options.containers).is_empty()) {
+            let (kind, name) = (&item.resource.kind, &item.name);
+            session.warn(format!(
+                "Warning: {kind}/{name} does not have any containers matching {:?}",
+                options.containers
+            ))?;
+        }
+    }
     if options.list {
         return list(session, &options, &found, &variables);
     }
@@ -140,13 +150,26 @@ fn from_lines(text: &str) -> Vec<Value> {
     plain.filter_map(|line| line.split_once('=')).map(|(name, value)| json!({"name": name, "value": value})).collect()
 }
 
+/// What is wrong with the name of a variable. Mirrors apimachinery `IsEnvVarName`, which kubectl keeps to; servers take more.
+pub fn wrong_name(name: &str) -> Option<&'static str> {
+    let is_inner = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '-' | '.' | '_');
+    if name.is_empty() || name.starts_with(|first: char| first.is_ascii_digit()) || !name.chars().all(is_inner) {
+        return Some(
+            "a valid environment variable name must consist of alphabetic characters, digits, '_', '-', or '.', and must not start with a digit (e.g. 'my.env-name',  or 'MY_ENV.NAME',  or 'MyEnvName1', regex used for validation is '[-._a-zA-Z][-._a-zA-Z0-9]*')",
+        );
+    }
+    match name {
+        "." => Some("must not be '.'"),
+        ".." => Some("must not be '..'"),
+        _ if name.starts_with("..") => Some("must not start with '..'"),
+        _ => None,
+    }
+}
+
 fn check_name(name: &str) -> Result<()> {
-    let fits = name.chars().all(|letter| (' '..='~').contains(&letter) && letter != '=') && !name.is_empty();
-    match fits {
-        true => Ok(()),
-        false => Err(Error::told(format!(
-            "{name:?} is not a valid key name: a valid environment variable name must consist only of printable ASCII characters other than '='"
-        ))),
+    match wrong_name(name) {
+        None => Ok(()),
+        Some(why) => Err(Error::told(format!("{name:?} is not a valid key name: {why}"))),
     }
 }
 
@@ -271,6 +294,15 @@ fn shown(variable: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_of_variables() {
+        for (name, fits) in
+            [("A", true), ("my.env-name", true), ("_", true), ("1", false), ("a b", false), ("", false), ("..x", false)]
+        {
+            assert_eq!(wrong_name(name).is_none(), fits, "{name}");
+        }
+    }
 
     #[test]
     fn variables_keep_their_places() {

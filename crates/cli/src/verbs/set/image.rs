@@ -55,6 +55,7 @@ pub async fn run(session: &mut Session, options: Options) -> Result<()> {
         ));
     }
     if options.in_place {
+        refuse_with_in_place(&options)?;
         let timeout = options.timeout.as_deref();
         return in_place::run(session, &found, &images, options.replicas, timeout, dry_run).await;
     }
@@ -78,6 +79,21 @@ pub async fn run(session: &mut Session, options: Options) -> Result<()> {
     let outcome = options.common.apply(session, &found, &options.record, &change, edit).await;
     errors.extend(outcome.err());
     Error::several(errors)
+}
+
+/// Flags that say something about the Deployment itself, which stays as it is.
+fn refuse_with_in_place(options: &Options) -> Result<()> {
+    let given = [
+        ("--output", options.common.output.output.is_some() || options.common.output.template.is_some()),
+        ("--local", options.common.local),
+        ("--record", options.record.is_given()),
+    ];
+    match given.iter().find(|(_, given)| *given) {
+        Some((flag, _)) => Err(Error::told(format!(
+            "{flag} cannot be used with --in-place: pods are changed, the deployment stays as it is"
+        ))),
+        None => Ok(()),
+    }
 }
 
 fn images(pairs: &[String]) -> Result<Vec<(String, String)>> {

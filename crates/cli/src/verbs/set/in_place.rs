@@ -88,7 +88,7 @@ pub async fn run(
         session.say(format!("[{}/{count}] pod/{name} is ready", index + 1))?;
     }
     if count == 0 {
-        return session.say(format!("{} needs no change: its pods have the image", deployment.printed()));
+        return session.say(unchanged(&deployment.printed(), &pods, images));
     }
     if dry_run != DryRun::No {
         return Ok(());
@@ -279,6 +279,15 @@ fn is_done(pod: &Value, images: &[(String, String)]) -> bool {
         wanted(container, images).is_none_or(|image| image == container.text("image") && runs(status, image))
     };
     pod.list("spec.containers").iter().all(has) && live::is_ready(pod)
+}
+
+/// What is said when no pod is upgraded.
+fn unchanged(name: &str, pods: &[Value], images: &[(String, String)]) -> String {
+    let done = pods.iter().filter(|pod| is_done(pod, images)).count();
+    match done == pods.len() {
+        true => format!("{name} needs no change: its pods have the image"),
+        false => format!("{name} is unchanged: {done} of {} pods have the image, no more are asked for", pods.len()),
+    }
 }
 
 /// The pods to upgrade: those that need it, unready ones first, so that they cost nothing. `count` is how many shall have the image.

@@ -1,4 +1,7 @@
-//! `explain`: the fields of a type. Mirrors kubectl `pkg/explain/v2` (templates/plaintext.tmpl).
+//! `explain`: the fields of a type. Mirrors kubectl `pkg/explain/v2` (templates/plaintext.tmpl); the layout that it had before is in
+//! `openapiv2.rs`.
+
+mod openapiv2;
 
 use serde_json::Value;
 
@@ -25,7 +28,7 @@ pub struct Options {
     /// Of this API version, such as apps/v1.
     #[arg(long)]
     api_version: Option<String>,
-    /// plaintext.
+    /// plaintext, or plaintext-openapiv2: the layout before kubectl 1.27.
     #[arg(long, short, default_value = "plaintext")]
     output: String,
 }
@@ -38,8 +41,9 @@ pub async fn run(session: &mut Session, options: Options) -> Result<()> {
             session.program
         )));
     };
-    if options.output != "plaintext" {
-        return Err(Error::told(format!("output format {:?} is not supported: plaintext is", options.output)));
+    if !matches!(options.output.as_str(), "plaintext" | "plaintext-openapiv2") {
+        let error = Error::told(format!("unrecognized format: {}", options.output));
+        return Err(error.hinted("there are plaintext and plaintext-openapiv2"));
     }
     let client = session.client()?;
     let discovery = client.discovery().await?;
@@ -66,7 +70,13 @@ pub async fn run(session: &mut Session, options: Options) -> Result<()> {
     }
     text += &format!("KIND:       {}\nVERSION:    {}\n\n", resource.kind, resource.version);
     let mut explainer = Explainer { schemas: &document, text };
-    let outcome = explainer.explain(schema, &fields, options.recursive);
+    let outcome = match options.output.as_str() {
+        "plaintext" => explainer.explain(schema, &fields, options.recursive),
+        _ => {
+            explainer.text.clear();
+            explainer.explain_as_before(&resource, schema, &fields, options.recursive)
+        }
+    };
     session.print(std::mem::take(&mut explainer.text))?;
     outcome
 }
@@ -157,9 +167,10 @@ impl<'a> Explainer<'a> {
         }
     }
 
-    fn explain(&mut self, schema: &'a Value, fields: &[String], recursive: bool) -> Result<()> {
+    /// The schema that the fields lead to, and the last one's name.
+    fn find<'b>(&self, schema: &'a Value, fields: &'b [String]) -> Result<(&'a Value, Option<&'b str>)> {
         let mut owner = schema;
-        let mut field: Option<(&str, &'a Value)> = None;
+        let mut field = None;
         for name in fields {
             let holder = self.holder(owner);
             let Some(next) = holder.map("properties").get(name.as_str()) else {
@@ -170,12 +181,17 @@ impl<'a> Explainer<'a> {
                     None => error,
                 });
             };
-            field = Some((name.as_str(), next));
+            field = Some(name.as_str());
             owner = next;
         }
-        if let Some((name, schema)) = field {
-            self.text += &format!("FIELD: {name} <{}>\n", self.type_name(schema));
-            let values = schema.list("enum");
+        Ok((owner, field))
+    }
+
+    fn explain(&mut self, schema: &'a Value, fields: &[String], recursive: bool) -> Result<()> {
+        let (owner, field) = self.find(schema, fields)?;
+        if let Some(name) = field {
+            self.text += &format!("FIELD: {name} <{}>\n", self.type_name(owner));
+            let values = owner.list("enum");
             if !values.is_empty() {
                 self.text += "ENUM:\n";
                 values.iter().for_each(|value| self.text += &format!("    {}\n", scalar(value)));
