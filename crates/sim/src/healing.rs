@@ -6,10 +6,10 @@ use api::{Kind, Object, Pod, Snapshot, Usage};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 
-use crate::facts;
 use crate::invariants::{
     Breach, Verdict, WorldCheck, autoscalers, daemon_sets, jobs, replication_controllers, stateful_sets,
 };
+use crate::{facts, people};
 
 /// Judges the world at the end, with what pods use then.
 pub fn judge(world: &Snapshot, usage: &Usage, now: Timestamp) -> Result<(), Breach> {
@@ -37,6 +37,10 @@ fn deployments_arrive(world: &Snapshot) -> Verdict {
         if facts::is_deleted(&deployment.metadata) {
             return Err(format!("Deployment {name} is still being deleted"));
         }
+        if is_stuck(deployment) {
+            tells_that_it_is_stuck(deployment)?;
+            continue;
+        }
         let status = deployment.status.clone().unwrap_or_default();
         let wanted = facts::replicas(deployment);
         if status.observed_generation != deployment.metadata.generation {
@@ -60,6 +64,28 @@ fn deployments_arrive(world: &Snapshot) -> Verdict {
         if reason.as_deref().is_some_and(|reason| reason != "NewReplicaSetAvailable") {
             return Err(format!("Deployment {name} is done but says {reason:?}"));
         }
+    }
+    Ok(())
+}
+
+/// True for a rollout that was left to pods that never become ready.
+fn is_stuck(deployment: &Deployment) -> bool {
+    facts::replicas(deployment) > 0 && !people::serves(&people::image_of(deployment))
+}
+
+/// I25: a rollout that is stuck has been seen, and said so once its deadline had passed.
+fn tells_that_it_is_stuck(deployment: &Deployment) -> Verdict {
+    let name = facts::name(&deployment.metadata);
+    let status = deployment.status.clone().unwrap_or_default();
+    if status.observed_generation != deployment.metadata.generation {
+        return Err(format!("Deployment {name}: its last generation was never observed"));
+    }
+    let conditions = status.conditions.unwrap_or_default();
+    let told = conditions.iter().find(|it| it.type_ == "Progressing");
+    let told = told.map(|it| (it.status.as_str(), it.reason.as_deref().unwrap_or_default()));
+    let deadline = deployment.spec.as_ref().and_then(|spec| spec.progress_deadline_seconds);
+    if deadline.is_some() && told != Some(("False", "ProgressDeadlineExceeded")) {
+        return Err(format!("Deployment {name} is stuck for longer than {deadline:?} s and tells {told:?}"));
     }
     Ok(())
 }
@@ -113,9 +139,9 @@ fn is_used_claim(object: &Object, world: &Snapshot) -> bool {
     object.kind() == Kind::PersistentVolumeClaim && world.list::<Pod>(Some(object.namespace())).any(uses)
 }
 
-/// No more old sets are kept than the history limit says.
+/// No more old sets are kept than the history limit says, once a rollout is done.
 fn history_is_cut(world: &Snapshot) -> Verdict {
-    for deployment in world.list::<Deployment>(None) {
+    for deployment in world.list::<Deployment>(None).filter(|it| !is_stuck(it)) {
         let limit = deployment.spec.as_ref().and_then(|spec| spec.revision_history_limit).unwrap_or(10);
         let old = facts::sets(deployment, world).len() as i32 - 1;
         if old > limit {

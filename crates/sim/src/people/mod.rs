@@ -24,6 +24,7 @@ use crate::letters::{Ask, Letter, Sender};
 use bounds::Bounds;
 pub use bounds::drained;
 use workloads::Workloads;
+pub use workloads::serves;
 
 /// Where people work.
 pub const NAMESPACE: &str = "default";
@@ -255,7 +256,7 @@ pub fn put_right(world: &Snapshot) -> Vec<Letter> {
         if facts::is_paused(deployment) {
             letters.push(merge(deployment, json!({ "spec": { "paused": false } }), "resumes".into()));
         }
-        if !workloads::serves(&image_of(deployment)) {
+        if !workloads::serves(&image_of(deployment)) && !is_left_stuck(deployment, world) {
             let app = facts::name(&deployment.metadata);
             letters.push(set_image(deployment, &format!("{app}:g9")));
         }
@@ -288,6 +289,21 @@ pub fn put_right(world: &Snapshot) -> Vec<Letter> {
         }
     }
     letters
+}
+
+/// True for a rollout that nobody puts right: its new pods never become ready, all others are well, and nobody scales it.
+fn is_left_stuck(deployment: &Deployment, world: &Snapshot) -> bool {
+    let namespace = deployment.metadata.namespace.as_deref().unwrap_or("");
+    let scaled = world.object(Kind::HorizontalPodAutoscaler, namespace, facts::name(&deployment.metadata)).is_some();
+    let is_well = |set: &ReplicaSet| {
+        let template = facts::template(set);
+        let containers = template.spec.iter().flat_map(|spec| &spec.containers);
+        facts::same_template(&template, &facts::wanted(deployment))
+            || facts::size(set) == 0
+            || containers.filter_map(|container| container.image.as_deref()).all(workloads::serves)
+    };
+    let stuck = image_of(deployment).contains(":n");
+    stuck && !scaled && facts::sets(deployment, world).into_iter().all(is_well)
 }
 
 /// How the next image behaves. Few versions, so that people come back to old templates by hand too.
