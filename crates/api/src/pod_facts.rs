@@ -11,6 +11,7 @@ use k8s_openapi::api::core::v1::PodCondition;
 
 use crate::endpoint_fingerprint;
 use crate::kinds::{Body, Typed};
+use crate::object::controller_of;
 use crate::pod::Pod;
 
 /// `status.phase`, empty if it has none.
@@ -82,6 +83,8 @@ pub struct Facts {
     kin: u64,
     node: u64,
     /// Zero if there is none.
+    controller: u64,
+    /// Zero if there is none.
     endpoint: u64,
     /// Of the moment since when it is ready, zero if there is none.
     seconds: i64,
@@ -117,6 +120,7 @@ impl Facts {
         Facts {
             kin: number(&(&pod.metadata.namespace, &pod.metadata.labels)),
             node: number(&pod.spec.as_deref().and_then(|spec| spec.node_name.as_deref())),
+            controller: controller_of(&pod.metadata).map_or(0, |owner| number(&owner.uid)),
             endpoint: endpoint_fingerprint::identity(pod).unwrap_or(0),
             seconds: since.map_or(0, Timestamp::as_second),
             nanoseconds: since.map_or(0, Timestamp::subsec_nanosecond),
@@ -133,6 +137,11 @@ impl Facts {
     /// A number that pods on one node have in common, as those that have none do.
     pub fn node(&self) -> u64 {
         self.node
+    }
+
+    /// A number that pods of one controller have in common; `None` for a pod that has none.
+    pub fn controller(&self) -> Option<u64> {
+        (self.controller != 0).then_some(self.controller)
     }
 
     /// What an endpoint tells of the pod beside conditions and zone ([`endpoint_fingerprint`]); `None` for a pod that has no

@@ -494,6 +494,7 @@ mod tests {
         (member.has_ended(), member.is_deleted(), member.is_active())
             == (pod_facts::has_ended(pod), pod_facts::is_deleted(pod), pod_facts::is_active(pod))
             && (member.is_ready(), member.ready_since()) == (pod_facts::is_ready(pod), pod_facts::ready_since(pod))
+            && member.controller() == controller_of(&pod.metadata).map(|owner| number(&owner.uid))
             && available(0)
             && available(7)
     }

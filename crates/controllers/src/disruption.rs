@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use api::int_or_string::{Round, scaled};
 use api::object::controller_of;
 use api::selector::Selector;
-use api::{Context, EventNote, EventType, Key, Kind, Plan, Pod, Snapshot, Typed, Write};
+use api::{Context, EventNote, EventType, Key, Kind, Member, Plan, Snapshot, Typed, Write};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::core::v1::ReplicationController;
@@ -35,8 +35,7 @@ pub fn reconcile(key: &Key, world: &Snapshot, context: &Context) -> Plan {
     let mut plan = Plan::nothing();
     let spec = budget.spec.clone().unwrap_or_default();
     let selector = selector(budget);
-    let selected: Vec<&Pod> =
-        world.labelled(&key.namespace, |labels| selector.matches(labels)).map(|member| member.pod()).collect();
+    let selected: Vec<Member> = world.labelled(&key.namespace, |labels| selector.matches(labels)).collect();
     let mut new = budget.clone();
     match expected(&spec, &selected, world) {
         Err(why) => {
@@ -82,7 +81,7 @@ pub fn selector(budget: &PodDisruptionBudget) -> Selector {
 }
 
 /// How many pods there should be, and how many of them healthy.
-fn expected(spec: &PodDisruptionBudgetSpec, pods: &[&Pod], world: &Snapshot) -> Result<(i32, i32), String> {
+fn expected(spec: &PodDisruptionBudgetSpec, pods: &[Member], world: &Snapshot) -> Result<(i32, i32), String> {
     let number = |value: &IntOrString, all: i32| scaled(value, all, Round::Up).map_err(|error| error.to_string());
     match (&spec.max_unavailable, &spec.min_available) {
         (Some(most), _) => {
@@ -99,10 +98,15 @@ fn expected(spec: &PodDisruptionBudgetSpec, pods: &[&Pod], world: &Snapshot) -> 
 }
 
 /// How many pods those who keep these pods are to have, each counted once. Pods that nobody keeps do not count.
-fn expected_by_owners(pods: &[&Pod], world: &Snapshot) -> Result<i32, String> {
+fn expected_by_owners(pods: &[Member], world: &Snapshot) -> Result<i32, String> {
     let mut seen: BTreeSet<String> = BTreeSet::new();
+    let mut asked = BTreeSet::new();
     let mut all = 0i32;
-    for pod in pods {
+    for member in pods {
+        if !member.controller().is_some_and(|controller| asked.insert(controller)) {
+            continue;
+        }
+        let pod = member.pod();
         let Some(owner) = controller_of(&pod.metadata) else { continue };
         let namespace = pod.metadata.namespace.as_deref().unwrap_or("");
         if seen.contains(&owner.uid) {
@@ -160,14 +164,14 @@ fn scale(namespace: &str, owner: &OwnerReference, world: &Snapshot, pod: &str) -
 /// Pods whose eviction was allowed but who are still there, for as long as that may take.
 fn still_disrupted(
     budget: &PodDisruptionBudget,
-    selected: &[&Pod],
+    selected: &[Member],
     now: Timestamp,
     plan: &mut Plan,
 ) -> BTreeMap<String, Time> {
-    let told = budget.status.as_ref().and_then(|status| status.disrupted_pods.as_ref());
     let mut still = BTreeMap::new();
-    for pod in selected.iter().filter(|pod| !pods::is_deleted(pod)) {
-        let Some(since) = told.and_then(|told| told.get(pods::name(pod))) else { continue };
+    let Some(told) = budget.status.as_ref().and_then(|status| status.disrupted_pods.as_ref()) else { return still };
+    for pod in selected.iter().filter(|pod| !pod.is_deleted()).map(Member::pod) {
+        let Some(since) = told.get(pods::name(pod)) else { continue };
         let until = since.0.checked_add(DELETION_TIMEOUT).unwrap_or(Timestamp::MAX);
         if until > now {
             plan.wake_by(until);
@@ -191,8 +195,9 @@ fn still_disrupted(
     still
 }
 
-fn is_healthy(pod: &Pod, disrupted: &BTreeMap<String, Time>) -> bool {
-    !pods::is_deleted(pod) && pods::is_ready(pod) && !disrupted.contains_key(pods::name(pod))
+fn is_healthy(pod: &Member, disrupted: &BTreeMap<String, Time>) -> bool {
+    let is_disrupted = || !disrupted.is_empty() && disrupted.contains_key(pods::name(pod.pod()));
+    !pod.is_deleted() && pod.is_ready() && !is_disrupted()
 }
 
 fn set_condition(status: &mut PodDisruptionBudgetStatus, state: &str, reason: &str, message: &str, now: Timestamp) {
