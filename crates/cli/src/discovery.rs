@@ -238,7 +238,10 @@ impl Discovery {
     fn unknown(&self, word: &str) -> Error {
         let error = Error::told(format!("the server doesn't have a resource type \"{word}\""));
         let names = self.resources.iter().flat_map(|resource| [&resource.plural, &resource.singular]);
-        match closest(word, names.map(String::as_str)) {
+        // Abbreviations of a few letters are near everything.
+        let short = self.resources.iter().flat_map(|resource| &resource.short_names).filter(|name| 3 < name.len());
+        let near = closest(word, names.map(String::as_str)).or_else(|| closest(word, short.map(String::as_str)));
+        match near {
             Some(name) => error.hinted(format!("did you mean \"{name}\"?")),
             None => error.hinted("`kapstan api-resources` lists the types that the server has"),
         }

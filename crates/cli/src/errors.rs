@@ -147,8 +147,19 @@ impl Error {
             What::Told(message) => format!("error: {message}"),
             What::Bare(message) => message.clone(),
             What::Refused(status) => refusal(status),
-            What::Several(errors) => errors.iter().map(Error::message).collect::<Vec<_>>().join("\n"),
+            What::Several(errors) => errors.iter().map(Error::message_of_many).collect::<Vec<_>>().join("\n"),
             What::Silent => String::new(),
+        }
+    }
+
+    /// What kubectl prints of one failure of several (`MultipleErrors`): no `error: `, and no words of its own for what is invalid.
+    fn message_of_many(&self) -> String {
+        match &self.what {
+            What::Refused(status) if status.text("reason") == "Invalid" => {
+                format!("Error from server (Invalid): {}", status.text("message"))
+            }
+            What::Told(_) => self.inner_message(),
+            _ => self.message(),
         }
     }
 

@@ -174,9 +174,16 @@ fn wrong(program: &str, command: &Command, error: &clap::Error, words: &[String]
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
             return Stop { text: error.to_string(), failed: !path.is_empty() };
         }
+        ErrorKind::InvalidSubcommand if path == " create" => {
+            let more = arguments(words, &path);
+            format!("error: Unexpected args: [{}]\nSee '{program}{path} -h' for help and examples", more.join(" "))
+        }
         ErrorKind::InvalidSubcommand if !path.is_empty() => {
             let word = said(ContextKind::InvalidSubcommand);
-            format!("error: unknown command {word:?}\nSee '{program}{path} -h' for help and examples")
+            let line = arguments(words, &path).join(" ");
+            let names = command_at(command, &path).get_subcommands().map(Command::get_name).collect::<Vec<_>>();
+            let hint = did_you_mean(&word, names.into_iter(), "");
+            format!("error: unknown command {line:?}\nSee '{program}{path} -h' for help and examples{hint}")
         }
         ErrorKind::InvalidSubcommand => {
             let word = said(ContextKind::InvalidSubcommand);
@@ -192,10 +199,21 @@ fn wrong(program: &str, command: &Command, error: &clap::Error, words: &[String]
             let flag = said(ContextKind::InvalidArg);
             let flag = flag.split(['=', ' ']).next().unwrap_or_default();
             match flag.strip_prefix("--") {
-                Some(_) => format!("Error: unknown flag: {flag}\n{see}"),
+                Some(name) => {
+                    let here = command_at(command, &path);
+                    let names = here.get_arguments().chain(command.get_arguments()).filter_map(Arg::get_long);
+                    let hint = did_you_mean(name, names, "--");
+                    format!("Error: unknown flag: {flag}\n{see}{hint}")
+                }
                 None if flag.starts_with('-') => {
                     let letter = flag.trim_start_matches('-').chars().next().unwrap_or(' ');
                     format!("Error: unknown shorthand flag: '{letter}' in {flag}\n{see}")
+                }
+                None if path.starts_with(" create ") => {
+                    let count = arguments(words, &path).len();
+                    format!(
+                        "error: exactly one NAME is required, got {count}\nSee '{program}{path} -h' for help and examples"
+                    )
                 }
                 None => format!("error: unexpected argument {flag:?}\n{see}"),
             }
@@ -220,7 +238,10 @@ fn wrong(program: &str, command: &Command, error: &clap::Error, words: &[String]
                 .filter_map(|part| part.split([' ', '=']).next())
                 .map(|name| format!("{name:?}"))
                 .collect();
+            let help = format!("See '{program}{path} -h' for help and examples");
             match names.is_empty() {
+                true if path == " run" => format!("error: NAME is required for run\n{help}"),
+                true if path.starts_with(" create ") => format!("error: exactly one NAME is required, got 0\n{help}"),
                 true => format!("error: required arguments are missing: {}\n{see}", missing.replace('\n', ", ")),
                 false => format!("error: required flag(s) {} not set", names.join(", ")),
             }
@@ -228,6 +249,25 @@ fn wrong(program: &str, command: &Command, error: &clap::Error, words: &[String]
         _ => error.to_string(),
     };
     Stop { text, failed: true }
+}
+
+/// A hint of its own line, if a name is near.
+fn did_you_mean<'a>(word: &str, names: impl Iterator<Item = &'a str>, dashes: &str) -> String {
+    closest(word, names).map(|near| format!("\nhint: did you mean \"{dashes}{near}\"?")).unwrap_or_default()
+}
+
+/// The command that a path such as ` rollout status` names.
+fn command_at<'a>(top: &'a Command, path: &str) -> &'a Command {
+    path.split_whitespace().fold(top, |here, name| here.find_subcommand(name).unwrap_or(here))
+}
+
+/// The words of a line behind its path that are no flags.
+fn arguments(words: &[String], path: &str) -> Vec<String> {
+    let plain = split(words).into_iter().filter_map(|word| match word {
+        Word::Plain(word) => Some(word),
+        _ => None,
+    });
+    plain.skip(path.split_whitespace().count()).collect()
 }
 
 fn path_of(top: &Command, words: &[String]) -> String {

@@ -145,6 +145,12 @@ fn user(config: &Kubeconfig, context: &Context, global: &Global) -> Result<AuthI
         user.token = Some(token.clone().into());
         user.token_file = None;
     }
+    if global.username.is_some() {
+        user.username.clone_from(&global.username);
+    }
+    if let Some(password) = &global.password {
+        user.password = Some(password.clone().into());
+    }
     if global.client_certificate.is_some() {
         user.client_certificate.clone_from(&global.client_certificate);
         user.client_certificate_data = None;

@@ -63,12 +63,21 @@ pub struct Global {
     /// Bearer token to authenticate with.
     #[arg(long, global = true, hide_short_help = true)]
     pub token: Option<String>,
+    /// Name for basic authentication.
+    #[arg(long, global = true, hide_short_help = true, value_name = "NAME")]
+    pub username: Option<String>,
+    /// Password for basic authentication.
+    #[arg(long, global = true, hide_short_help = true, value_name = "PASSWORD")]
+    pub password: Option<String>,
     /// User name to act as.
     #[arg(long = "as", global = true, hide_short_help = true, value_name = "USER")]
     pub act_as: Option<String>,
     /// Group to act as; may be repeated.
     #[arg(long = "as-group", global = true, hide_short_help = true, value_name = "GROUP")]
     pub act_as_group: Vec<String>,
+    /// Uid to act as; refused, the connection has no header for it.
+    #[arg(long = "as-uid", global = true, hide = true, value_name = "UID")]
+    pub act_as_uid: Option<String>,
     /// Path of a certificate file for the certificate authority.
     #[arg(long, global = true, hide_short_help = true, value_name = "FILE")]
     pub certificate_authority: Option<String>,
@@ -90,6 +99,18 @@ pub struct Global {
     /// Folder for discovery caches; accepted, nothing is cached on disk.
     #[arg(long, global = true, hide = true)]
     pub cache_dir: Option<String>,
+    /// Accepted: answers are not compressed anyway.
+    #[arg(long, global = true, hide = true)]
+    pub disable_compression: bool,
+    /// Accepted: nothing is held back before it is logged.
+    #[arg(long, global = true, hide = true, value_name = "DURATION")]
+    pub log_flush_frequency: Option<String>,
+    /// What to measure of the command itself: none; the others are refused.
+    #[arg(long, global = true, hide = true, value_name = "NAME")]
+    pub profile: Option<String>,
+    /// File for what --profile measures; accepted, nothing is measured.
+    #[arg(long, global = true, hide = true, value_name = "FILE")]
+    pub profile_output: Option<String>,
     /// Refused: the commands work with servers of every version.
     #[arg(long, global = true, hide = true)]
     pub match_server_version: bool,
@@ -99,6 +120,22 @@ pub struct Global {
     /// How much to tell about requests: 6 and more prints each.
     #[arg(short, long = "v", global = true, default_value_t = 0, value_name = "LEVEL")]
     pub verbosity: u8,
+}
+
+impl Global {
+    /// Refuses what is understood and not done.
+    fn check(&self) -> Result<()> {
+        if self.act_as_uid.as_ref().is_some_and(|uid| !uid.is_empty()) {
+            return Err(Error::told("--as-uid is not supported: name the user with --as"));
+        }
+        match self.profile.as_deref() {
+            None | Some("" | "none") => Ok(()),
+            Some("cpu" | "heap" | "goroutine" | "threadcreate" | "block" | "mutex" | "trace") => {
+                Err(Error::told("--profile is not supported: the command measures nothing of itself"))
+            }
+            Some(other) => Err(Error::told(format!("unknown profile '{other}'"))),
+        }
+    }
 }
 
 /// One run of a command.
@@ -129,6 +166,7 @@ impl Session {
             let why = "--match-server-version is not supported: the commands work with servers of every version";
             return Err(Error::told(why));
         }
+        self.global.check()?;
         let place = kubeconfig::place(&self.global, &self.io.environment)?;
         let client = Client::connect(place, &self.global)?;
         self.client = Some(client.clone());

@@ -7,6 +7,7 @@ use crate::json::Json;
 use crate::print::tabwriter::{GET, align};
 use crate::print::{self, Output};
 use crate::session::Session;
+use crate::verbs::describe;
 
 /// Ask what is allowed, and who one is.
 #[derive(clap::Args)]
@@ -150,23 +151,9 @@ async fn list(session: &mut Session, all: bool, no_headers: bool) -> Result<()> 
     if !no_headers {
         text += "Resources\tNon-Resource URLs\tResource Names\tVerbs\n";
     }
-    let words =
-        |values: &[serde_json::Value]| values.iter().filter_map(|value| value.as_str()).collect::<Vec<_>>().join(" ");
-    for rule in answer.list("status.resourceRules") {
-        for resource in rule.list("resources") {
-            for group in rule.list("apiGroups") {
-                let (resource, group) = (resource.as_str().unwrap_or_default(), group.as_str().unwrap_or_default());
-                let dot = if group.is_empty() { "" } else { "." };
-                text += &format!(
-                    "{resource}{dot}{group}\t[]\t[{}]\t[{}]\n",
-                    words(rule.list("resourceNames")),
-                    words(rule.list("verbs"))
-                );
-            }
-        }
-    }
-    for rule in answer.list("status.nonResourceRules") {
-        text += &format!("\t[{}]\t[]\t[{}]\n", words(rule.list("nonResourceURLs")), words(rule.list("verbs")));
+    let rules = [answer.list("status.resourceRules"), answer.list("status.nonResourceRules")].concat();
+    for row in describe::access::rows(&rules) {
+        text += &format!("{row}\n");
     }
     session.print(align(&text, GET))
 }

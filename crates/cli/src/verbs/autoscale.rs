@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::change::Record;
+use crate::change::{DryRun, Record};
 use crate::errors::{Error, Result};
 use crate::json::Json;
 use crate::objects::{self, Ask, Files};
@@ -74,8 +74,9 @@ pub async fn run(session: &mut Session, options: Options) -> Result<()> {
         }
         options.record.annotate(session, &mut object);
         let making = Making { field_manager: "kubectl-autoscale".into(), ..options.making.clone() };
+        let done = if dry_run == DryRun::Client { "created" } else { "autoscaled" };
         let made = create::post(session, &making, dry_run, &object).await?;
-        print::made(session, &making.output, &made, &format!("autoscaled{}", dry_run.suffix()))?;
+        print::made(session, &making.output, &made, &format!("{done}{}", dry_run.suffix()))?;
     }
     Ok(())
 }

@@ -21,6 +21,7 @@ pub mod describe;
 pub mod diff;
 pub mod drain;
 pub mod edit;
+pub mod events;
 pub mod exec;
 pub mod explain;
 pub mod expose;
@@ -29,6 +30,7 @@ pub mod label;
 pub mod logs;
 pub mod man;
 mod node;
+pub mod options;
 pub mod patch;
 pub mod port_forward;
 mod raw;
@@ -78,6 +80,7 @@ verbs! {
     Diff => diff,
     Drain => drain,
     Edit => edit,
+    Events => events,
     Exec => exec,
     Explain => explain,
     Expose => expose,
@@ -85,6 +88,7 @@ verbs! {
     Label => label,
     Logs => logs,
     Man => man,
+    Options => options,
     Patch => patch,
     PortForward => port_forward,
     Replace => replace,

@@ -113,7 +113,8 @@ async fn one(
         let note = serde_json::json!({"metadata": {"annotations": {change::CHANGE_CAUSE: cause}}});
         session.client()?.patch(&item.path(), &dry_run.query(&options.field_manager), change::MERGE, &note).await?;
     }
-    let operation = format!("patched{}{}", dry_run.suffix(), if same { " (no change)" } else { "" });
+    // kubectl does not say that it is a dry run.
+    let operation = format!("patched{}", if same { " (no change)" } else { "" });
     Ok((after, operation))
 }
 

@@ -23,12 +23,6 @@ pub(super) struct Credentials {
     /// Keep certificate and key themselves instead of their files' names.
     #[arg(long)]
     embed_certs: bool,
-    /// Name for basic authentication.
-    #[arg(long)]
-    username: Option<String>,
-    /// Password for basic authentication.
-    #[arg(long)]
-    password: Option<String>,
     /// Program that gives the credentials.
     #[arg(long, value_name = "PROGRAM")]
     exec_command: Option<String>,
@@ -148,7 +142,7 @@ pub(super) fn cluster(session: &mut Session, name: &str, embed: bool, proxy: Opt
 
 pub(super) fn credentials(session: &mut Session, options: &Credentials) -> Result<()> {
     let global = session.global.clone();
-    let basic = options.username.is_some() || options.password.is_some();
+    let basic = global.username.is_some() || global.password.is_some();
     if global.token.is_some() && basic {
         return Err(Error::told(
             "you cannot specify more than one authentication method at the same time: --token, --username/--password",
@@ -173,7 +167,7 @@ pub(super) fn credentials(session: &mut Session, options: &Credentials) -> Resul
     if basic {
         fields.remove("token");
     }
-    for (field, value) in [("username", &options.username), ("password", &options.password)] {
+    for (field, value) in [("username", &global.username), ("password", &global.password)] {
         if let Some(value) = value {
             fields.insert(field.into(), value.clone().into());
         }

@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Making, make, metadata, pair};
+use super::{Making, make, metadata};
 use crate::errors::{Error, Result};
 use crate::json::Json;
 use crate::print::Output;
@@ -120,7 +120,9 @@ pub(super) async fn service_account(session: &mut Session, options: ServiceAccou
 pub(super) async fn quota(session: &mut Session, options: QuotaOptions) -> Result<()> {
     let mut spec = json!({});
     for text in &options.hard {
-        let (resource, amount) = pair(text, "argument syntax: expected <resource>=<quantity> in")?;
+        let wrong = || Error::told(format!("Invalid argument syntax {text}, expected <resource>=<value>"));
+        let (resource, amount) = text.split_once('=').filter(|(name, _)| !name.is_empty()).ok_or_else(wrong)?;
+        api::quantity::Amount::parse(amount).map_err(|error| Error::told(error.to_string()))?;
         spec["hard"][resource] = amount.into();
     }
     if !options.scopes.is_empty() {
@@ -139,6 +141,9 @@ pub(super) async fn budget(session: &mut Session, options: BudgetOptions) -> Res
     match (&options.min_available, &options.max_unavailable) {
         (Some(text), None) => spec["minAvailable"] = number_or_percent(text),
         (None, Some(text)) => spec["maxUnavailable"] = number_or_percent(text),
+        (Some(_), Some(_)) => {
+            return Err(Error::told("min-available and max-unavailable cannot be both specified"));
+        }
         _ => return Err(Error::told("one of min-available or max-unavailable must be specified")),
     }
     let object = json!({

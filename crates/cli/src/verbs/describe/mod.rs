@@ -1,5 +1,6 @@
 //! `describe`: an object and what belongs to it, for reading. Mirrors kubectl `pkg/describe/describe.go`.
 
+pub mod access;
 mod bounds;
 mod cluster;
 mod generic;
@@ -125,6 +126,15 @@ async fn text(client: &Client, item: &Found, with_events: bool) -> Result<String
         }
         ("", "Service") => network::service(client, &mut page, object).await?,
         ("", "Endpoints") => network::endpoints(&mut page, object),
+        ("discovery.k8s.io", "EndpointSlice") => network::endpoint_slice(&mut page, object),
+        ("rbac.authorization.k8s.io", "Role" | "ClusterRole") => {
+            access::role(&mut page, object);
+            return Ok(page.finish());
+        }
+        ("rbac.authorization.k8s.io", "RoleBinding" | "ClusterRoleBinding") => {
+            access::binding(&mut page, object);
+            return Ok(page.finish());
+        }
         ("networking.k8s.io", "Ingress") => network::ingress(client, &mut page, object).await,
         ("networking.k8s.io", "IngressClass") => network::ingress_class(&mut page, object),
         ("", "Node") => cluster::node(client, &mut page, object).await?,

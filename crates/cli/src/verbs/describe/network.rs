@@ -16,6 +16,43 @@ fn texts(values: &[Value]) -> String {
     values.iter().map(scalar).collect::<Vec<_>>().join(",")
 }
 
+/// A text, or that it is not set.
+fn set_or_not(text: &str) -> &str {
+    if text.is_empty() { "<unset>" } else { text }
+}
+
+pub(super) fn endpoint_slice(page: &mut Page, object: &Value) {
+    page.start(object);
+    page.field("AddressType", object.text("addressType"));
+    if object.list("ports").is_empty() {
+        page.line(0, "Ports: <unset>");
+    } else {
+        page.line(0, "Ports:");
+        page.line(1, "Name\tPort\tProtocol");
+        page.line(1, "----\t----\t--------");
+    }
+    for port in object.list("ports") {
+        let number = if port.has("port") { port.number("port").to_string() } else { "*".to_owned() };
+        page.line(1, format!("{}\t{number}\t{}", set_or_not(port.text("name")), port.text("protocol")));
+    }
+    page.line(0, if object.list("endpoints").is_empty() { "Endpoints: <none>" } else { "Endpoints:" });
+    for endpoint in object.list("endpoints") {
+        let addresses = texts(endpoint.list("addresses"));
+        page.line(1, format!("- Addresses:\t{}", if addresses.is_empty() { "<none>" } else { &addresses }));
+        page.line(2, "Conditions:");
+        let ready =
+            if endpoint.has("conditions.ready") { scalar(endpoint.at("conditions.ready")) } else { String::new() };
+        page.line(3, format!("Ready:\t{}", set_or_not(&ready)));
+        page.line(2, format!("Hostname:\t{}", set_or_not(endpoint.text("hostname"))));
+        if endpoint.has("targetRef") {
+            let target = endpoint.at("targetRef");
+            page.line(2, format!("TargetRef:\t{}/{}", target.text("kind"), target.text("name")));
+        }
+        page.line(2, format!("NodeName:\t{}", set_or_not(endpoint.text("nodeName"))));
+        page.line(2, format!("Zone:\t{}", set_or_not(endpoint.text("zone"))));
+    }
+}
+
 pub(super) async fn service(client: &Client, page: &mut Page, object: &Value) -> Result<()> {
     let spec = object.at("spec");
     page.start(object);

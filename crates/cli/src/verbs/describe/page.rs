@@ -419,8 +419,10 @@ impl Page {
 
     /// Tolerations.
     pub fn tolerations(&mut self, name: &str, tolerations: &[Value]) {
-        let texts: Vec<String> = tolerations
-            .iter()
+        let mut sorted: Vec<&Value> = tolerations.iter().collect();
+        sorted.sort_by_key(|toleration| toleration.text("key"));
+        let texts: Vec<String> = sorted
+            .into_iter()
             .map(|toleration| {
                 let mut text = toleration.text("key").to_owned();
                 if !toleration.text("value").is_empty() {
