@@ -23,6 +23,8 @@ use crate::time;
 const LOOK: Duration = Duration::from_millis(250);
 /// Cells of a bar.
 const BAR: usize = 24;
+/// A bar with fewer cells says nothing.
+const SHORTEST_BAR: usize = 4;
 /// Most pods that are shown by name, and most reasons.
 const MOST_PODS: usize = 8;
 const MOST_REASONS: usize = 4;
@@ -59,8 +61,9 @@ pub async fn follow(session: &mut Session, item: &Found, revision: i64) -> Resul
             Err(error) if error.is_not_found() => break Err(Error::told("object has been deleted")),
             Err(error) => break Err(error),
         };
-        let width = terminal.size_checked().map_or(USUAL_WIDTH, |(_, columns)| usize::from(columns));
-        screen.set_message(frame(&scene, Timestamp::now(), width).join("\n"));
+        let size = terminal.size_checked().map(|(rows, columns)| (usize::from(columns), usize::from(rows)));
+        let (width, height) = size.unwrap_or((USUAL_WIDTH, usize::MAX));
+        screen.set_message(frame(&scene, Timestamp::now(), width, height).join("\n"));
         screen.tick();
         match words::status(&scene.workload, revision) {
             Ok(told) if told.is_done() => break Ok(told),
@@ -99,20 +102,50 @@ struct Count {
     terminating: usize,
 }
 
-/// The lines of one picture.
-pub fn frame(scene: &Scene, now: Timestamp, width: usize) -> Vec<String> {
+/// The lines of one picture, which fit the terminal: what is told first and last stays, then bars and reasons, then pods.
+pub fn frame(scene: &Scene, now: Timestamp, width: usize, height: usize) -> Vec<String> {
     let mut lines = match words::status(&scene.workload, 0) {
         Ok(told) => vec![told.line().to_owned()],
         Err(error) => vec![error.inner_message()],
     };
-    lines.extend(bars(scene));
-    lines.extend(moving(scene));
-    lines.extend(scene.why.iter().take(MOST_REASONS).map(|reason| format!("  why: {reason}")));
-    lines.extend(clock(&scene.workload, now));
+    let clock = clock(&scene.workload, now);
+    // The cursor stands on a line of its own.
+    let mut room = height.saturating_sub(lines.len() + usize::from(clock.is_some()) + 1);
+    let mut take = |mut some: Vec<String>| {
+        some.truncate(room);
+        room -= some.len();
+        some
+    };
+    let bars = take(bars(scene, width));
+    let why = scene.why.iter().take(MOST_REASONS).flat_map(|reason| wrapped(&format!("  why: {reason}"), width));
+    let why = take(why.collect());
+    lines.extend(bars);
+    lines.extend(take(moving(scene)));
+    lines.extend(why);
+    lines.extend(clock);
     lines.into_iter().map(|line| cut(&line, width)).collect()
 }
 
-fn bars(scene: &Scene) -> Vec<String> {
+/// A line in pieces that are not too wide, the later ones indented.
+fn wrapped(line: &str, width: usize) -> Vec<String> {
+    const INDENT: &str = "       ";
+    let mut lines = Vec::new();
+    let mut here = line.chars().take_while(|letter| *letter == ' ').collect::<String>();
+    let mut is_empty = true;
+    for word in line.split_whitespace() {
+        if !is_empty && width < here.chars().count() + 1 + word.chars().count() {
+            lines.push(std::mem::replace(&mut here, INDENT.to_owned()));
+            is_empty = true;
+        }
+        here += if is_empty { "" } else { " " };
+        here += word;
+        is_empty = false;
+    }
+    lines.push(here);
+    lines
+}
+
+fn bars(scene: &Scene, width: usize) -> Vec<String> {
     let counts = counts(scene);
     let most = counts.values().map(|count| count.ready + count.starting + count.terminating).max().unwrap_or(0);
     let wanted = scene.workload.number("spec.replicas").max(scene.workload.number("status.desiredNumberScheduled"));
@@ -129,25 +162,46 @@ fn bars(scene: &Scene) -> Vec<String> {
         .collect();
     let image = |revision: &Revision| revisions::images(&revision.template);
     let widest = shown.iter().map(|(revision, _)| image(revision).chars().count()).max().unwrap_or(0);
+    let start = |revision: &Revision| format!("  revision {}  {:<widest$}", revision.number, image(revision));
+    let fits = |(revision, count): &(&Revision, Count)| {
+        start(revision).chars().count() + BAR + tally(*count).chars().count() + 4 <= width
+    };
+    if !shown.iter().all(fits) {
+        return narrow(&shown, whole, width);
+    }
     let line = |(revision, count): &(&Revision, Count)| {
-        let (number, image) = (revision.number, image(revision));
-        format!("  revision {number}  {image:<widest$}  {}  {}", bar(*count, whole), tally(*count))
+        format!("{}  {}  {}", start(revision), bar(*count, whole, BAR), tally(*count))
     };
     shown.iter().map(line).collect()
 }
 
+/// Two lines for a revision: its image, then its bar, as long as the counts leave room, and the counts.
+fn narrow(shown: &[(&Revision, Count)], whole: usize, width: usize) -> Vec<String> {
+    let longest = shown.iter().map(|(_, count)| tally(*count).chars().count()).max().unwrap_or(0);
+    let wide = width.saturating_sub(longest + 6).min(BAR);
+    let lines = |(revision, count): &(&Revision, Count)| {
+        let counts = tally(*count);
+        let bar = if wide < SHORTEST_BAR { String::new() } else { bar(*count, whole, wide) + "  " };
+        [
+            format!("  revision {}  {}", revision.number, revisions::images(&revision.template)),
+            format!("    {bar}{counts}"),
+        ]
+    };
+    shown.iter().flat_map(lines).collect()
+}
+
 /// `█` ready, `▒` starting, `░` terminating, `·` not there.
-fn bar(count: Count, whole: usize) -> String {
+fn bar(count: Count, whole: usize, wide: usize) -> String {
     let mut cells = String::new();
     let mut pods = 0;
     let mut drawn = 0;
     for (letter, some) in [('█', count.ready), ('▒', count.starting), ('░', count.terminating)] {
         pods += some;
-        let end = pods * BAR / whole;
+        let end = pods * wide / whole;
         cells.extend(std::iter::repeat_n(letter, end - drawn));
         drawn = end;
     }
-    cells.extend(std::iter::repeat_n('·', BAR - drawn));
+    cells.extend(std::iter::repeat_n('·', wide - drawn));
     cells
 }
 
@@ -318,7 +372,26 @@ mod tests {
                 web-old-c  Terminating
               why: 1 new pod is not ready: web-new-b: ImagePullBackOff
               last progress 12s ago, 9m48s to the deadline"#]]
-        .assert_eq(&frame(&scene, now, 100).join("\n"));
-        assert_eq!(frame(&scene, now, 20)[0], "Waiting for deploym…");
+        .assert_eq(&frame(&scene, now, 100, 50).join("\n"));
+        assert_eq!(frame(&scene, now, 20, 50)[0], "Waiting for deploym…");
+        expect_test::expect![[r#"
+            Waiting for deployment "web" rollout to…
+              revision 1  nginx:1.7.9
+                ██████░░░···  2 ready, 1 terminating
+              revision 3  nginx:1.161
+                ███▒▒▒······  1 ready, 1 starting
+                web-new-b  ImagePullBackOff
+                web-old-c  Terminating
+              why: 1 new pod is not ready:
+                   web-new-b: ImagePullBackOff
+              last progress 12s ago, 9m48s to the d…"#]]
+        .assert_eq(&frame(&scene, now, 40, 50).join("\n"));
+        expect_test::expect![[r#"
+            Waiting for deployment "web" rollout to finish: 2 out of 4 new replicas have been updated...
+              revision 1  nginx:1.7.9  ████████████░░░░░░······  2 ready, 1 terminating
+              revision 3  nginx:1.161  ██████▒▒▒▒▒▒············  1 ready, 1 starting
+              why: 1 new pod is not ready: web-new-b: ImagePullBackOff
+              last progress 12s ago, 9m48s to the deadline"#]]
+        .assert_eq(&frame(&scene, now, 100, 6).join("\n"));
     }
 }
