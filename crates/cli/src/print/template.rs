@@ -1,7 +1,9 @@
 //! The part of Go's `text/template` that kubectl users write: fields, `range`, `if`, `with`, variables, `printf`, `index`, `len`,
-//! comparisons, `exists`, `base64decode`. Anything else is refused by name.
+//! `break`, `continue`, `define`, `template`, `block`, comparisons, `exists`, `base64decode`. Anything else is refused by name.
 //!
 //! Mirrors Go's text/template and cli-runtime `pkg/printers/template.go`.
+
+use std::collections::BTreeMap;
 
 use base64::Engine;
 use serde_json::Value;
@@ -18,11 +20,17 @@ const WIDEST: usize = 10_000;
 #[derive(Debug)]
 pub struct Template {
     nodes: Vec<Node>,
+    /// What `define` and `block` named.
+    named: Named,
     allow_missing: bool,
 }
 
 #[derive(Debug)]
 enum Node {
+    Call(String, Option<Pipe>),
+    Assign(String, Pipe),
+    Break,
+    Continue,
     Text(String),
     Print(Pipe),
     Set(String, Pipe),
@@ -31,6 +39,7 @@ enum Node {
     Range { names: Vec<String>, pipe: Pipe, body: Vec<Node>, otherwise: Vec<Node> },
 }
 
+type Named = BTreeMap<String, Vec<Node>>;
 type Pipe = Vec<Vec<Term>>;
 
 #[derive(Debug)]
@@ -68,12 +77,12 @@ impl Template {
     /// Understands a template.
     pub fn parse(text: &str, allow_missing: bool) -> Result<Template> {
         let pieces = pieces(text)?;
-        let mut parser = Parser { pieces, at: 0, depth: 0 };
+        let mut parser = Parser { pieces, at: 0, depth: 0, loops: 0, named: Named::new() };
         let (nodes, end) = parser.nodes()?;
         if let Some(word) = end {
             return Err(wrong(&format!("unexpected {{{{{word}}}}}")));
         }
-        Ok(Template { nodes, allow_missing })
+        Ok(Template { nodes, named: parser.named, allow_missing })
     }
 
     /// The text for an object.
@@ -82,6 +91,9 @@ impl Template {
             variables: vec![("$".into(), object.clone())],
             text: String::new(),
             allow_missing: self.allow_missing,
+            named: &self.named,
+            flow: Flow::On,
+            calls: 0,
         };
         state.run(&self.nodes, object)?;
         Ok(state.text)
@@ -203,6 +215,9 @@ struct Parser {
     pieces: Vec<Piece>,
     at: usize,
     depth: usize,
+    /// Loops around what is parsed.
+    loops: usize,
+    named: Named,
 }
 
 impl Parser {
@@ -232,12 +247,24 @@ impl Parser {
                 }
                 "if" | "with" => nodes.push(self.condition(first == "if", &words[1..])?),
                 "range" => nodes.push(self.range(&words[1..])?),
-                "define" | "template" | "block" | "break" | "continue" => {
-                    return Err(wrong(&format!("{{{{{first}}}}} is not supported here")));
+                "break" | "continue" if self.loops == 0 => {
+                    return Err(wrong(&format!("{{{{{first}}}}} outside {{{{range}}}}")));
                 }
-                variable
-                    if variable.starts_with('$') && words.get(1).is_some_and(|word| word == ":=" || word == "=") =>
-                {
+                "break" => nodes.push(Node::Break),
+                "continue" => nodes.push(Node::Continue),
+                "define" => drop(self.define(&words)?),
+                "block" => {
+                    let name = self.define(&words)?;
+                    nodes.push(Node::Call(name, Some(pipe(&words[2..])?)));
+                }
+                "template" => {
+                    let given = words.get(2..).filter(|rest| !rest.is_empty());
+                    nodes.push(Node::Call(named(&words)?, given.map(pipe).transpose()?));
+                }
+                variable if variable.starts_with('$') && words.get(1).is_some_and(|word| word == "=") => {
+                    nodes.push(Node::Assign(variable.to_owned(), pipe(&words[2..])?));
+                }
+                variable if variable.starts_with('$') && words.get(1).is_some_and(|word| word == ":=") => {
                     nodes.push(Node::Set(variable.to_owned(), pipe(&words[2..])?));
                 }
                 _ => nodes.push(Node::Print(pipe(&words)?)),
@@ -245,6 +272,19 @@ impl Parser {
         }
         self.depth -= 1;
         Ok((nodes, None))
+    }
+
+    /// The body of `define` and `block`; gives its name.
+    fn define(&mut self, words: &[String]) -> Result<String> {
+        let name = named(words)?;
+        let loops = std::mem::take(&mut self.loops);
+        let (body, end) = self.nodes()?;
+        self.loops = loops;
+        if end.as_deref() != Some("end") {
+            return Err(wrong("unexpected EOF"));
+        }
+        self.named.insert(name.clone(), body);
+        Ok(name)
     }
 
     fn condition(&mut self, is_if: bool, words: &[String]) -> Result<Node> {
@@ -271,7 +311,9 @@ impl Parser {
             None => Vec::new(),
         };
         let pipe = pipe(&words[assigned.map_or(0, |at| at + 1)..])?;
+        self.loops += 1;
         let (body, mut end) = self.nodes()?;
+        self.loops -= 1;
         let mut otherwise = Vec::new();
         if end.as_deref() == Some("else") {
             (otherwise, end) = self.nodes()?;
@@ -280,6 +322,14 @@ impl Parser {
             return Err(wrong("unexpected EOF"));
         }
         Ok(Node::Range { names, pipe, body, otherwise })
+    }
+}
+
+/// The quoted name behind `define`, `block` and `template`.
+fn named(words: &[String]) -> Result<String> {
+    match words.get(1).map(|word| term(word)).transpose()? {
+        Some(Term::Literal(Value::String(name))) => Ok(name),
+        _ => Err(wrong(&format!("{} needs a quoted name", words[0]))),
     }
 }
 
@@ -375,17 +425,32 @@ fn unescape(text: &str) -> String {
     out
 }
 
-struct State {
+/// Where a loop goes on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Flow {
+    On,
+    Break,
+    Continue,
+}
+
+struct State<'a> {
+    named: &'a Named,
+    flow: Flow,
+    /// Templates inside each other.
+    calls: usize,
     variables: Vec<(String, Value)>,
     text: String,
     allow_missing: bool,
 }
 
-impl State {
+impl State<'_> {
     fn run(&mut self, nodes: &[Node], dot: &Value) -> Result<()> {
         let depth = self.variables.len();
         for node in nodes {
             self.node(node, dot)?;
+            if self.flow != Flow::On {
+                break;
+            }
         }
         self.variables.truncate(depth.max(1));
         Ok(())
@@ -398,6 +463,17 @@ impl State {
                 let value = self.pipe(pipe, dot)?;
                 self.text.push_str(&shown(&value));
             }
+            Node::Break => self.flow = Flow::Break,
+            Node::Continue => self.flow = Flow::Continue,
+            Node::Call(name, pipe) => {
+                let value = pipe.as_ref().map(|pipe| self.pipe(pipe, dot)).transpose()?.unwrap_or_default();
+                self.call_template(name, value)?;
+            }
+            Node::Assign(name, pipe) => {
+                let value = self.pipe(pipe, dot)?;
+                let known = self.variables.iter_mut().rev().find(|(known, _)| known == name);
+                known.ok_or_else(|| failed(&format!("undefined variable {name:?}")))?.1 = value;
+            }
             Node::Set(name, pipe) => {
                 let value = self.pipe(pipe, dot)?;
                 self.variables.push((name.clone(), value));
@@ -406,6 +482,9 @@ impl State {
                 let chosen = if truth(&self.pipe(pipe, dot)?) { body } else { otherwise };
                 for node in chosen {
                     self.node(node, dot)?;
+                    if self.flow != Flow::On {
+                        break;
+                    }
                 }
             }
             Node::With(pipe, body, otherwise) => {
@@ -437,10 +516,28 @@ impl State {
                     }
                     self.run(body, &item)?;
                     self.variables.truncate(depth);
+                    if std::mem::replace(&mut self.flow, Flow::On) == Flow::Break {
+                        break;
+                    }
                 }
             }
         }
         Ok(())
+    }
+
+    fn call_template(&mut self, name: &str, value: Value) -> Result<()> {
+        let named = self.named;
+        let body = named.get(name).ok_or_else(|| failed(&format!("template {name:?} not defined")))?;
+        if self.calls == DEEPEST {
+            return Err(failed("exceeded maximum template depth"));
+        }
+        // It sees no variables but its own.
+        let outer = std::mem::replace(&mut self.variables, vec![("$".into(), value.clone())]);
+        self.calls += 1;
+        let outcome = self.run(body, &value);
+        self.calls -= 1;
+        self.variables = outer;
+        outcome
     }
 
     fn pipe(&mut self, pipe: &Pipe, dot: &Value) -> Result<Value> {
@@ -779,6 +876,13 @@ mod tests {
             run(r#"{{printf "%03d|%s|%d|%d|%v" -2 7 "a"}} {{printf "a" 1}}"#),
             "-02|%!s(int64=7)|%!d(string=a)|%!d(MISSING)|%!v(MISSING) a%!(EXTRA int64=1)"
         );
+        assert_eq!(run(r#"{{define "x"}}<{{.n}}>{{end}}{{range .items}}{{template "x" .}}{{end}}"#), "<a><b>");
+        assert_eq!(run(r#"{{block "x" .e}}[{{.}}]{{end}}{{template "x"}}"#), "[aGk=][<no value>]");
+        assert_eq!(run("{{range .items}}{{.n}}{{if .p}}{{continue}}{{end}}!{{break}}{{end}}"), "ab!");
+        assert_eq!(run("{{$x := 1}}{{range .items}}{{$x = .n}}{{end}}{{$x}}"), "b");
+        assert!(run("{{break}}").contains("{{break}} outside {{range}}"));
+        assert!(run(r#"{{define "x"}}{{template "x"}}{{end}}{{template "x"}}"#).contains("maximum template depth"));
+        assert!(run(r#"{{template "y"}}"#).contains("template \"y\" not defined"));
         assert_eq!(run("{{.missing}} {{.e | base64decode}}"), "<no value> hi");
         assert_eq!(run(r#"{{if eq (len .items) 3}}x{{else if not .zzz}}y{{else}}z{{end}}"#), "y");
     }
