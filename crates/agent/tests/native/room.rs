@@ -17,8 +17,6 @@ use tokio::sync::mpsc::Receiver;
 
 /// The image: a static busybox, a user, STOPSIGNAL SIGQUIT.
 pub const IMAGE: &str = "busybox:test";
-/// Processes that a container may have whose own limits name no number.
-pub const CONTAINER_PIDS: u64 = 3000;
 /// Longest wait for something that is bound to happen.
 pub const SOON: Duration = Duration::from_secs(20);
 
@@ -132,9 +130,7 @@ impl Room {
 
 pub fn options(folder: &Path) -> Options {
     // Longer than the address of a socket can be.
-    let mut options = Options::new(folder.join("a-data-folder-with-a-path-that-is-longer-than-an-address-of-a-unix-socket-can-be-which-is-one-hundred-and-eight"));
-    options.container_pids = Some(CONTAINER_PIDS);
-    options
+    Options::new(folder.join("a-data-folder-with-a-path-that-is-longer-than-an-address-of-a-unix-socket-can-be-which-is-one-hundred-and-eight"))
 }
 
 /// The messages of a log, without times: `stdout F text`.

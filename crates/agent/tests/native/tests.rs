@@ -1,10 +1,13 @@
 //! The tests.
 
 use crate::{
-    room::{CONTAINER_PIDS, IMAGE, Room, SOON, log_of, options, until, until_logged},
+    room::{IMAGE, Room, SOON, log_of, options, until, until_logged},
     runner::{Test, groups_of, processes_of_pod, shims_of},
 };
-use agent::runtime::{ContainerSpec, Limits, Mount, PullPolicy, RuntimeError, SandboxSpec, Security};
+use agent::runtime::{
+    ContainerSpec, Limits, Mount, PullPolicy, RuntimeError, SandboxSpec, Security,
+    native::{Native, Options},
+};
 use expect_test::expect;
 use std::{fs, os::unix::fs::PermissionsExt, path::Path, time::Duration, time::Instant};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
@@ -23,6 +26,7 @@ tests! {
     a_killed_container_exits_with_137
     memory_limits_kill
     limits_are_in_the_control_group
+    the_node_bounds_the_processes_of_a_container
     environment_and_command
     users
     file_systems_are_guarded
@@ -117,12 +121,19 @@ async fn limits_are_in_the_control_group(room: Room) {
     assert_eq!(lines[0], (64 << 20).to_string(), "a container sees its limits: {}", inside.output);
     assert!(lines[1].ends_with(":/"), "and not where it is: {}", inside.output);
     assert!(inside.output.contains("Read-only file system"), "{}", inside.output);
-    spec.limits = Limits::default();
-    spec.name = "other".into();
-    let other = room.native.start_container(&spec).await.unwrap();
+    room.native.stop_sandbox(&pod.uid).await.unwrap();
+}
+
+async fn the_node_bounds_the_processes_of_a_container(room: Room) {
+    let folder = room.folder.clone();
+    drop(room);
+    let (native, exits) = Native::open(Options { container_pids: Some(3000), ..options(&folder) }).await.unwrap();
+    let room = Room { folder, native, exits };
+    let (pod, _) = room.start_pod("web").await;
+    let seen = room.native.start_container(&room.shell(&pod, "sleep 1000")).await.unwrap();
     let line = "cat /sys/fs/cgroup/pids/pids.max || cat /sys/fs/cgroup/pids.max";
-    let inside = room.native.exec(&pod.uid, &other.id, &["sh", "-c", line].map(String::from), SOON).await.unwrap();
-    assert!(inside.output.starts_with(&CONTAINER_PIDS.to_string()), "{}", inside.output);
+    let inside = room.native.exec(&pod.uid, &seen.id, &["sh", "-c", line].map(String::from), SOON).await.unwrap();
+    assert!(inside.output.starts_with("3000"), "{}", inside.output);
     room.native.stop_sandbox(&pod.uid).await.unwrap();
 }
 
