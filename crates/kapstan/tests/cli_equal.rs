@@ -196,8 +196,8 @@ fn our_verbs_print_what_kubectl_prints() {
 
 /// Runs every command by both and compares what they print.
 pub fn compare(cluster: &Cluster, kubectl: &Path) {
-    let theirs = Voice::new(cluster, kubectl, "mars", "simulated-0");
-    let ours = Voice::new(cluster, Path::new(env!("CARGO_BIN_EXE_kapstan")), "moon", "simulated-1");
+    let theirs = Voice::new(cluster, kubectl, "of-mars", "simulated-0");
+    let ours = Voice::new(cluster, Path::new(env!("CARGO_BIN_EXE_kapstan")), "of-moon", "simulated-1");
     let commands = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cli/commands.txt");
     let commands = fs::read_to_string(commands).unwrap();
     let commands = commands.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
