@@ -84,7 +84,8 @@ fn tells_that_it_is_stuck(deployment: &Deployment) -> Verdict {
     let told = conditions.iter().find(|it| it.type_ == "Progressing");
     let told = told.map(|it| (it.status.as_str(), it.reason.as_deref().unwrap_or_default()));
     let deadline = deployment.spec.as_ref().and_then(|spec| spec.progress_deadline_seconds);
-    // One that was complete with fewer pods, none perhaps, and was scaled since is no rollout (upstream: DeploymentTimedOut).
+    // One that was complete, and was scaled since or went back to a set that is there, may still count as complete, as upstream's
+    // (syncRolloutStatus).
     let was_complete = told == Some(("True", "NewReplicaSetAvailable"));
     if deadline.is_some() && !was_complete && told != Some(("False", "ProgressDeadlineExceeded")) {
         return Err(format!("Deployment {name} is stuck for longer than {deadline:?} s and tells {told:?}"));
