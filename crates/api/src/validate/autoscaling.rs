@@ -1,12 +1,14 @@
 //! Metrics and behaviour of HorizontalPodAutoscalers.
 //!
-//! Mirrors `pkg/apis/autoscaling/validation/validation.go` (validateMetrics, validateBehavior).
+//! Mirrors `pkg/apis/autoscaling/validation/validation.go` (validateMetrics, validateBehavior, ValidateAPIVersion).
 
 use k8s_openapi::api::autoscaling::v2::{
-    HPAScalingRules, HorizontalPodAutoscalerBehavior, MetricIdentifier, MetricSpec, MetricTarget,
+    CrossVersionObjectReference, HPAScalingRules, HorizontalPodAutoscalerBehavior, MetricIdentifier, MetricSpec,
+    MetricTarget,
 };
 
 use super::field::{Errors, Path};
+use super::pod::resources;
 use crate::names;
 use crate::quantity::Amount;
 
@@ -23,10 +25,63 @@ const TYPES: [(&str, &str); 5] = [
     ("Resource", "resource"),
 ];
 
-/// Judges the metrics.
-pub fn metrics(errors: &mut Errors, path: &Path<'_>, metrics: &[MetricSpec]) {
+/// An object that is referred to, as either version of the API has it.
+#[derive(Clone, Copy, Debug)]
+pub struct Reference<'a> {
+    /// Its kind.
+    pub kind: &'a str,
+    /// Its name.
+    pub name: &'a str,
+    /// Group and version, `v1` in the core group.
+    pub version: &'a str,
+}
+
+/// A reference of autoscaling/v2.
+pub fn reference(it: &CrossVersionObjectReference) -> Reference<'_> {
+    Reference { kind: &it.kind, name: &it.name, version: it.api_version.as_deref().unwrap_or("") }
+}
+
+impl Reference<'_> {
+    /// Judges kind and name.
+    pub fn judge(self, errors: &mut Errors, path: &Path<'_>) {
+        for (field, value) in [("kind", self.kind), ("name", self.name)] {
+            if value.is_empty() {
+                errors.required(&path.child(field), "");
+            } else {
+                errors.each(&path.child(field), value, names::path_segment(value));
+            }
+        }
+    }
+
+    /// Judges group and version; the core group is one without a name.
+    pub fn judge_version(self, errors: &mut Errors, path: &Path<'_>, core: bool) {
+        if let Some(problem) = self.version_problem(core) {
+            errors.invalid(&path.child("apiVersion"), self.version, problem);
+        }
+    }
+
+    fn version_problem(self, core: bool) -> Option<String> {
+        match self.version.split('/').collect::<Vec<_>>()[..] {
+            [_] | ["", _] if !core => Some("apiVersion must specify API group".into()),
+            [_] | [_, _] => None,
+            _ => Some(format!("unexpected GroupVersion string: {}", self.version)),
+        }
+    }
+}
+
+/// Judges the metrics. Where versions of described objects were malformed before, they may stay so.
+pub fn metrics(errors: &mut Errors, path: &Path<'_>, metrics: &[MetricSpec], old: Option<Vec<MetricSpec>>) {
+    let described = |metric: &MetricSpec| metric.object.clone().map(|object| object.described_object);
+    let malformed =
+        |metric: &MetricSpec| described(metric).is_some_and(|it| reference(&it).version_problem(true).is_some());
+    let lenient = old.iter().flatten().any(malformed);
     for (index, metric) in metrics.iter().enumerate() {
         metric_spec(errors, &path.index(index), metric);
+        if let Some(object) = described(metric).filter(|_| !lenient) {
+            let path = path.index(index);
+            let path = path.child("object");
+            reference(&object).judge_version(errors, &path.child("describedObject"), true);
+        }
     }
 }
 
@@ -61,15 +116,7 @@ fn metric_spec(errors: &mut Errors, path: &Path<'_>, metric: &MetricSpec) {
 fn source(errors: &mut Errors, path: &Path<'_>, metric: &MetricSpec, field: &str) {
     let target_path = path.child("target");
     if let Some(object) = metric.object.as_ref().filter(|_| field == "object") {
-        let about = &object.described_object;
-        for (name, value) in [("kind", &about.kind), ("name", &about.name)] {
-            let at = path.child("describedObject");
-            if value.is_empty() {
-                errors.required(&at.child(name), "");
-            } else {
-                errors.each(&at.child(name), value, names::path_segment(value));
-            }
-        }
+        reference(&object.described_object).judge(errors, &path.child("describedObject"));
         identifier(errors, &path.child("metric"), &object.metric);
         target(errors, &target_path, &object.target);
         if object.target.value.is_none() && object.target.average_value.is_none() {
@@ -92,14 +139,20 @@ fn source(errors: &mut Errors, path: &Path<'_>, metric: &MetricSpec, field: &str
     } else if let Some(pods) = metric.pods.as_ref().filter(|_| field == "pods") {
         identifier(errors, &path.child("metric"), &pods.metric);
         target(errors, &target_path, &pods.target);
-        if pods.target.average_value.as_ref().is_none_or(|value| Amount::of(value) <= Amount::ZERO) {
+        if pods.target.average_value.is_none() {
             errors.required(&target_path.child("averageValue"), "must specify a positive target averageValue");
         }
     } else if let Some(resource) = metric.resource.as_ref().filter(|_| field == "resource") {
         resource_target(errors, path, &resource.name, &resource.target);
     } else if let Some(resource) = metric.container_resource.as_ref() {
+        if !resource.name.is_empty() {
+            resources::container_name(errors, &path.child("name"), &resource.name);
+        }
+        let container = path.child("container");
         if resource.container.is_empty() {
-            errors.required(&path.child("container"), "must specify a container");
+            errors.required(&container, "must specify a container");
+        } else {
+            errors.each(&container, &resource.container, names::dns_label(&resource.container));
         }
         resource_target(errors, path, &resource.name, &resource.target);
     }

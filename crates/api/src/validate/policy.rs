@@ -7,7 +7,7 @@ use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::apps::{at_most_all, number_or_percent};
-use super::autoscaling;
+use super::autoscaling::{self, Reference};
 use super::field::{Errors, Path};
 use super::meta;
 use crate::names;
@@ -43,8 +43,7 @@ pub fn horizontal_pod_autoscaler_v1(
     let mut errors = start(&autoscaler.metadata, old.map(|old| &old.metadata));
     let spec = &autoscaler.spec;
     replicas(&mut errors, spec.min_replicas, spec.max_replicas);
-    let target = &spec.scale_target_ref;
-    scale_target(&mut errors, &target.kind, &target.name);
+    scale_target(&mut errors, v1_target(autoscaler), old.map(v1_target));
     if let Some(percent) = spec.target_cpu_utilization_percentage.filter(|percent| *percent < 1) {
         errors.invalid(&SPEC.child("targetCPUUtilizationPercentage"), percent, "must be greater than 0");
     }
@@ -59,8 +58,9 @@ pub fn horizontal_pod_autoscaler_v2(
     let mut errors = start(&autoscaler.metadata, old.map(|old| &old.metadata));
     let spec = &autoscaler.spec;
     replicas(&mut errors, spec.min_replicas, spec.max_replicas);
-    scale_target(&mut errors, &spec.scale_target_ref.kind, &spec.scale_target_ref.name);
-    autoscaling::metrics(&mut errors, &SPEC.child("metrics"), spec.metrics.as_deref().unwrap_or_default());
+    scale_target(&mut errors, v2_target(autoscaler), old.map(v2_target));
+    let metrics = |spec: &'_ v2::HorizontalPodAutoscalerSpec| spec.metrics.clone().unwrap_or_default();
+    autoscaling::metrics(&mut errors, &SPEC.child("metrics"), &metrics(spec), old.map(|old| metrics(&old.spec)));
     if let Some(behavior) = &spec.behavior {
         autoscaling::behavior(&mut errors, &SPEC.child("behavior"), behavior);
     }
@@ -80,21 +80,30 @@ fn replicas(errors: &mut Errors, least: Option<i32>, most: i32) {
     if let Some(least) = least.filter(|least| *least < 1) {
         errors.invalid(&SPEC.child("minReplicas"), least, "must be greater than or equal to 1");
     }
-    if most < 1 {
-        errors.invalid(&SPEC.child("maxReplicas"), most, "must be greater than 0");
+    if most == 0 {
+        errors.required(&SPEC.child("maxReplicas"), "must be set and greater than 0");
+    } else if most < 0 {
+        errors.invalid(&SPEC.child("maxReplicas"), most, "must be greater than or equal to 1");
     }
     if least.is_some_and(|least| most < least) {
         errors.invalid(&SPEC.child("maxReplicas"), most, "must be greater than or equal to `minReplicas`");
     }
 }
 
-fn scale_target(errors: &mut Errors, kind: &str, name: &str) {
-    for (field, value) in [("kind", kind), ("name", name)] {
-        let path = SPEC.child("scaleTargetRef");
-        if value.is_empty() {
-            errors.required(&path.child(field), "");
-        } else {
-            errors.each(&path.child(field), value, names::path_segment(value));
-        }
+fn v1_target(autoscaler: &v1::HorizontalPodAutoscaler) -> Reference<'_> {
+    let target = &autoscaler.spec.scale_target_ref;
+    Reference { kind: &target.kind, name: &target.name, version: target.api_version.as_deref().unwrap_or("") }
+}
+
+fn v2_target(autoscaler: &v2::HorizontalPodAutoscaler) -> Reference<'_> {
+    autoscaling::reference(&autoscaler.spec.scale_target_ref)
+}
+
+/// Of what was there before, the version is not judged again.
+fn scale_target(errors: &mut Errors, target: Reference<'_>, old: Option<Reference<'_>>) {
+    let path = SPEC.child("scaleTargetRef");
+    target.judge(errors, &path);
+    if old.is_none_or(|old| (old.kind, old.version) != (target.kind, target.version)) {
+        target.judge_version(errors, &path, target.kind == "ReplicationController");
     }
 }

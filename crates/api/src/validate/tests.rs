@@ -1057,11 +1057,29 @@ fn budgets_and_autoscalers() {
             spec.unhealthyPodEvictionPolicy: Unsupported value: "x": supported values: "AlwaysAllow", "IfHealthyBudget"
     "#]],
     );
-    let autoscaler = json!({"metadata": {"name": "a", "namespace": "d"}, "spec": {"maxReplicas": 3, "scaleTargetRef": {"kind": "Deployment", "name": "web"}}});
+    let autoscaler = json!({"metadata": {"name": "a", "namespace": "d"}, "spec": {"maxReplicas": 3, "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"}}});
+    let described = |version: &str| {
+        let target = json!({"type": "Value", "value": "1"});
+        let about = json!({"apiVersion": version, "kind": "Service", "name": "web"});
+        let metric =
+            json!({"type": "Object", "object": {"metric": {"name": "m"}, "describedObject": about, "target": target}});
+        format!("/spec/metrics = [{metric}]")
+    };
+    let of_container = json!({"type": "ContainerResource", "containerResource": {"name": "gold", "container": "A",
+        "target": {"type": "AverageValue", "averageValue": "1"}}});
+    let of_pods = json!({"type": "Pods", "pods": {"metric": {"name": "m"}, "target": {"type": "AverageValue", "averageValue": "0"}}});
     let changes = [
         "/spec/minReplicas = 4",
         "/spec/maxReplicas = 0",
+        "/spec/maxReplicas = -1",
         "/spec/scaleTargetRef/name = \"\"",
+        "/spec/scaleTargetRef/apiVersion = \"v1\"",
+        "/spec/scaleTargetRef/apiVersion = \"a/b/c\"",
+        "/spec/scaleTargetRef = {\"kind\": \"ReplicationController\", \"name\": \"web\"}",
+        &described("v1"),
+        &described("a/b/c"),
+        &format!("/spec/metrics = [{of_container}]"),
+        &format!("/spec/metrics = [{of_pods}]"),
         "/spec/metrics = [{\"type\": \"Luck\"}]",
     ];
     judging(
@@ -1073,10 +1091,29 @@ fn budgets_and_autoscalers() {
             /spec/minReplicas = 4
                 spec.maxReplicas: Invalid value: 3: must be greater than or equal to `minReplicas`
             /spec/maxReplicas = 0
-                spec.maxReplicas: Invalid value: 0: must be greater than 0
+                spec.maxReplicas: Required value: must be set and greater than 0
                 spec.maxReplicas: Invalid value: 0: must be greater than or equal to `minReplicas`
+            /spec/maxReplicas = -1
+                spec.maxReplicas: Invalid value: -1: must be greater than or equal to 1
+                spec.maxReplicas: Invalid value: -1: must be greater than or equal to `minReplicas`
             /spec/scaleTargetRef/name = ""
                 spec.scaleTargetRef.name: Required value
+            /spec/scaleTargetRef/apiVersion = "v1"
+                spec.scaleTargetRef.apiVersion: Invalid value: "v1": apiVersion must specify API group
+            /spec/scaleTargetRef/apiVersion = "a/b/c"
+                spec.scaleTargetRef.apiVersion: Invalid value: "a/b/c": unexpected GroupVersion string: a/b/c
+            /spec/scaleTargetRef = {"kind": "ReplicationController", "name": "web"}
+                fine
+            /spec/metrics = [{"object":{"describedObject":{"apiVersion":"v1","kind":"Service","name":"web"},"metric":{"name":"m"},"target":{"type":"Value","value":"1"}},"type":"Object"}]
+                fine
+            /spec/metrics = [{"object":{"describedObject":{"apiVersion":"a/b/c","kind":"Service","name":"web"},"metric":{"name":"m"},"target":{"type":"Value","value":"1"}},"type":"Object"}]
+                spec.metrics[0].object.describedObject.apiVersion: Invalid value: "a/b/c": unexpected GroupVersion string: a/b/c
+            /spec/metrics = [{"containerResource":{"container":"A","name":"gold","target":{"averageValue":"1","type":"AverageValue"}},"type":"ContainerResource"}]
+                spec.metrics[0].containerResource.name: Invalid value: "gold": must be a standard resource type or fully qualified
+                spec.metrics[0].containerResource.name: Invalid value: "gold": must be a standard resource for containers
+                spec.metrics[0].containerResource.container: Invalid value: "A": a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')
+            /spec/metrics = [{"pods":{"metric":{"name":"m"},"target":{"averageValue":"0","type":"AverageValue"}},"type":"Pods"}]
+                spec.metrics[0].pods.target.averageValue: Invalid value: "0": must be positive
             /spec/metrics = [{"type": "Luck"}]
                 spec.metrics[0].type: Unsupported value: "Luck": supported values: "ContainerResource", "External", "Object", "Pods", "Resource"
         "#]],

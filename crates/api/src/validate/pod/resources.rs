@@ -108,7 +108,7 @@ pub(in crate::validate) fn amount_of(
 }
 
 /// The name of a resource that a container can ask for.
-pub(super) fn container_name(errors: &mut Errors, path: &Path<'_>, name: &str) {
+pub fn container_name(errors: &mut Errors, path: &Path<'_>, name: &str) {
     let problems = names::qualified_name(name);
     let malformed = !problems.is_empty();
     errors.each(path, name, problems);
