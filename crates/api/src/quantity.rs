@@ -125,6 +125,16 @@ impl Amount {
         Self { nanos: milli.saturating_mul(NANOS_PER_MILLI), form: self.form }
     }
 
+    /// The same amount, written in binary form where that loses nothing.
+    pub fn in_binary(self) -> Self {
+        Self { form: Form::Binary, ..self }
+    }
+
+    /// The value in units, as near as a float comes to it.
+    pub fn approximately(self) -> f64 {
+        self.nanos as f64 / NANOS as f64
+    }
+
     /// True for nothing.
     pub fn is_zero(self) -> bool {
         self.nanos == 0

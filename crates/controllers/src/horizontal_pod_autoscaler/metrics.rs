@@ -94,7 +94,7 @@ fn resource(spec: &MetricSpec, scene: &Scene) -> Result<Proposal, Failure> {
         Some(_) => format!("{name} resource utilization (percentage of request)"),
         None => format!("{name} resource"),
     };
-    let current = value(&found);
+    let current = value(&name, &found);
     let status = MetricStatus {
         type_: "Resource".into(),
         resource: Some(ResourceMetricStatus { name, current }),
@@ -115,7 +115,7 @@ fn container_resource(spec: &MetricSpec, scene: &Scene) -> Result<Proposal, Fail
         Some(_) => format!("{name} container resource utilization (percentage of request)"),
         None => format!("{name} resource"),
     };
-    let current = value(&found);
+    let current = value(&name, &found);
     let status = MetricStatus {
         type_: "ContainerResource".into(),
         container_resource: Some(ContainerResourceMetricStatus { name, container, current }),
@@ -124,12 +124,11 @@ fn container_resource(spec: &MetricSpec, scene: &Scene) -> Result<Proposal, Fail
     Ok(Proposal { replicas: found.replicas, name: called, status })
 }
 
-fn value(found: &Wanted) -> MetricValueStatus {
-    MetricValueStatus {
-        average_utilization: found.utilization,
-        average_value: Some(Amount::from_milli(found.average).quantity()),
-        value: None,
-    }
+/// The present value; memory is written as it is asked for, in Ki, Mi and Gi (upstream: `buildQuantity`).
+fn value(resource: &str, found: &Wanted) -> MetricValueStatus {
+    let average = Amount::from_milli(found.average);
+    let average = if resource == "memory" { average.in_binary() } else { average };
+    MetricValueStatus { average_utilization: found.utilization, average_value: Some(average.quantity()), value: None }
 }
 
 fn generic(resource: &str, container: &str, target: &MetricTarget, scene: &Scene) -> Result<Wanted, String> {
@@ -151,7 +150,7 @@ pub fn tolerance(behavior: Option<&HorizontalPodAutoscalerBehavior>) -> Toleranc
     let rules = [behavior.and_then(|it| it.scale_down.as_ref()), behavior.and_then(|it| it.scale_up.as_ref())];
     let [down, up] = rules.map(|rules| {
         let given = rules.and_then(|rules| rules.tolerance.as_ref());
-        given.map_or(TOLERANCE, |quantity| Amount::of(quantity).milli() as f64 / 1000.0)
+        given.map_or(TOLERANCE, |quantity| Amount::of(quantity).approximately())
     });
     Tolerance { down, up }
 }

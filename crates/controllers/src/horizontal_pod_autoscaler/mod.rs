@@ -52,21 +52,15 @@ pub fn reconcile(key: &Key, world: &Snapshot, context: &Context) -> Plan {
         context,
         status: autoscaler.status.clone().unwrap_or_default(),
         memory: Memory::read(annotation.map(String::as_str)),
-        waits: false,
+        waits: None,
         plan: Plan::nothing(),
     };
-    let known = autoscaler.status.as_ref().is_some_and(|status| status.conditions.is_some());
-    let by_usage = autoscaler.spec.metrics.as_deref().is_none_or(|metrics| !metrics.iter().all(custom::is_custom));
-    if known && by_usage && context.usage.nodes() == 0 {
-        turn.plan.why.push("no node has reported yet what its pods use".into());
-    } else {
-        turn.decide();
-        // What was so before the answer is still so.
-        if !(turn.waits && known) {
-            turn.write_status();
-        }
+    turn.decide();
+    // What was so before the answer is still so.
+    if turn.waits.is_none() || !turn.has_decided_before() {
+        turn.write_status();
     }
-    let pause = if turn.waits { SOON } else { PERIOD };
+    let pause = turn.waits.unwrap_or(PERIOD);
     turn.plan.wake_by(context.now.saturating_add(pause).unwrap_or(context.now));
     turn.plan
 }
@@ -79,8 +73,8 @@ struct Turn<'a> {
     context: &'a Context<'a>,
     status: HorizontalPodAutoscalerStatus,
     memory: Memory,
-    /// A metrics API has not answered yet.
-    waits: bool,
+    /// What the metrics are judged by has not been told yet: how soon it is looked again.
+    waits: Option<SignedDuration>,
     plan: Plan,
 }
 
@@ -118,8 +112,11 @@ impl Turn<'_> {
 
     fn follow_metrics(&mut self, target: &Target, least: i32, most: i32) {
         let current = target.replicas;
-        if let Some(why) = custom::awaited(self.autoscaler, &target.selector(), self.context) {
-            self.waits = true;
+        if let Some(others) = self.rivals(target) {
+            return self.tell_rivals(target, &others);
+        }
+        if let Some((why, pause)) = self.untold(target) {
+            self.waits = Some(pause);
             self.plan.why.push(why);
             self.status.current_replicas = Some(current);
             return;
@@ -149,21 +146,31 @@ impl Turn<'_> {
         self.scale(target, replicas, &reason, statuses);
     }
 
+    /// What has not been told yet, and how soon it may be. After a restart the nodes' reports are awaited: an autoscaler
+    /// that has decided before does not take that for a failure.
+    fn untold(&self, target: &Target) -> Option<(String, SignedDuration)> {
+        if let Some(why) = custom::awaited(self.autoscaler, &target.selector(), self.context) {
+            return Some((why, SOON));
+        }
+        let metrics = self.autoscaler.spec.metrics.as_deref().unwrap_or_default();
+        let by_usage = !metrics.iter().all(custom::is_custom);
+        let unheard = self.has_decided_before() && by_usage && self.context.usage.nodes() == 0;
+        unheard.then(|| ("no node has reported yet what its pods use".into(), PERIOD))
+    }
+
+    fn has_decided_before(&self) -> bool {
+        self.autoscaler.status.as_ref().is_some_and(|status| status.conditions.is_some())
+    }
+
     /// Asks every metric. The largest number counts; a metric without a value only stands in the way of scaling down.
     fn ask(&mut self, target: &Target) -> (Option<Asked>, Vec<MetricStatus>) {
-        if let Some(others) = self.rivals() {
-            let message = format!("pods of {} are controlled by multiple HPAs: {others}", self.reference());
-            let event = vec![("AmbiguousSelector", message.clone())];
-            self.fail("ScalingActive", "AmbiguousSelector", message, event);
-            return (None, Vec::new());
-        }
         let (pods, behavior) = (target.pods(), self.autoscaler.spec.behavior.as_ref());
         let (namespace, context) = (self.key.namespace.as_str(), self.context);
         let selector = &target.selector();
         let scene = Scene { namespace, selector, pods: &pods, replicas: target.replicas, behavior, context };
         let specs = self.autoscaler.spec.metrics.as_deref().unwrap_or_default();
-        let (mut asked, mut statuses, mut failures): (Option<Asked>, _, Vec<Failure>) = (None, Vec::new(), Vec::new());
-        for spec in specs {
+        let (mut asked, mut statuses, mut failures) = (None::<Asked>, Vec::new(), Vec::new());
+        for (index, spec) in specs.iter().enumerate() {
             match metrics::look(spec, &scene) {
                 Ok(found) => {
                     statuses.push(found.status);
@@ -173,13 +180,14 @@ impl Turn<'_> {
                 }
                 Err(failure) => {
                     statuses.push(metrics::unknown());
-                    failures.push(failure);
+                    failures.push((index, failure));
                 }
             }
         }
         let lowers = asked.as_ref().is_none_or(|asked| asked.replicas < target.replicas);
-        if lowers && let Some(first) = failures.first() {
-            self.tell_failures(first, failures.len(), specs.len());
+        let hinders = lowers && !failures.is_empty();
+        self.tell_failures(&failures, specs.len(), hinders);
+        if hinders {
             return (None, statuses);
         }
         if let Some(asked) = &asked {
@@ -189,30 +197,45 @@ impl Turn<'_> {
         (asked, statuses)
     }
 
-    fn tell_failures(&mut self, first: &Failure, failed: usize, of: usize) {
-        let Failure { reason, error, prefix } = first;
-        let message = format!("the HPA was unable to compute the replica count: {error}");
-        let whole = format!("invalid metrics ({failed} invalid out of {of}), first error is: {prefix}{error}");
-        let events = vec![(*reason, error.clone()), ("FailedComputeMetricsReplicas", whole)];
-        self.fail("ScalingActive", reason, message, events);
+    /// Records the failures that are new. Where they stand in the way of a decision, the first is the condition's.
+    fn tell_failures(&mut self, failures: &[(usize, Failure)], of: usize, hinders: bool) {
+        let Some(((_, first), others)) = failures.split_first() else { return };
+        if hinders {
+            let Failure { reason, error, prefix } = first;
+            let message = format!("the HPA was unable to compute the replica count: {error}");
+            let failed = failures.len();
+            let whole = format!("invalid metrics ({failed} invalid out of {of}), first error is: {prefix}{error}");
+            let events = vec![(*reason, error.clone()), ("FailedComputeMetricsReplicas", whole)];
+            self.fail("ScalingActive", reason, message, events);
+        }
+        let beside = if hinders { others } else { failures };
+        for (index, failure) in beside {
+            let known = self.autoscaler.status.as_ref().and_then(|status| status.current_metrics.as_ref());
+            let had_value = known.and_then(|known| known.get(*index)).is_none_or(|it| *it != metrics::unknown());
+            if had_value {
+                self.plan.events.push(self.note(EventType::Warning, failure.reason, failure.error.clone()));
+            }
+        }
     }
 
-    fn reference(&self) -> String {
-        let target = &self.autoscaler.spec.scale_target_ref;
-        format!("{} {}", target.kind, target.name)
-    }
-
-    /// All the autoscalers of the same target, when there are several.
-    fn rivals(&self) -> Option<String> {
-        let target = &self.autoscaler.spec.scale_target_ref;
+    /// All the autoscalers of the same pods, when there are several.
+    fn rivals(&self, target: &Target) -> Option<String> {
+        let namespace = self.key.namespace.as_str();
         let same = |it: &&HorizontalPodAutoscaler| {
-            let other = &it.spec.scale_target_ref;
-            (&other.kind, &other.name) == (&target.kind, &target.name)
+            Target::find(self.world, namespace, &it.spec.scale_target_ref).is_ok_and(|other| other.overlaps(target))
         };
-        let all = self.world.list::<HorizontalPodAutoscaler>(Some(&self.key.namespace)).filter(same);
+        let all = self.world.list::<HorizontalPodAutoscaler>(Some(namespace)).filter(same);
         let names: Vec<String> =
-            all.map(|it| format!("{}/{}", self.key.namespace, it.metadata.name.as_deref().unwrap_or(""))).collect();
+            all.map(|it| format!("{namespace}/{}", it.metadata.name.as_deref().unwrap_or(""))).collect();
         (names.len() > 1).then(|| format!("[{}]", names.join(" ")))
+    }
+
+    fn tell_rivals(&mut self, target: &Target, others: &str) {
+        let message = format!("pods by selector {} are controlled by multiple HPAs: {others}", target.selector());
+        let events = ["AmbiguousSelector", "FailedComputeMetricsReplicas"].map(|reason| (reason, message.clone()));
+        self.fail("ScalingActive", "AmbiguousSelector", message, events.into());
+        let desired = self.status.desired_replicas;
+        self.show(target.replicas, desired, Vec::new());
     }
 
     fn scale(&mut self, target: &Target, replicas: i32, reason: &str, statuses: Vec<MetricStatus>) {

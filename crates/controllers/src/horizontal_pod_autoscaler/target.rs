@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use api::object::controller_of;
 use api::selector::Selector;
 use api::{Body, Kind, Object, Pod, Refusal, Snapshot};
 use k8s_openapi::api::apps::v1::ReplicaSet;
@@ -51,6 +52,14 @@ impl<'a> Target<'a> {
         }
         let sets = self.world.controlled_by::<ReplicaSet>(self.object.uid());
         sets.flat_map(|set| of(set.metadata.uid.as_deref().unwrap_or(""))).collect()
+    }
+
+    /// True if both have pods in common: they are the same, or one is made by the other (a Deployment's ReplicaSet).
+    pub fn overlaps(&self, other: &Target) -> bool {
+        let of = |inner: &Target, outer: &Target| {
+            controller_of(inner.object.meta()).is_some_and(|owner| owner.uid == outer.object.uid())
+        };
+        self.object.uid() == other.object.uid() || of(self, other) || of(other, self)
     }
 
     /// What its pods are selected by, as text.

@@ -2,14 +2,13 @@ use std::fmt::Write as _;
 
 use api::metric::{About, Query, Reading};
 use api::usage::{ContainerUsage, NodeUsage, PodUsage, Report, Used};
-use api::{Context, Kind, Plan, Pod, Refusal, Typed};
+use api::{Kind, Plan, Pod, Refusal, Typed};
 use expect_test::expect;
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use serde_json::{Value, json};
 
-use super::reconcile;
 use crate::testing::{World, show};
 use crate::{Controller, pods};
 
@@ -138,6 +137,13 @@ fn one_decision() {
     case("up", json!({ "metrics": utilization(30) }), &busy);
     case("on target", json!({ "metrics": utilization(48) }), &busy);
     case("down, as far as it may", json!({ "minReplicas": 2, "metrics": utilization(500) }), &busy);
+    let patient = json!({ "scaleUp": { "tolerance": "0.7" } });
+    case("within a tolerance of its own", json!({ "metrics": utilization(30), "behavior": patient }), &busy);
+    case("more memory", json!({ "metrics": memory(100) }), &|world| report(world, |_| Some((0, 150))));
+    case("none asked for", json!({ "metrics": utilization(30) }), &|world| {
+        busy(world);
+        world.user_changes("web", |deployment| deployment.spec.as_mut().unwrap().replicas = Some(0));
+    });
     case("above the maximum", json!({ "maxReplicas": 2, "metrics": utilization(50) }), &busy);
     case("nothing measured", json!({ "metrics": utilization(50) }), &|_| {});
     case("no requests", json!({ "metrics": utilization(50) }), &|world| {
@@ -188,6 +194,24 @@ fn one_decision() {
           AbleToScale True ScaleDownStabilized: recent recommendations were higher than current one, applying the highest recent recommendation
           ScalingActive True ValidMetricFound: the HPA was able to successfully calculate a replica count from cpu resource utilization (percentage of request)
           ScalingLimited False DesiredWithinRange: the desired count is within the acceptable range
+        # within a tolerance of its own
+        3 of 3 wanted
+          metric Resource Some(50) 500m
+          AbleToScale True ReadyForNewScale: recommended size matches current size
+          ScalingActive True ValidMetricFound: the HPA was able to successfully calculate a replica count from cpu resource utilization (percentage of request)
+          ScalingLimited False DesiredWithinRange: the desired count is within the acceptable range
+        # more memory
+        3 of 5 wanted
+          metric Resource None 150Mi
+          AbleToScale True SucceededRescale: the HPA controller was able to update the target scale to 5
+          ScalingActive True ValidMetricFound: the HPA was able to successfully calculate a replica count from memory resource
+          ScalingLimited False DesiredWithinRange: the desired count is within the acceptable range
+        update Deployment web
+        event SuccessfulRescale New size: 5; reason: memory resource above target
+        # none asked for
+        0 of 0 wanted
+          AbleToScale True SucceededGetScale: the HPA controller was able to get the target's current scale
+          ScalingActive False ScalingDisabled: scaling is disabled since the replica count of the target is zero
         # above the maximum
         3 of 2 wanted
           AbleToScale True SucceededRescale: the HPA controller was able to update the target scale to 2
@@ -223,6 +247,7 @@ fn one_decision() {
           ScalingLimited False DesiredWithinRange: the desired count is within the acceptable range
         update Deployment web
         event SuccessfulRescale New size: 5; reason: cpu resource utilization (percentage of request) above target
+        event FailedGetExternalMetric unable to get external metric default/queue/nil: unable to fetch metrics from external metrics API: it is away
         # the target is gone
         0 of 0 wanted
           AbleToScale False FailedGetScale: the HPA controller was unable to get the target's current scale: deployments.apps "none" not found
@@ -633,36 +658,129 @@ fn a_rollout_does_not_raise_the_number() {
     assert_eq!(world.snapshot.revision(), steady, "it writes nothing when nothing changes");
 }
 
-#[test]
-fn two_autoscalers_of_one_target_do_nothing() {
-    let mut world = three_pods();
-    autoscaler(&mut world, json!({ "metrics": utilization(30) }));
-    let mut other = current(&world);
+/// Another autoscaler like `web`, of another target.
+fn rival(world: &mut World, version: &str, kind: &str, name: &str) {
+    let mut other = current(world);
     other.metadata.name = Some("other".into());
     other.metadata.uid = Some("uid-other".into());
+    let target = &mut other.spec.scale_target_ref;
+    (target.api_version, target.kind, target.name) = (Some(version.into()), kind.into(), name.into());
     world.store(Kind::HorizontalPodAutoscaler, other.into_body().to_value());
-    report(&mut world, |_| Some((500, 0)));
-    expect![[r#"
-        3 of 0 wanted
-          AbleToScale True SucceededGetScale: the HPA controller was able to get the target's current scale
-          ScalingActive False AmbiguousSelector: pods of Deployment web are controlled by multiple HPAs: [default/other default/web]
-        event AmbiguousSelector pods of Deployment web are controlled by multiple HPAs: [default/other default/web]
-    "#]].assert_eq(&decided(&world));
 }
 
 #[test]
-fn after_a_restart_it_waits_for_the_first_report() {
+fn two_autoscalers_of_the_same_pods_do_nothing() {
+    for (kind, name) in [("Deployment", "web"), ("ReplicaSet", "web-a")] {
+        let mut world = three_pods();
+        autoscaler(&mut world, json!({ "metrics": utilization(30) }));
+        rival(&mut world, "apps/v1", kind, name);
+        report(&mut world, |_| Some((500, 0)));
+        expect![[r#"
+            3 of 0 wanted
+              AbleToScale True SucceededGetScale: the HPA controller was able to get the target's current scale
+              ScalingActive False AmbiguousSelector: pods by selector app=web are controlled by multiple HPAs: [default/other default/web]
+            event AmbiguousSelector pods by selector app=web are controlled by multiple HPAs: [default/other default/web]
+            event FailedComputeMetricsReplicas pods by selector app=web are controlled by multiple HPAs: [default/other default/web]
+        "#]].assert_eq(&decided(&world));
+    }
+}
+
+/// A failure that stays is told once, of each metric that fails, also where the others suffice.
+#[test]
+fn failures_are_told_once() {
     let mut world = three_pods();
-    autoscaler(&mut world, json!({ "metrics": utilization(30) }));
-    report(&mut world, |_| Some((300, 0)));
-    world.settle();
-    let (now, key): (Timestamp, _) = (world.now, api::Key::new(Kind::HorizontalPodAutoscaler, "default", "web"));
-    let (usage, heard) = (api::Usage::default(), api::Heard::default());
-    let context = Context { now, refused: None, usage: &usage, heard: &heard };
-    let plan = reconcile(&key, &world.snapshot, &context);
+    let metrics = json!([custom("External", whole("10")), utilization(48)[0], custom("Pods", average("10"))]);
+    autoscaler(&mut world, json!({ "metrics": metrics }));
+    let mut story = String::new();
+    for away in [true, true, false, true] {
+        report(&mut world, |_| Some((500, 0)));
+        answer(&mut world, &|query| match query.about {
+            About::External if away => Err("unable to fetch metrics from external metrics API: it is away".into()),
+            About::External => told(&[("", 5_000)]),
+            _ => Err(format!("unable to fetch metrics from custom metrics API: {NO_CUSTOM}")),
+        });
+        let decided = decided(&world);
+        let events: String =
+            decided.lines().filter(|it| it.starts_with("event")).map(|it| format!("  {it}\n")).collect();
+        writeln!(story, "away: {away}").unwrap();
+        story += &events;
+        world.advance(15);
+        world.settle();
+        world.advance(1);
+    }
     expect![[r#"
+        away: true
+          event FailedGetExternalMetric unable to get external metric default/requests/&LabelSelector{MatchLabels:map[string]string{verb: GET,},MatchExpressions:[]LabelSelectorRequirement{},}: unable to fetch metrics from external metrics API: it is away
+          event FailedGetPodsMetric unable to get metric requests: unable to fetch metrics from custom metrics API: no custom metrics API (custom.metrics.k8s.io) registered
+        away: true
+        away: false
+        away: true
+          event FailedGetExternalMetric unable to get external metric default/requests/&LabelSelector{MatchLabels:map[string]string{verb: GET,},MatchExpressions:[]LabelSelectorRequirement{},}: unable to fetch metrics from external metrics API: it is away
+    "#]].assert_eq(&story);
+}
+
+/// What the nodes report is waited for; the bounds hold meanwhile, and what is wrong beside it is told.
+#[test]
+fn after_a_restart_it_waits_for_the_first_report() {
+    let mut table = String::new();
+    let mut case = |name: &str, change: &dyn Fn(&mut World)| {
+        let mut world = three_pods();
+        autoscaler(&mut world, json!({ "minReplicas": 2, "maxReplicas": 5, "metrics": utilization(30) }));
+        report(&mut world, |_| Some((300, 0)));
+        world.settle();
+        change(&mut world);
+        world.usage = api::Usage::default();
+        let plan = world.plan(Controller::HorizontalPodAutoscaler, Kind::HorizontalPodAutoscaler, "web");
+        write!(
+            table,
+            "# {name}\n{}{}",
+            decided(&world),
+            show(&Plan { writes: Vec::new(), events: Vec::new(), ..plan })
+        )
+        .unwrap();
+    };
+    let scale = |world: &mut World, replicas: i32| {
+        world.user_changes("web", |deployment| deployment.spec.as_mut().unwrap().replicas = Some(replicas));
+    };
+    case("within the bounds", &|_| {});
+    case("above the maximum", &|world| scale(world, 8));
+    case("below the minimum", &|world| scale(world, 1));
+    case("none asked for", &|world| scale(world, 0));
+    case("two autoscalers", &|world| rival(world, "apps/v1", "Deployment", "web"));
+    expect![[r#"
+        # within the bounds
         why no node has reported yet what its pods use
         wake at 2026-01-01T12:00:15Z
-    "#]]
-    .assert_eq(&show(&plan));
+        # above the maximum
+        8 of 5 wanted
+          AbleToScale True SucceededRescale: the HPA controller was able to update the target scale to 5
+          ScalingActive True ValidMetricFound: the HPA was able to successfully calculate a replica count from cpu resource utilization (percentage of request)
+          ScalingLimited False DesiredWithinRange: the desired count is within the acceptable range
+        update Deployment web
+        event SuccessfulRescale New size: 5; reason: Current number of replicas above Spec.MaxReplicas
+        wake at 2026-01-01T12:00:15Z
+        # below the minimum
+        1 of 2 wanted
+          AbleToScale True SucceededRescale: the HPA controller was able to update the target scale to 2
+          ScalingActive True ValidMetricFound: the HPA was able to successfully calculate a replica count from cpu resource utilization (percentage of request)
+          ScalingLimited False DesiredWithinRange: the desired count is within the acceptable range
+        update Deployment web
+        event SuccessfulRescale New size: 2; reason: Current number of replicas below Spec.MinReplicas
+        wake at 2026-01-01T12:00:15Z
+        # none asked for
+        0 of 0 wanted
+          AbleToScale True SucceededGetScale: the HPA controller was able to get the target's current scale
+          ScalingActive False ScalingDisabled: scaling is disabled since the replica count of the target is zero
+          ScalingLimited False DesiredWithinRange: the desired count is within the acceptable range
+        wake at 2026-01-01T12:00:15Z
+        # two autoscalers
+        3 of 3 wanted
+          AbleToScale True SucceededGetScale: the HPA controller was able to get the target's current scale
+          ScalingActive False AmbiguousSelector: pods by selector app=web are controlled by multiple HPAs: [default/other default/web]
+          ScalingLimited False DesiredWithinRange: the desired count is within the acceptable range
+        event AmbiguousSelector pods by selector app=web are controlled by multiple HPAs: [default/other default/web]
+        event FailedComputeMetricsReplicas pods by selector app=web are controlled by multiple HPAs: [default/other default/web]
+        why pods by selector app=web are controlled by multiple HPAs: [default/other default/web]
+        wake at 2026-01-01T12:00:15Z
+    "#]].assert_eq(&table);
 }
