@@ -268,6 +268,11 @@ pub(super) fn autoscaler(page: &mut Page, object: &Value) {
     let least = spec.at("minReplicas");
     page.field("Min replicas", if least.is_null() { "<unset>".into() } else { scalar(least) });
     page.field("Max replicas", spec.number("maxReplicas").to_string());
+    if spec.has("behavior") {
+        page.line(0, "Behavior:");
+        scaling_rules(page, "Scale Up", spec.at("behavior.scaleUp"));
+        scaling_rules(page, "Scale Down", spec.at("behavior.scaleDown"));
+    }
     let (current, desired) = (status.number("currentReplicas"), status.number("desiredReplicas"));
     page.field(&format!("{} pods", target.text("kind")), format!("{current} current / {desired} desired"));
     if !status.list("conditions").is_empty() {
@@ -279,6 +284,27 @@ pub(super) fn autoscaler(page: &mut Page, object: &Value) {
                 ["type", "status", "reason", "message"].map(|field| condition.text(field));
             page.line(1, format!("{kind}\t{status}\t{reason}\t{message}"));
         }
+    }
+}
+
+/// Upstream: `printDirectionBehavior`.
+fn scaling_rules(page: &mut Page, direction: &str, rules: &Value) {
+    if rules.is_null() {
+        return;
+    }
+    page.line(1, format!("{direction}:"));
+    if rules.has("stabilizationWindowSeconds") {
+        page.line(2, format!("Stabilization Window: {} seconds", rules.number("stabilizationWindowSeconds")));
+    }
+    if rules.list("policies").is_empty() {
+        return;
+    }
+    let select = Some(rules.text("selectPolicy")).filter(|select| !select.is_empty());
+    page.line(2, format!("Select Policy: {}", select.unwrap_or("Max")));
+    page.line(2, "Policies:");
+    for policy in rules.list("policies") {
+        let (value, seconds) = (policy.number("value"), policy.number("periodSeconds"));
+        page.line(3, format!("- Type: {}\tValue: {value}\tPeriod: {seconds} seconds", policy.text("type")));
     }
 }
 
