@@ -68,7 +68,8 @@ impl Setup {
         let server = start_server(folder.path(), &arguments, "127.0.0.1:0");
         let mut cluster = Cluster { folder, arguments, server, nodes: Vec::new() };
         for (name, profile) in &self.joined {
-            cluster.join(name, profile);
+            let node = cluster.join(name, profile);
+            cluster.nodes.push(node);
         }
         cluster.wait_for_nodes(self.simulated);
         cluster
@@ -169,15 +170,15 @@ impl Cluster {
         self.nodes.push(process);
     }
 
-    fn join(&mut self, name: &str, profile: &str) {
+    /// A simulated node in a process of its own joins over the network.
+    pub fn join(&self, name: &str, profile: &str) -> Process {
         let path = self.folder().join(format!("{name}.yaml"));
         fs::write(&path, profile).unwrap();
         let token = fs::read_to_string(self.data_dir().join("pki/join.token")).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_kapstan"));
         command.args(["agent", "--simulated", "1", "--name-prefix", name, "--server", &self.url()]);
         command.arg("--simulated-profile").arg(path).arg("--token").arg(token);
-        let (process, _) = Process::start(command, &self.folder().join(format!("{name}.log"))).unwrap();
-        self.nodes.push(process);
+        Process::start(command, &self.folder().join(format!("{name}.log"))).unwrap().0
     }
 
     /// Kills the server without a word, as a power cut would.

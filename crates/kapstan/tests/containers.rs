@@ -332,6 +332,41 @@ fn a_deployment_is_upgraded_in_place_by_our_command() {
     leave(cluster, &tools);
 }
 
+/// The fifth seed's command while clients ask: twice on, then a version that is not there, and back from it.
+#[test]
+fn a_rolling_update_of_a_controller_loses_no_request() {
+    if !staged("containers::a_rolling_update_of_a_controller_loses_no_request") {
+        return;
+    }
+    let Some(tools) = tools() else { return };
+    let cluster = node(&tools);
+    std::fs::copy(transcript::folder().join("my-nginx.yaml"), cluster.folder().join("my-nginx.yaml")).unwrap();
+    told(&cluster, &tools, "kubectl create -f my-nginx.yaml");
+    told(&cluster, &tools, "kubectl expose rc my-nginx --name=web --port=80 --selector=app=nginx");
+    let address = service(&cluster, &tools);
+    let ours = Tools { kubectl: Kubectl::ours(), images: tools.images.clone() };
+    let to = |version: &str| {
+        format!("kubectl rolling-update my-nginx --image=nginx:{version} --update-period=10ms --poll-interval=20ms")
+    };
+    let load = Load::start(address);
+    for version in ["1.9.1", "1.16.1"] {
+        let printed = told(&cluster, &ours, &to(version));
+        assert!(printed.ends_with("replicationcontroller \"my-nginx\" rolling updated\n"), "{printed}");
+    }
+    let output = cluster.shell(&ours.kubectl, &(to("missing") + " --timeout=1s"));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.starts_with("error: timed out waiting for any update progress to be made\n"), "{said}");
+    told(&cluster, &ours, &(to("missing") + " --rollback=true"));
+    let seen = load.stop_after(COUNTED);
+    assert_eq!(seen.failures, Vec::<String>::new(), "{} of {} requests failed", seen.failures.len(), seen.sent);
+    for version in ["1.7.9", "1.9.1", "1.16.1"] {
+        assert!(seen.versions.contains_key(version), "{version} never answered: {:?}", seen.versions);
+    }
+    println!("{} requests, 0 failed, answered by {:?}", seen.sent, seen.versions);
+    told(&cluster, &tools, "kubectl delete rc my-nginx --cascade=foreground");
+    assert_eq!(told(&cluster, &tools, "kubectl get rc,pods -o name"), "");
+}
+
 /// Process ids of the nginx masters in these namespaces.
 fn masters() -> Vec<i32> {
     let mut found: Vec<i32> = std::fs::read_dir("/proc")

@@ -21,6 +21,7 @@ mod metering;
 mod names;
 mod raw;
 mod reads;
+mod real_workloads;
 mod rolling_update;
 mod rollouts;
 mod start;
