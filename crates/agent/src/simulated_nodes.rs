@@ -325,7 +325,7 @@ impl Fleet {
                 usage.used.memory_bytes += container.used.memory_bytes;
             }
             if !containers.is_empty() {
-                usage.pods.push(PodUsage { uid: uid.to_string(), containers });
+                usage.pods.push(PodUsage { uid: uid.to_string(), window_ms: None, containers });
             }
         }
         reports

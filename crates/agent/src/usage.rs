@@ -88,18 +88,20 @@ impl Meter {
     /// What is used, once there are two readings to compare.
     fn usage(&self, now: Timestamp) -> Option<NodeUsage> {
         let (used, window) = average(&self.machine)?;
-        let mut pods: BTreeMap<&str, Vec<ContainerUsage>> = BTreeMap::new();
+        let milliseconds = |window: Duration| u32::try_from(window.as_millis()).unwrap_or(u32::MAX);
+        let mut pods: BTreeMap<&str, (Duration, Vec<ContainerUsage>)> = BTreeMap::new();
         for container in self.containers.values() {
-            if let Some((used, _)) = average(&container.readings) {
-                let name = container.name.clone();
-                pods.entry(&container.pod_uid).or_default().push(ContainerUsage { name, used });
+            if let Some((used, own)) = average(&container.readings) {
+                let (longest, containers) = pods.entry(&container.pod_uid).or_default();
+                *longest = own.max(*longest);
+                containers.push(ContainerUsage { name: container.name.clone(), used });
             }
         }
-        let pods = pods.into_iter().map(|(uid, mut containers)| {
+        let pods = pods.into_iter().map(|(uid, (own, mut containers))| {
             containers.sort_by(|one, other| one.name.cmp(&other.name));
-            PodUsage { uid: uid.to_owned(), containers }
+            PodUsage { uid: uid.to_owned(), window_ms: (own < window).then(|| milliseconds(own)), containers }
         });
-        let window_ms = u32::try_from(window.as_millis()).unwrap_or(u32::MAX);
+        let window_ms = milliseconds(window);
         Some(NodeUsage { at_ms: now.as_millisecond(), window_ms, used, pods: pods.collect() })
     }
 }
@@ -164,21 +166,24 @@ mod tests {
         let at = |seconds: u64| start + Duration::from_secs(seconds);
         let show = |meter: &Meter| {
             meter.usage(Timestamp::UNIX_EPOCH).map(|usage| {
-                let pods = usage.pods.iter().map(|pod| pod.containers[0].used.cpu_nano).collect::<Vec<_>>();
+                let pods =
+                    usage.pods.iter().map(|pod| (pod.window_ms, pod.containers[0].used.cpu_nano)).collect::<Vec<_>>();
                 (usage.window_ms, usage.used.cpu_nano, pods)
             })
         };
         meter.read(at(0), Some(spent(0, 1)), vec![container("a", 0)]);
         assert_eq!(show(&meter), None);
         meter.read(at(5), Some(spent(10_000, 1)), vec![container("a", 500)]);
-        assert_eq!(show(&meter), Some((5_000, 2_000, vec![100])));
+        assert_eq!(show(&meter), Some((5_000, 2_000, vec![(None, 100)])));
         // Another instance of the container counts anew.
         meter.read(at(10), Some(spent(20_000, 1)), vec![container("b", 9_000)]);
         assert_eq!(show(&meter), Some((10_000, 2_000, vec![])));
-        for second in [15, 20, 25] {
+        meter.read(at(15), Some(spent(20_000, 1)), vec![container("b", 9_000)]);
+        assert_eq!(show(&meter), Some((15_000, 1_333, vec![(Some(5_000), 0)])));
+        for second in [20, 25] {
             meter.read(at(second), Some(spent(20_000, 1)), vec![container("b", 9_000)]);
         }
-        assert_eq!(show(&meter), Some((15_000, 0, vec![0])));
+        assert_eq!(show(&meter), Some((15_000, 0, vec![(None, 0)])));
     }
 
     #[test]

@@ -38,6 +38,9 @@ pub struct ContainerUsage {
 pub struct PodUsage {
     /// Uid of the pod.
     pub uid: String,
+    /// Length of the pod's own window in milliseconds, where it has not been measured for as long as its node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window_ms: Option<u32>,
     /// In the order of their names.
     pub containers: Vec<ContainerUsage>,
 }
@@ -64,6 +67,11 @@ impl NodeUsage {
     /// Length of the window.
     pub fn window(&self) -> SignedDuration {
         SignedDuration::from_millis(self.window_ms.into())
+    }
+
+    /// Length of the window that the cpu of a pod of this node is averaged over.
+    pub fn window_of(&self, pod: &PodUsage) -> SignedDuration {
+        SignedDuration::from_millis(pod.window_ms.unwrap_or(self.window_ms).into())
     }
 
     fn is_outdated(&self, now: Timestamp) -> bool {
@@ -150,6 +158,7 @@ mod tests {
         let used = Used { cpu_nano, memory_bytes: 1 };
         let pods = uids.iter().map(|uid| PodUsage {
             uid: (*uid).to_owned(),
+            window_ms: None,
             containers: vec![ContainerUsage { name: "c".into(), used }],
         });
         Report { node: "n1".into(), usage: NodeUsage { at_ms, window_ms: 15_000, used, pods: pods.collect() } }

@@ -789,7 +789,7 @@ impl Cluster {
                 let milli = if works { self.people.load(facts::app(pod)) / sharers } else { 1 };
                 let used = Used { cpu_nano: u64::try_from(milli).unwrap_or(0) * 1_000_000, memory_bytes: 1 };
                 let containers = vec![ContainerUsage { name: "c".into(), used }];
-                PodUsage { uid: facts::uid(&pod.metadata).to_owned(), containers }
+                PodUsage { uid: facts::uid(&pod.metadata).to_owned(), window_ms: None, containers }
             });
             let pods: Vec<PodUsage> = pods.collect();
             let at_ms = (start() + SignedDuration::from_secs(self.seconds)).as_millisecond();

@@ -5,7 +5,7 @@
 //! Values of pods come from the nodes' reports; those of the other metrics APIs are in `custom`.
 
 use api::quantity::Amount;
-use api::usage::{NodeUsage, PodUsage};
+use api::usage::PodUsage;
 use api::{Context, Pod, Usage, pod_resources};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::autoscaling::v2::{
@@ -170,23 +170,18 @@ fn sorted(resource: &str, container: &str, requests_matter: bool, scene: &Scene)
         match sample {
             _ if pods::phase(pod) == "Pending" => found.unready.push(requested),
             None => found.missing.push(requested),
-            Some((node, _)) if resource == "cpu" && starts_up(pod, node, now) => found.unready.push(requested),
+            Some((since, _)) if resource == "cpu" && starts_up(pod, since, now) => found.unready.push(requested),
             Some((_, used)) => found.ready.push(Sample { used, requested }),
         }
     }
     Ok(found)
 }
 
-/// What the pod (or one container of it) uses, in thousandths; `None` if nobody has measured it.
-fn sample<'a>(
-    pod: &Pod,
-    resource: &str,
-    container: &str,
-    usage: &'a Usage,
-    now: Timestamp,
-) -> Option<(&'a NodeUsage, i64)> {
+/// What the pod (or one container of it) uses, in thousandths, and since when that was measured; `None` if nobody has.
+fn sample(pod: &Pod, resource: &str, container: &str, usage: &Usage, now: Timestamp) -> Option<(Timestamp, i64)> {
     let (node, of_pod) = usage.of_pod(pods::node(pod), pod.metadata.uid.as_deref()?, now)?;
-    Some((node, used(of_pod, resource, container)?))
+    let since = node.at().saturating_sub(node.window_of(of_pod)).unwrap_or(Timestamp::MIN);
+    Some((since, used(of_pod, resource, container)?))
 }
 
 fn used(pod: &PodUsage, resource: &str, container: &str) -> Option<i64> {
@@ -201,13 +196,13 @@ fn used(pod: &PodUsage, resource: &str, container: &str) -> Option<i64> {
 }
 
 /// True while cpu says nothing about the work a pod does: it is starting, or was never ready.
-fn starts_up(pod: &Pod, node: &NodeUsage, now: Timestamp) -> bool {
+fn starts_up(pod: &Pod, measured_since: Timestamp, now: Timestamp) -> bool {
     let started = pod.status.as_ref().and_then(|status| status.start_time.as_ref());
     let (Some(ready), Some(started)) = (pods::condition(pod, "Ready"), started) else { return true };
     let after = |time: Timestamp, by: SignedDuration| time.saturating_add(by).unwrap_or(Timestamp::MAX);
     let since = ready.last_transition_time.as_ref().map_or(Timestamp::MIN, |time| time.0);
     if after(started.0, START_UP) > now {
-        return ready.status == "False" || node.at() < after(since, node.window());
+        return ready.status == "False" || measured_since < since;
     }
     ready.status == "False" && after(started.0, INITIAL_READINESS) > since
 }

@@ -7,6 +7,7 @@ use expect_test::expect;
 use jiff::SignedDuration;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};
 
 use crate::testing::{World, show};
@@ -32,11 +33,16 @@ fn memory(mebibytes: i64) -> Value {
 
 /// Nodes report: what each of these pods uses, in thousandths of a core and in MiB.
 fn report(world: &mut World, used: impl Fn(&Pod) -> Option<(u64, u64)>) {
+    report_of(world, None, used);
+}
+
+/// As [`report`], of pods that were measured for so long.
+fn report_of(world: &mut World, window_ms: Option<u32>, used: impl Fn(&Pod) -> Option<(u64, u64)>) {
     let all = world.snapshot.list::<Pod>(None).filter_map(|pod| {
         let (cpu_milli, mebibytes) = used(pod)?;
         let used = Used { cpu_nano: cpu_milli * 1_000_000, memory_bytes: mebibytes << 20 };
         let uid = pod.metadata.uid.clone()?;
-        Some(PodUsage { uid, containers: vec![ContainerUsage { name: "c".into(), used }] })
+        Some(PodUsage { uid, window_ms, containers: vec![ContainerUsage { name: "c".into(), used }] })
     });
     let usage =
         NodeUsage { at_ms: world.now.as_millisecond(), window_ms: 15_000, used: Used::default(), pods: all.collect() };
@@ -113,8 +119,7 @@ fn three_pods() -> World {
         world.change_pod(&name, |pod| {
             let requests = json!({ "requests": { "cpu": "1" } });
             pod.spec.as_mut().unwrap().containers[0].resources = serde_json::from_value(requests).unwrap();
-            pod.status.get_or_insert_default().start_time =
-                Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(long_ago));
+            pod.status.get_or_insert_default().start_time = Some(Time(long_ago));
         });
     }
     world
@@ -656,6 +661,34 @@ fn a_rollout_does_not_raise_the_number() {
     let steady = world.snapshot.revision();
     play(&mut world, &[(4, 800)]);
     assert_eq!(world.snapshot.revision(), steady, "it writes nothing when nothing changes");
+}
+
+/// Cpu counts once it was measured of a ready pod, for however long its node has been measured.
+#[test]
+fn what_is_measured_since_a_pod_is_ready_counts() {
+    let mut table = String::new();
+    for window_ms in [None, Some(10_000), Some(5_000)] {
+        let mut world = three_pods();
+        autoscaler(&mut world, json!({ "metrics": utilization(30) }));
+        let ago = |seconds: i64| Time(world.now.checked_sub(SignedDuration::from_secs(seconds)).unwrap());
+        let (started, ready) = (ago(60), ago(7));
+        for name in world.pods() {
+            world.change_pod(&name, |pod| {
+                let status = pod.status.get_or_insert_default();
+                status.start_time = Some(started.clone());
+                let conditions = status.conditions.iter_mut().flatten();
+                conditions.for_each(|it| it.last_transition_time = Some(ready.clone()));
+            });
+        }
+        report_of(&mut world, window_ms, |_| Some((500, 0)));
+        let event = decided(&world).lines().find(|it| it.starts_with("event")).unwrap_or_default().to_owned();
+        writeln!(table, "{window_ms:?}: {event}").unwrap();
+    }
+    expect![[r#"
+        None: event FailedGetResourceMetric failed to get cpu utilization: did not receive metrics for targeted pods (pods might be unready)
+        Some(10000): event FailedGetResourceMetric failed to get cpu utilization: did not receive metrics for targeted pods (pods might be unready)
+        Some(5000): event SuccessfulRescale New size: 5; reason: cpu resource utilization (percentage of request) above target
+    "#]].assert_eq(&table);
 }
 
 /// Another autoscaler like `web`, of another target.

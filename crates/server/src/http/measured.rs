@@ -155,6 +155,13 @@ impl<'a> Sample<'a> {
         }
     }
 
+    fn window(&self) -> SignedDuration {
+        match self {
+            Sample::Node(_, on) => on.window(),
+            Sample::Pod(_, on, pod) => on.window_of(pod),
+        }
+    }
+
     fn used(&self) -> Used {
         match self {
             Sample::Node(_, on) => on.used,
@@ -181,7 +188,7 @@ impl<'a> Sample<'a> {
     fn value(&self) -> Value {
         let taken = self.taken();
         let mut value = json!({
-            "metadata": self.metadata(), "timestamp": seconds(taken.at()), "window": duration(taken.window()),
+            "metadata": self.metadata(), "timestamp": seconds(taken.at()), "window": duration(self.window()),
         });
         match self {
             Sample::Node(_, on) => value["usage"] = quantities(on.used),
@@ -199,7 +206,7 @@ impl<'a> Sample<'a> {
         let object = json!({
             "kind": "PartialObjectMetadata", "apiVersion": format!("meta.k8s.io/{version}"), "metadata": self.metadata(),
         });
-        let cells = json!([self.object().name(), used["cpu"], used["memory"], duration(self.taken().window())]);
+        let cells = json!([self.object().name(), used["cpu"], used["memory"], duration(self.window())]);
         json!({ "cells": cells, "object": object })
     }
 }
