@@ -336,6 +336,8 @@ fn failures_by_policy() {
         ),
         // It has not ended yet, so that nobody knows how.
         fresh(policy(json!([codes("FailJob", "In", &[42])])), &["Running deleted", "Running"]),
+        // The Job let it go when it was suspended: how it ended is nobody's failure.
+        fresh(policy(json!([codes("FailJob", "In", &[42])])), &["Failed exit 42 deleted counted", "Running"]),
     ]
     .concat();
     expect![[r#"
@@ -376,6 +378,10 @@ fn failures_by_policy() {
         {"backoffLimit":6,"completions":2,"parallelism":2,"podFailurePolicy":{"rules":[{"action":"FailJob","onExitCodes":{"operator":"In","values":[42]}}]}} ["Running deleted", "Running"]
         status Job pi active 1 terminating 1
         why waits until 1 pods have ended
+
+        {"backoffLimit":6,"completions":2,"parallelism":2,"podFailurePolicy":{"rules":[{"action":"FailJob","onExitCodes":{"operator":"In","values":[42]}}]}} ["Failed exit 42 deleted counted", "Running"]
+        create Pod pi-? of pi held by batch.kubernetes.io/job-tracking
+        event SuccessfulCreate Created pod: {created}
 
     "#]].assert_eq(&text);
 }

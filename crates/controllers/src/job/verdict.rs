@@ -59,8 +59,10 @@ pub fn deadline(state: &State) -> Option<Timestamp> {
     state.started?.checked_add(SignedDuration::from_secs(seconds)).ok()
 }
 
+/// Unlike upstream a pod that the Job itself ended (suspended, or one too many) is not judged: it was let go before, and
+/// how it ends then is no failure of the work.
 fn failed_by_policy(state: &State) -> Option<Verdict> {
-    let mut failed = state.pods.iter().filter(|pod| state.has_failed(pod));
+    let mut failed = state.pods.iter().filter(|pod| terms::is_tracked(pod) && state.has_failed(pod));
     failed.find_map(|pod| match failure_policy::judge(state.job, pod) {
         Meaning::FailsJob(message) => Verdict::failure("PodFailurePolicy", message),
         _ => None,
