@@ -12,6 +12,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use thiserror::Error;
 
 use crate::names;
+use crate::pod_facts::OWN_LABELS;
 
 /// A selector that cannot be understood. The text is what a client is told, with 400 BadRequest.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -207,6 +208,11 @@ impl Selector {
         static NO_LABELS: BTreeMap<String, String> = BTreeMap::new();
         let labels = labels.into().unwrap_or(&NO_LABELS);
         !self.nothing && self.requirements.iter().all(|requirement| requirement.matches(labels))
+    }
+
+    /// True if it asks for a label by which pods of one [kin](crate::pod_facts::Facts::kin) differ.
+    pub fn tells_kin_apart(&self) -> bool {
+        self.requirements.iter().any(|requirement| OWN_LABELS.contains(&requirement.key.as_str()))
     }
 
     fn sorted(mut requirements: Vec<Requirement>) -> Self {

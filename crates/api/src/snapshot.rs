@@ -3,7 +3,6 @@
 //! Decisions and readers get a `Snapshot` and nothing else. Indexes are kept with every write, so that no decision
 //! has to walk all pods to find its own.
 
-use std::collections::BTreeMap;
 use std::ops::Deref;
 use std::sync::Arc;
 
@@ -14,6 +13,7 @@ use crate::node_load::NodeLoad;
 use crate::object::{Change, Key, Kind, Object, Typed, controller_of};
 use crate::pod_facts::{Facts, number};
 use crate::quota::Account;
+use crate::selector::Selector;
 
 /// `namespace/name`.
 type Path = Arc<str>;
@@ -229,17 +229,20 @@ impl Snapshot {
         self.keeping_away.iter().filter_map(|(_, object)| object.get())
     }
 
-    /// Pods of a namespace whose labels fit, in no order that means something. Each set of labels is judged once.
-    pub fn labelled<'a, F>(&'a self, namespace: &str, fits: F) -> impl Iterator<Item = Member<'a>> + use<'a, F>
-    where
-        F: Fn(Option<&BTreeMap<String, String>>) -> bool,
-    {
+    /// Pods of a namespace that a selector means, in no order that means something. Each kin is judged once, unless the
+    /// selector tells kin apart.
+    pub fn labelled<'a>(
+        &'a self,
+        namespace: &str,
+        selector: &'a Selector,
+    ) -> impl Iterator<Item = Member<'a>> + use<'a> {
+        let each = selector.tells_kin_apart();
+        let fits = |member: &Member| selector.matches(member.pod().metadata.labels.as_ref());
         let pods = self.alike.get(namespace).into_iter();
         pods.flat_map(kins)
-            .filter(move |(pods, kin)| {
-                of_kin(pods, *kin).next().is_some_and(|one| fits(one.pod().metadata.labels.as_ref()))
-            })
+            .filter(move |(pods, kin)| each || of_kin(pods, *kin).next().is_some_and(|one| fits(&one)))
             .flat_map(|(pods, kin)| of_kin(pods, kin))
+            .filter(move |member| !each || fits(member))
     }
 
     /// How many pods have ended and are not leaving.
@@ -436,11 +439,13 @@ fn keeps_away(object: &Object) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use proptest::prelude::*;
     use serde_json::json;
 
     use super::*;
-    use crate::pod_facts;
+    use crate::pod_facts::{self, OWN_LABELS, number_of};
 
     const OWNERS: [&str; 3] = ["", "u1", "u2"];
     const NODES: [&str; 3] = ["", "n1", "n2"];
@@ -471,11 +476,21 @@ mod tests {
         let condition = ready.map(|ready| {
             json!({ "type": "Ready", "status": if ready { "True" } else { "False" }, "lastTransitionTime": since.map(time) })
         });
+        let name = format!("p-{number}");
+        // Kin may differ by what only one of a set has.
+        let told = LABELS[labels].map(|value| match number % 3 {
+            0 => json!({ "app": value }),
+            1 => {
+                json!({ "app": value, pod_facts::POD_NAME_LABEL: name, pod_facts::POD_INDEX_LABEL: number.to_string() })
+            }
+            _ => json!({ "app": value, pod_facts::POD_INDEX_LABEL: "7", pod_facts::REVISION_LABEL: "r" }),
+        });
+        let index = (number % 2 == 0).then(|| json!({ pod_facts::COMPLETION_INDEX: (number as i32 - 4).to_string() }));
         let pod = json!({
             "metadata": {
-                "namespace": "ns", "name": format!("p{number}"), "ownerReferences": owners,
-                "labels": LABELS[labels].map(|value| json!({ "app": value })),
+                "namespace": "ns", "name": name, "ownerReferences": owners, "labels": told, "annotations": index,
                 "deletionTimestamp": deleted.then(|| time(0)),
+                "finalizers": (number % 4 == 1).then(|| [pod_facts::JOB_TRACKING_FINALIZER]),
             },
             "spec": { "nodeName": NODES[node], "containers": [{ "name": "c", "resources": { "requests": { "cpu": "1" } } }] },
             "status": { "phase": PHASES[phase], "conditions": condition.into_iter().collect::<Vec<_>>() },
@@ -494,9 +509,33 @@ mod tests {
         (member.has_ended(), member.is_deleted(), member.is_active())
             == (pod_facts::has_ended(pod), pod_facts::is_deleted(pod), pod_facts::is_active(pod))
             && (member.is_ready(), member.ready_since()) == (pod_facts::is_ready(pod), pod_facts::ready_since(pod))
+            && (member.has_succeeded(), member.has_failed())
+                == (pod_facts::phase(pod) == "Succeeded", pod_facts::phase(pod) == "Failed")
+            && member.is_running() == (pod_facts::phase(pod) == "Running")
+            && (member.is_tracked(), member.is_named()) == (pod_facts::is_tracked(pod), pod_facts::is_named(pod))
+            && member.completion_index() == pod_facts::completion_index(pod)
+            && member.ordinal_in(number_of("p")) == pod_facts::numbered(pod).map(|(_, number)| number)
+            && member.ordinal_in(number_of("q")).is_none()
+            && member.revision() == labels_of(pod).get(pod_facts::REVISION_LABEL).map_or(0, |label| number_of(label))
+            && member.node()
+                == pod
+                    .spec
+                    .as_deref()
+                    .and_then(|spec| spec.node_name.as_deref())
+                    .filter(|node| !node.is_empty())
+                    .map_or(0, number_of)
             && member.controller() == controller_of(&pod.metadata).map(|owner| number(&owner.uid))
             && available(0)
             && available(7)
+    }
+
+    fn labels_of(pod: &Pod) -> BTreeMap<String, String> {
+        pod.metadata.labels.clone().unwrap_or_default()
+    }
+
+    /// The labels without those that only one of a set has.
+    fn common(pod: &Pod) -> BTreeMap<String, String> {
+        labels_of(pod).into_iter().filter(|(key, _)| !OWN_LABELS.contains(&key.as_str())).collect()
     }
 
     proptest! {
@@ -508,7 +547,7 @@ mod tests {
             let mut model: BTreeMap<String, Made> = BTreeMap::new();
             let mut leaving: BTreeMap<String, bool> = BTreeMap::new();
             for (revision, (number, what)) in (1u64..).zip(steps as Vec<Step>) {
-                let name = format!("p{number}");
+                let name = format!("p-{number}");
                 match what {
                     Some((made, state)) => {
                         world.put(pod(number, made, state, revision));
@@ -541,22 +580,30 @@ mod tests {
                 let members = || world.members("u1").chain(world.members("u2")).chain(world.orphan_members("ns"));
                 prop_assert!(members().all(|member| facts_hold(&member)));
                 for (one, other) in members().zip(members().skip(1)) {
-                    prop_assert_eq!(one.kin() == other.kin(), one.pod().metadata.labels == other.pod().metadata.labels);
+                    prop_assert_eq!(one.kin() == other.kin(), common(one.pod()) == common(other.pod()));
                 }
                 for value in LABELS {
-                    let labelled = world.labelled("ns", |labels| labels.and_then(|all| all.get("app")).map(String::as_str) == value);
+                    let selector = Selector::parse(&value.map_or("!app".to_owned(), |value| format!("app={value}"))).unwrap();
+                    let labelled = world.labelled("ns", &selector);
                     let mut labelled = names(labelled.inspect(|member| assert!(facts_hold(member))).map(|member| member.pod()));
                     labelled.sort_unstable();
                     prop_assert_eq!(labelled, fitting(&|(.., labels, _)| LABELS[labels] == value));
                 }
-                prop_assert_eq!(world.labelled("n", |_| true).count(), 0);
+                for selector in ["statefulset.kubernetes.io/pod-name", "apps.kubernetes.io/pod-index notin (7,4)"] {
+                    let selector = Selector::parse(selector).unwrap();
+                    let mut labelled = names(world.labelled("ns", &selector).map(|member| member.pod()));
+                    labelled.sort_unstable();
+                    let walked = world.list::<Pod>(None).filter(|pod| selector.matches(pod.metadata.labels.as_ref()));
+                    prop_assert_eq!(labelled, names(walked));
+                }
+                prop_assert_eq!(world.labelled("n", &Selector::everything()).count(), 0);
                 for (index, node) in NODES.iter().enumerate() {
                     let there = fitting(&|(_, _, node, ..)| node == index);
                     let loading = fitting(&|(.., node, _, phase)| node == index && PHASES[phase] != "Succeeded" && PHASES[phase] != "Failed");
                     let pods = world.load(node).map_or(0, |load| load.pods) as usize;
                     prop_assert_eq!(pods, if index == 0 { 0 } else { loading.len() });
-                    let after = world.pod_objects_on(node, Some("ns/p4")).map(|object| object.name().to_owned());
-                    let later = there.iter().filter(|name| name.as_str() > "p4").cloned().collect::<Vec<_>>();
+                    let after = world.pod_objects_on(node, Some("ns/p-4")).map(|object| object.name().to_owned());
+                    let later = there.iter().filter(|name| name.as_str() > "p-4").cloned().collect::<Vec<_>>();
                     prop_assert_eq!(after.collect::<Vec<_>>(), later);
                     prop_assert_eq!(names(world.pods_on(node)), there);
                 }

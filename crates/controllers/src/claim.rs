@@ -6,8 +6,11 @@
 use api::limits::BURST_REPLICAS;
 use api::object::controller_of;
 use api::selector::Selector;
-use api::{Body, Kind, Snapshot, Typed, Write};
+use api::{Body, Kind, Member, Pod, Snapshot, Typed, Write};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+
+use crate::kin::Kin;
+use crate::pods;
 
 /// What becomes of an object that a controller looks at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,9 +38,9 @@ pub fn judge(object: &ObjectMeta, owner: &ObjectMeta, fits: bool) -> Claim {
 }
 
 /// What a workload manages, and what it has to take or let go first.
-pub struct Claimed<'a, T> {
+pub struct Claimed<T> {
     /// What is its own.
-    pub own: Vec<&'a T>,
+    pub own: Vec<T>,
     /// Adoptions and releases; at most so many at once.
     pub writes: Vec<Write>,
 }
@@ -49,7 +52,7 @@ pub fn gather<'a, T>(
     selector: &Selector,
     world: &'a Snapshot,
     may: impl Fn(&T) -> bool,
-) -> Claimed<'a, T>
+) -> Claimed<&'a T>
 where
     T: Typed + Clone + k8s_openapi::Metadata<Ty = ObjectMeta> + 'a,
 {
@@ -71,6 +74,44 @@ where
         }
     }
     claimed
+}
+
+/// As [`gather`] for pods, which are known without a look at each.
+pub fn members<'a>(
+    kind: Kind,
+    owner: &ObjectMeta,
+    selector: &Selector,
+    world: &'a Snapshot,
+    may: impl Fn(&Member) -> bool,
+) -> Claimed<Member<'a>> {
+    let uid = owner.uid.as_deref().unwrap_or("");
+    let own = world.members(uid).map(|member| (true, member));
+    let orphans = world.orphan_members(owner.namespace.as_deref().unwrap_or("")).map(|member| (false, member));
+    let mut kin = Kin::of(selector, owner.namespace.as_deref());
+    let mut claimed = Claimed { own: Vec::new(), writes: Vec::new() };
+    for (own, member) in own.chain(orphans) {
+        match (own, kin.fits(&member) && may(&member)) {
+            (true, true) => claimed.own.push(member),
+            (false, false) => {}
+            (_, fits) if claimed.writes.len() < BURST_REPLICAS => {
+                claimed.writes.extend(settle(member.pod(), kind, owner, fits));
+            }
+            _ => {}
+        }
+    }
+    claimed
+}
+
+/// The write that adopts or releases a pod of the namespace, if that is to be.
+pub fn settle(pod: &Pod, kind: Kind, owner: &ObjectMeta, fits: bool) -> Option<Write> {
+    if pod.metadata.namespace != owner.namespace || pods::is_deleted(pod) {
+        return None;
+    }
+    match judge(&pod.metadata, owner, fits) {
+        Claim::Adopt => Some(adopt(pod, controller_reference(kind, owner))),
+        Claim::Release => Some(release(pod, owner.uid.as_deref().unwrap_or(""))),
+        Claim::Mine | Claim::Other => None,
+    }
 }
 
 /// The reference that makes `owner`, of this kind, the controller of what carries it.

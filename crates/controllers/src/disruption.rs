@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use api::int_or_string::{Round, scaled};
 use api::object::controller_of;
 use api::selector::Selector;
-use api::{Context, EventNote, EventType, Key, Kind, Member, Plan, Snapshot, Typed, Write};
+use api::{Context, EventNote, EventType, Key, Kind, Member, Plan, Pod, Snapshot, Typed, Write};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::core::v1::ReplicationController;
@@ -35,7 +35,7 @@ pub fn reconcile(key: &Key, world: &Snapshot, context: &Context) -> Plan {
     let mut plan = Plan::nothing();
     let spec = budget.spec.clone().unwrap_or_default();
     let selector = selector(budget);
-    let selected: Vec<Member> = world.labelled(&key.namespace, |labels| selector.matches(labels)).collect();
+    let selected = Selected::of(world.labelled(&key.namespace, &selector));
     let mut new = budget.clone();
     match expected(&spec, &selected, world) {
         Err(why) => {
@@ -49,12 +49,13 @@ pub fn reconcile(key: &Key, world: &Snapshot, context: &Context) -> Plan {
             plan.why.push(why);
         }
         Ok((expected, desired)) => {
-            if selected.is_empty() && budget.status.as_ref().is_none_or(|status| status.observed_generation.is_none()) {
+            if selected.all == 0 && budget.status.as_ref().is_none_or(|status| status.observed_generation.is_none()) {
                 plan.events.push(note(budget, EventType::Normal, "NoPods", "No matching pods found".into()));
             }
-            let disrupted = still_disrupted(budget, &selected, context.now, &mut plan);
-            let healthy = selected.iter().filter(|pod| is_healthy(pod, &disrupted)).count();
-            let healthy = i32::try_from(healthy).unwrap_or(i32::MAX);
+            let disrupted = still_disrupted(budget, &selector, world, context.now, &mut plan);
+            let is_ready = |name: &String| world.get::<Pod>(&key.namespace, name).is_some_and(pods::is_ready);
+            let leaving = disrupted.keys().filter(|name| is_ready(name)).count();
+            let healthy = count(selected.healthy.saturating_sub(leaving));
             let allowed = if expected > 0 { (healthy - desired).max(0) } else { 0 };
             let status = new.status.get_or_insert_default();
             status.current_healthy = Some(healthy);
@@ -74,6 +75,34 @@ pub fn reconcile(key: &Key, world: &Snapshot, context: &Context) -> Plan {
     plan
 }
 
+/// What is known of the pods a budget is about.
+#[derive(Default)]
+struct Selected<'a> {
+    all: usize,
+    /// Those that are ready and stay.
+    healthy: usize,
+    /// One pod of each controller, by a number of it.
+    kept: BTreeMap<u64, &'a Pod>,
+}
+
+impl<'a> Selected<'a> {
+    fn of(pods: impl Iterator<Item = Member<'a>>) -> Selected<'a> {
+        let mut selected = Selected::default();
+        for pod in pods {
+            selected.all += 1;
+            selected.healthy += usize::from(pod.is_ready() && !pod.is_deleted());
+            if let Some(controller) = pod.controller() {
+                selected.kept.entry(controller).or_insert_with(|| pod.pod());
+            }
+        }
+        selected
+    }
+}
+
+fn count(number: usize) -> i32 {
+    i32::try_from(number).unwrap_or(i32::MAX)
+}
+
 /// The pods a budget is about. One without a selector is about none.
 pub fn selector(budget: &PodDisruptionBudget) -> Selector {
     let wanted = budget.spec.as_ref().and_then(|spec| spec.selector.as_ref());
@@ -81,14 +110,14 @@ pub fn selector(budget: &PodDisruptionBudget) -> Selector {
 }
 
 /// How many pods there should be, and how many of them healthy.
-fn expected(spec: &PodDisruptionBudgetSpec, pods: &[Member], world: &Snapshot) -> Result<(i32, i32), String> {
+fn expected(spec: &PodDisruptionBudgetSpec, pods: &Selected, world: &Snapshot) -> Result<(i32, i32), String> {
     let number = |value: &IntOrString, all: i32| scaled(value, all, Round::Up).map_err(|error| error.to_string());
     match (&spec.max_unavailable, &spec.min_available) {
         (Some(most), _) => {
             let all = expected_by_owners(pods, world)?;
             Ok((all, all.saturating_sub(number(most, all)?).max(0)))
         }
-        (None, Some(IntOrString::Int(least))) => Ok((i32::try_from(pods.len()).unwrap_or(i32::MAX), *least)),
+        (None, Some(IntOrString::Int(least))) => Ok((count(pods.all), *least)),
         (None, Some(least)) => {
             let all = expected_by_owners(pods, world)?;
             Ok((all, number(least, all)?))
@@ -98,21 +127,15 @@ fn expected(spec: &PodDisruptionBudgetSpec, pods: &[Member], world: &Snapshot) -
 }
 
 /// How many pods those who keep these pods are to have, each counted once. Pods that nobody keeps do not count.
-fn expected_by_owners(pods: &[Member], world: &Snapshot) -> Result<i32, String> {
+fn expected_by_owners(pods: &Selected, world: &Snapshot) -> Result<i32, String> {
     let mut seen: BTreeSet<String> = BTreeSet::new();
-    let mut asked = BTreeSet::new();
     let mut all = 0i32;
-    for member in pods {
-        if !member.controller().is_some_and(|controller| asked.insert(controller)) {
-            continue;
-        }
-        let pod = member.pod();
+    for pod in pods.kept.values() {
         let Some(owner) = controller_of(&pod.metadata) else { continue };
         let namespace = pod.metadata.namespace.as_deref().unwrap_or("");
-        if seen.contains(&owner.uid) {
+        if !seen.insert(owner.uid.clone()) {
             continue;
         }
-        seen.insert(owner.uid.clone());
         let (uid, replicas) = scale(namespace, owner, world, pods::name(pod))?;
         // Several ReplicaSets may be one Deployment's.
         if uid == owner.uid || seen.insert(uid) {
@@ -164,40 +187,34 @@ fn scale(namespace: &str, owner: &OwnerReference, world: &Snapshot, pod: &str) -
 /// Pods whose eviction was allowed but who are still there, for as long as that may take.
 fn still_disrupted(
     budget: &PodDisruptionBudget,
-    selected: &[Member],
+    selector: &Selector,
+    world: &Snapshot,
     now: Timestamp,
     plan: &mut Plan,
 ) -> BTreeMap<String, Time> {
     let mut still = BTreeMap::new();
     let Some(told) = budget.status.as_ref().and_then(|status| status.disrupted_pods.as_ref()) else { return still };
-    for pod in selected.iter().filter(|pod| !pod.is_deleted()).map(Member::pod) {
-        let Some(since) = told.get(pods::name(pod)) else { continue };
+    let namespace = budget.metadata.namespace.as_deref().unwrap_or("");
+    for (name, since) in told {
+        let pod = world.get::<Pod>(namespace, name).filter(|pod| selector.matches(pods::labels(pod)));
+        let Some(pod) = pod.filter(|pod| !pods::is_deleted(pod)) else { continue };
         let until = since.0.checked_add(DELETION_TIMEOUT).unwrap_or(Timestamp::MAX);
         if until > now {
             plan.wake_by(until);
-            still.insert(pods::name(pod).to_owned(), since.clone());
+            still.insert(name.clone(), since.clone());
             continue;
         }
-        let (namespace, name) = (budget.metadata.namespace.as_deref(), budget.metadata.name.as_deref());
+        let by = budget.metadata.name.as_deref().unwrap_or("");
         plan.events.push(EventNote {
-            regarding: Key::new(Kind::Pod, namespace.unwrap_or(""), pods::name(pod)),
+            regarding: Key::new(Kind::Pod, namespace, name.clone()),
             uid: pod.metadata.uid.clone().unwrap_or_default(),
             kind: EventType::Warning,
             reason: "NotDeleted",
-            message: format!(
-                "Pod was expected by PDB {}/{} to be deleted but it wasn't",
-                namespace.unwrap_or(""),
-                name.unwrap_or("")
-            ),
+            message: format!("Pod was expected by PDB {namespace}/{by} to be deleted but it wasn't"),
             source: SOURCE,
         });
     }
     still
-}
-
-fn is_healthy(pod: &Member, disrupted: &BTreeMap<String, Time>) -> bool {
-    let is_disrupted = || !disrupted.is_empty() && disrupted.contains_key(pods::name(pod.pod()));
-    !pod.is_deleted() && pod.is_ready() && !is_disrupted()
 }
 
 fn set_condition(status: &mut PodDisruptionBudgetStatus, state: &str, reason: &str, message: &str, now: Timestamp) {

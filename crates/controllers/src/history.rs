@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 use crate::{claim, ending};
 
 /// The label by which a pod names its revision.
-pub const REVISION_LABEL: &str = "controller-revision-hash";
+pub use api::pod_facts::REVISION_LABEL;
 /// Longest name of a revision.
 const NAME_CHARACTERS: usize = 253;
 /// Names tried for a revision before the rest is left to the next decision.

@@ -1,34 +1,46 @@
-//! Whether labels fit, judged once for all pods that have the same ones.
+//! Whether a selector fits pods of a namespace, judged once for all that are kin.
 
 use std::collections::HashMap;
 
-use api::Pod;
-use api::pod_facts::Facts;
+use api::Member;
+use api::selector::Selector;
 
-/// What is true of pods by their labels and their namespace, and by nothing else.
-pub struct Kin<F> {
-    judge: F,
+use crate::pods;
+
+/// A selector, and what it was asked before.
+pub struct Kin<'a> {
+    selector: &'a Selector,
+    namespace: Option<&'a str>,
+    /// It asks for labels that pods of one kin do not have in common: each pod is judged.
+    each: bool,
     /// What was judged last: most often it is asked again.
     last: Option<(u64, bool)>,
     known: HashMap<u64, bool>,
 }
 
-impl<F: Fn(&Pod) -> bool> Kin<F> {
-    /// `judge` must look at nothing but labels and namespace.
-    pub fn new(judge: F) -> Kin<F> {
-        Kin { judge, last: None, known: HashMap::new() }
+impl<'a> Kin<'a> {
+    /// Nothing of another namespace fits.
+    pub fn of(selector: &'a Selector, namespace: Option<&'a str>) -> Kin<'a> {
+        Kin { selector, namespace, each: selector.tells_kin_apart(), last: None, known: HashMap::new() }
     }
 
-    /// The judgement of the pod that has these facts.
-    pub fn fits<'a>(&mut self, facts: &Facts, pod: impl FnOnce() -> &'a Pod) -> bool {
-        let kin = facts.kin();
-        match self.last {
+    /// True if the pod is in the namespace and meant by the selector.
+    pub fn fits(&mut self, member: &Member) -> bool {
+        let kin = member.kin();
+        match self.last.filter(|_| !self.each) {
             Some((last, fits)) if last == kin => fits,
             _ => {
-                let fits = *self.known.entry(kin).or_insert_with(|| (self.judge)(pod()));
+                let known = self.known.get(&kin).copied().filter(|_| !self.each);
+                let fits = known.unwrap_or_else(|| self.judge(member));
+                self.known.insert(kin, fits);
                 self.last = Some((kin, fits));
                 fits
             }
         }
+    }
+
+    fn judge(&self, member: &Member) -> bool {
+        let pod = member.pod();
+        pod.metadata.namespace.as_deref() == self.namespace && self.selector.matches(pods::labels(pod))
     }
 }

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use api::Pod;
-pub use api::pod_facts::{
-    available_at, condition, has_ended, is_active, is_available, is_deleted, is_ready, phase, ready_since,
-};
-use jiff::{SignedDuration, Timestamp};
+#[cfg(test)]
+pub use api::pod_facts::is_active;
+pub use api::pod_facts::{condition, has_ended, is_available, is_deleted, is_ready, phase, ready_since};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::PodCondition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -31,11 +31,6 @@ pub fn address(pod: &Pod) -> &str {
 /// Labels of the pod.
 pub fn labels(pod: &Pod) -> Option<&BTreeMap<String, String>> {
     pod.metadata.labels.as_ref()
-}
-
-/// Since when an available pod is available, as far as that is known.
-pub fn available_since(pod: &Pod, min_ready_seconds: i32) -> Option<Timestamp> {
-    ready_since(pod)?.checked_add(SignedDuration::from_secs(min_ready_seconds.max(0).into())).ok()
 }
 
 /// The pod, which ends for what happens around it.

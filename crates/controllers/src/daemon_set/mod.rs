@@ -16,9 +16,10 @@ use std::collections::BTreeSet;
 
 use api::limits::BURST_REPLICAS;
 use api::plan::CREATED;
+use api::pod_facts::number_of;
 use api::prepare::TEMPLATE_GENERATION;
 use api::selector::Selector;
-use api::{Context, EventNote, EventType, Key, Kind, Plan, Pod, Propagation, Refusal, Snapshot, Typed, Write};
+use api::{Context, EventNote, EventType, Key, Kind, Member, Plan, Pod, Propagation, Refusal, Snapshot, Typed, Write};
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet};
 use k8s_openapi::api::core::v1::PodSpec;
 
@@ -49,7 +50,7 @@ pub fn reconcile(key: &Key, world: &Snapshot, context: &Context) -> Plan {
     if selector.is_everything() {
         return refuse_to_select_all(key, set);
     }
-    let claimed = claim::gather::<Pod>(key.kind, &set.metadata, &selector, world, |_| true);
+    let claimed = claim::members(key.kind, &set.metadata, &selector, world, |_| true);
     if !claimed.writes.is_empty() {
         return Plan { writes: claimed.writes, ..Plan::nothing() };
     }
@@ -69,12 +70,15 @@ pub fn reconcile(key: &Key, world: &Snapshot, context: &Context) -> Plan {
         Wanted::Recorded(current) => current,
         Wanted::Unrecorded { writes, collision_count } => return record(set, writes, collision_count, context),
     };
-    let hash = current.metadata.labels.as_ref().and_then(|labels| labels.get(REVISION_LABEL));
-    let hash = hash.map_or("", String::as_str);
-    let eye = Eye { hash, min_ready_seconds: spec.min_ready_seconds.unwrap_or(0), now: context.now };
+    let eye = Eye {
+        revision: number_of(hash_of(current)),
+        min_ready_seconds: spec.min_ready_seconds.unwrap_or(0),
+        now: context.now,
+    };
     let none = PodSpec::default();
     let wants = Wants::of(spec.template.spec.as_ref().unwrap_or(&none));
-    let hashes: BTreeSet<&str> = claimed.own.iter().filter_map(|pod| hash_of(pod)).collect();
+    let mut made: BTreeSet<u64> = claimed.own.iter().map(|pod| pod.revision()).collect();
+    made.insert(eye.revision);
     let (spots, strays) = spots::survey(claimed.own, &wants, eye, world);
     let desired = spots.iter().filter(|spot| spot.fit == Fit::Run).count();
     let mut round = Round {
@@ -90,16 +94,15 @@ pub fn reconcile(key: &Key, world: &Snapshot, context: &Context) -> Plan {
         plan: Plan::nothing(),
     };
     round.decide(&strays);
-    let lives = |revision: &&&ControllerRevision| {
-        let hash = revision.metadata.labels.as_ref().and_then(|labels| labels.get(REVISION_LABEL));
-        hash.is_some_and(|hash| hash == eye.hash || hashes.contains(hash.as_str()))
-    };
+    let lives = |revision: &&&ControllerRevision| made.contains(&number_of(hash_of(revision)));
     let live = history.revisions().iter().filter(lives).map(|revision| history::name(revision)).collect();
     round.finish(history.clean_up(spec.revision_history_limit, &live).collect())
 }
 
-fn hash_of(pod: &Pod) -> Option<&str> {
-    pods::labels(pod)?.get(REVISION_LABEL).map(String::as_str)
+/// The hash of a revision, by which its pods are known.
+fn hash_of(revision: &ControllerRevision) -> &str {
+    let labels = revision.metadata.labels.as_ref();
+    labels.and_then(|labels| labels.get(REVISION_LABEL)).map_or("", String::as_str)
 }
 
 /// One decision: what is there, and the plan so far.
@@ -108,7 +111,7 @@ struct Round<'a> {
     set: &'a DaemonSet,
     /// The revision of the wanted template.
     current: &'a ControllerRevision,
-    eye: Eye<'a>,
+    eye: Eye,
     pace: Pace,
     spots: Vec<Spot<'a>>,
     refused: Option<&'a Refusal>,
@@ -118,17 +121,17 @@ struct Round<'a> {
 }
 
 impl<'a> Round<'a> {
-    fn decide(&mut self, strays: &[&Pod]) {
+    fn decide(&mut self, strays: &[Member]) {
         // A bound pod whose node is gone is nobody's to stop: the pod garbage collector takes it away.
-        let unbound = strays.iter().filter(|pod| pods::node(pod).is_empty() && !pods::is_deleted(pod));
-        unbound.for_each(|pod| self.delete(pod));
+        let unbound = strays.iter().filter(|pod| pod.node() == 0 && !pod.is_deleted());
+        unbound.for_each(|pod| self.delete(pod.pod()));
         for at in 0..self.spots.len() {
             self.settle(at);
         }
         let steps = rolling::steps(&self.spots, self.pace);
         for at in steps.end_old {
             let Some(old) = self.spots[at].old_pod() else { continue };
-            self.delete(old.pod);
+            self.delete(old.pod());
         }
         for at in steps.surge {
             self.create(at, 0);
@@ -142,16 +145,17 @@ impl<'a> Round<'a> {
         let fit = spot.fit;
         let ended = std::mem::take(&mut spot.ended);
         let surplus = if fit == Fit::Leave { std::mem::take(&mut spot.alive) } else { surplus(spot, self.pace) };
-        surplus.iter().for_each(|it| self.delete(it.pod));
+        surplus.iter().for_each(|it| self.delete(it.pod()));
         let (mut failures, mut waits) = (0, false);
-        for pod in &ended {
+        for member in &ended {
+            let (pod, updated) = (member.pod(), member.revision() == self.eye.revision);
             let time = failed::replaced_at(pod);
-            if fit == Fit::Run && time > self.eye.now && hash_of(pod) == Some(self.eye.hash) {
+            if fit == Fit::Run && time > self.eye.now && updated {
                 self.plan.wake_by(time);
                 waits = true;
                 continue;
             }
-            if hash_of(pod) == Some(self.eye.hash) {
+            if updated {
                 failures = failures.max(failed::failures_with(pod));
             }
             self.tell_ended(pod);
@@ -181,7 +185,7 @@ impl<'a> Round<'a> {
         if self.refused.is_some_and(namespace_is_ending) || self.creations.len() >= 2 * BURST_REPLICAS {
             return;
         }
-        let pod = daemon_pod(self.set, self.eye.hash, self.spots[at].node, failures);
+        let pod = daemon_pod(self.set, hash_of(self.current), self.spots[at].node.name(), failures);
         self.creations.push(Write::Create(pod.into_body()));
         let message = format!("Created pod: {CREATED}");
         self.creations.push(Write::Event(note(self.key, self.set, EventType::Normal, "SuccessfulCreate", message)));
@@ -203,7 +207,7 @@ impl<'a> Round<'a> {
         let new = self.spots.iter().filter(|spot| spot.fit == Fit::Run).filter_map(Spot::new_pod);
         let blocked: Vec<Resident> = new.filter(|it| !it.available).collect();
         if !blocked.is_empty() {
-            let describe = |it: &Resident| obstacle::describe(it.pod, self.eye.min_ready_seconds, self.eye.now);
+            let describe = |it: &Resident| obstacle::describe(it.pod(), self.eye.min_ready_seconds, self.eye.now);
             let mut named: Vec<String> = blocked.iter().take(PODS_NAMED).map(describe).collect();
             if blocked.len() > PODS_NAMED {
                 named.push(format!("and {} more", blocked.len() - PODS_NAMED));
@@ -256,7 +260,7 @@ impl<'a> Round<'a> {
             return Course::Held;
         }
         let available = running().filter_map(Spot::new_pod).filter(|it| it.available);
-        Course::Moving(available.filter_map(|it| pods::available_since(it.pod, self.eye.min_ready_seconds)).max())
+        Course::Moving(available.filter_map(|it| it.available_since(self.eye.min_ready_seconds)).max())
     }
 
     fn wake_when_available(&mut self) {
@@ -265,7 +269,7 @@ impl<'a> Round<'a> {
             return;
         }
         let alive = self.spots.iter().flat_map(|spot| &spot.alive).filter(|it| it.ready && !it.available);
-        let next = alive.filter_map(|it| pods::available_at(it.pod, wait)).min();
+        let next = alive.filter_map(|it| it.available_at(wait)).min();
         next.into_iter().for_each(|time| self.plan.wake_by(time));
     }
 }
@@ -273,6 +277,9 @@ impl<'a> Round<'a> {
 /// Takes out of a spot the pods that are one too many. Without surge one stays; while surging the old one stays beside
 /// the new one for as long as it is ready and the new one is not available.
 fn surplus<'a>(spot: &mut Spot<'a>, pace: Pace) -> Vec<Resident<'a>> {
+    if spot.alive.len() <= 1 {
+        return Vec::new();
+    }
     let mut kept = Vec::new();
     if pace.surges() {
         let (old, new) = (spot.old_pod(), spot.new_pod());
@@ -281,7 +288,7 @@ fn surplus<'a>(spot: &mut Spot<'a>, pace: Pace) -> Vec<Resident<'a>> {
     } else {
         kept.extend(spot.alive.first().copied());
     }
-    let is_kept = |it: &Resident| kept.iter().any(|kept| std::ptr::eq(kept.pod, it.pod));
+    let is_kept = |it: &Resident| kept.iter().any(|kept| std::ptr::eq(kept.pod(), it.pod()));
     let (stay, go) = spot.alive.iter().copied().partition(is_kept);
     spot.alive = stay;
     go

@@ -7,6 +7,7 @@
 use api::Object;
 use api::Pod;
 use api::node_fit::{NAME_FIELD, any_term_fits, is_ready, only_node, tolerates};
+use api::pod_facts::HOSTNAME_LABEL;
 use k8s_openapi::api::core::v1::{
     Affinity, Node, NodeAffinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, PodSpec, Taint, Toleration,
 };
@@ -49,6 +50,20 @@ impl<'a> Wants<'a> {
         let not_ready = || tolerates(&self.tolerations, &taint("node.kubernetes.io/not-ready", "NoSchedule"));
         let starts = !self.minds(node, &["NoSchedule"]) && (is_ready(node) || not_ready());
         if starts { Fit::Run } else { Fit::Stay }
+    }
+
+    /// True if it asks for more of a node than nodes of one [kin](api::pod_facts::Facts::kin) have in common.
+    pub fn tells_kin_apart(&self) -> bool {
+        let affinity = self.spec.affinity.as_ref().and_then(|affinity| affinity.node_affinity.as_ref());
+        let required = affinity.and_then(|it| it.required_during_scheduling_ignored_during_execution.as_ref());
+        let mut terms = required.iter().flat_map(|selector| &selector.node_selector_terms);
+        let names = |term: &NodeSelectorTerm| {
+            term.match_fields.as_ref().is_some_and(|fields| !fields.is_empty())
+                || term.match_expressions.iter().flatten().any(|demand| demand.key == HOSTNAME_LABEL)
+        };
+        self.spec.node_name.as_deref().is_some_and(|name| !name.is_empty())
+            || self.spec.node_selector.iter().flatten().any(|(key, _)| key == HOSTNAME_LABEL)
+            || terms.any(names)
     }
 
     fn is_wanted(&self, node: &Node) -> bool {

@@ -1,27 +1,25 @@
 //! What is on each node: the pods of a DaemonSet, sorted by how they fare.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Deref;
 
-use api::Pod;
-use api::Snapshot;
+use api::pod_facts::number_of;
+use api::{Kind, Member, Object, Snapshot};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Node;
 
 use super::nodes::{self, Fit, Wants};
-use crate::history::REVISION_LABEL;
-use crate::pods;
 
 /// A node and the pods that are on it or meant for it.
 pub struct Spot<'a> {
-    /// The node's name.
-    pub node: &'a str,
+    /// The node.
+    pub node: &'a Object,
     /// What is to be there.
     pub fit: Fit,
     /// Pods that run or are to run, the one to be kept first.
     pub alive: Vec<Resident<'a>>,
     /// Pods that ended by themselves.
-    pub ended: Vec<&'a Pod>,
+    pub ended: Vec<Member<'a>>,
     /// Number of pods that are being ended.
     pub going: usize,
 }
@@ -29,8 +27,7 @@ pub struct Spot<'a> {
 /// A pod on its node.
 #[derive(Clone, Copy)]
 pub struct Resident<'a> {
-    /// The pod.
-    pub pod: &'a Pod,
+    member: Member<'a>,
     /// True if it has the wanted template.
     pub updated: bool,
     /// True if it is ready.
@@ -39,11 +36,19 @@ pub struct Resident<'a> {
     pub available: bool,
 }
 
+impl<'a> Deref for Resident<'a> {
+    type Target = Member<'a>;
+
+    fn deref(&self) -> &Member<'a> {
+        &self.member
+    }
+}
+
 /// How pods are judged.
 #[derive(Clone, Copy)]
-pub struct Eye<'a> {
-    /// Hash of the wanted template.
-    pub hash: &'a str,
+pub struct Eye {
+    /// Of the wanted template: [`number_of`] its hash.
+    pub revision: u64,
     /// `spec.minReadySeconds`.
     pub min_ready_seconds: i32,
     /// Now.
@@ -51,24 +56,45 @@ pub struct Eye<'a> {
 }
 
 /// All nodes with their pods, and the pods meant for nodes that are not there (any more).
-pub fn survey<'a>(own: Vec<&'a Pod>, wants: &Wants, eye: Eye, world: &'a Snapshot) -> (Vec<Spot<'a>>, Vec<&'a Pod>) {
-    let mut by_node: BTreeMap<&str, Vec<&Pod>> = BTreeMap::new();
-    for pod in own {
-        by_node.entry(nodes::target(pod).unwrap_or("")).or_default().push(pod);
+pub fn survey<'a>(
+    own: Vec<Member<'a>>,
+    wants: &Wants,
+    eye: Eye,
+    world: &'a Snapshot,
+) -> (Vec<Spot<'a>>, Vec<Member<'a>>) {
+    let mut by_node: HashMap<u64, Vec<Member>> = HashMap::with_capacity(own.len());
+    for member in own {
+        by_node.entry(target(&member)).or_default().push(member);
     }
-    let spots = world.list::<Node>(None).map(|node| {
-        let name = node.metadata.name.as_deref().unwrap_or("");
-        Spot::of(name, wants.judge(node), by_node.remove(name).unwrap_or_default(), eye)
+    let mut fits = BTreeMap::new();
+    let mut fit = |object: &Object| {
+        let Some(node) = object.get() else { return Fit::Leave };
+        match wants.tells_kin_apart() {
+            true => wants.judge(node),
+            false => *fits.entry(object.facts().kin()).or_insert_with(|| wants.judge(node)),
+        }
+    };
+    let spots = world.objects(Kind::Node, None).map(|node| {
+        let there = by_node.remove(&node.facts().node()).unwrap_or_default();
+        Spot::of(node, fit(node), there, eye)
     });
     let spots = spots.collect();
     (spots, by_node.into_values().flatten().collect())
 }
 
+/// [`number_of`] the node that a pod is on or meant for; zero if there is none.
+fn target(member: &Member) -> u64 {
+    match member.node() {
+        0 => nodes::target(member.pod()).map_or(0, number_of),
+        bound => bound,
+    }
+}
+
 impl<'a> Spot<'a> {
-    fn of(node: &'a str, fit: Fit, pods: Vec<&'a Pod>, eye: Eye) -> Spot<'a> {
+    fn of(node: &'a Object, fit: Fit, pods: Vec<Member<'a>>, eye: Eye) -> Spot<'a> {
         let mut spot = Spot { node, fit, alive: Vec::new(), ended: Vec::new(), going: 0 };
         for pod in pods {
-            match (pods::is_deleted(pod), pods::has_ended(pod)) {
+            match (pod.is_deleted(), pod.has_ended()) {
                 (true, true) => {}
                 (true, false) => spot.going += 1,
                 (false, true) => spot.ended.push(pod),
@@ -76,9 +102,8 @@ impl<'a> Spot<'a> {
             }
         }
         spot.alive.sort_by_key(|it| {
-            let meta = &it.pod.metadata;
-            let bound = !pods::node(it.pod).is_empty();
-            (Reverse((it.available, it.ready, bound)), meta.creation_timestamp.as_ref(), meta.name.as_deref())
+            let meta = &it.pod().metadata;
+            (Reverse((it.available, it.ready, it.node() != 0)), meta.creation_timestamp.as_ref(), meta.name.as_deref())
         });
         spot
     }
@@ -104,12 +129,11 @@ impl<'a> Spot<'a> {
     }
 }
 
-fn resident<'a>(pod: &'a Pod, eye: Eye) -> Resident<'a> {
-    let hash = pods::labels(pod).and_then(|labels| labels.get(REVISION_LABEL));
+fn resident<'a>(member: Member<'a>, eye: Eye) -> Resident<'a> {
     Resident {
-        pod,
-        updated: hash.is_some_and(|hash| hash == eye.hash),
-        ready: pods::is_ready(pod),
-        available: pods::is_available(pod, eye.min_ready_seconds, eye.now),
+        updated: member.revision() == eye.revision,
+        ready: member.is_ready(),
+        available: member.is_available(eye.min_ready_seconds, eye.now),
+        member,
     }
 }

@@ -12,7 +12,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::terms::Terms;
 use crate::kin::Kin;
-use crate::{pods, specs};
+use crate::specs;
 
 /// Replicas of the Deployment when the set was last sized: tells scaling from rolling.
 pub const DESIRED_REPLICAS: &str = "deployment.kubernetes.io/desired-replicas";
@@ -146,12 +146,12 @@ impl<'a> Set<'a> {
             let selector = Selector::from_label_selector(Some(&specs::of_set(&self.after).selector));
             let selector = selector.unwrap_or_else(|_| Selector::nothing());
             let stays = self.after.metadata.deletion_timestamp.is_none();
-            let mut counts = Kin::new(|pod| stays && selector.matches(pods::labels(pod)));
+            let mut counts = Kin::of(&selector, self.after.metadata.namespace.as_deref());
             for member in self.members().filter(|member| !member.has_ended()) {
                 census.alive += 1;
                 if member.is_active() {
                     census.active += 1;
-                    let available = member.is_available(wait, self.now) && counts.fits(&member, || member.pod());
+                    let available = stays && member.is_available(wait, self.now) && counts.fits(&member);
                     census.available += i32::from(available);
                 }
             }

@@ -12,6 +12,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 
+use api::selector::Selector;
 use api::snapshot::Member;
 use api::{Key, Kind, Object, Plan, Pod, Snapshot, Write};
 use k8s_openapi::api::core::v1::{Node, ObjectReference, Service, ServicePort};
@@ -36,10 +37,10 @@ pub fn reconcile(key: &Key, world: &Snapshot) -> Plan {
 }
 
 fn bring_up_to_date(key: &Key, service: &Service, world: &Snapshot) -> Vec<Write> {
-    let candidates: Vec<Member> = world
-        .labelled(&key.namespace, |labels| labels_fit(service, labels))
-        .filter(|pod| pod.has_address() && !pod.has_ended())
-        .collect();
+    let asked = service.spec.as_ref().and_then(|spec| spec.selector.as_ref());
+    let selector = asked.map_or_else(Selector::nothing, Selector::from_labels);
+    let candidates: Vec<Member> =
+        world.labelled(&key.namespace, &selector).filter(|pod| pod.has_address() && !pod.has_ended()).collect();
     let mut writes = slices::reconcile(key, service, &candidates, world);
     writes.extend(legacy::reconcile(key, service, &candidates, world));
     writes

@@ -4,7 +4,7 @@
 //! Mirrors upstream's `pkg/controller/job/backoff_utils.go`. Upstream remembers failures; here they are read off the
 //! pods that are there, so that a restart changes nothing. Failures since the last success count.
 
-use api::Pod;
+use api::{Member, Pod};
 use jiff::{SignedDuration, Timestamp};
 
 use super::State;
@@ -16,9 +16,10 @@ const LONGEST_SECONDS: i64 = 600;
 
 /// When the Job as a whole may make pods; `None` if it may at once.
 pub fn until(state: &State) -> Option<Timestamp> {
-    let succeeded = state.pods.iter().filter(|pod| pods::phase(pod) == "Succeeded");
-    let last_success = succeeded.map(|pod| finished_at(pod)).max();
-    let failures = state.pods.iter().filter(|pod| has_failed_by_itself(state, pod)).map(|pod| finished_at(pod));
+    let succeeded = state.pods.iter().filter(|pod| pod.has_succeeded());
+    let last_success = succeeded.map(|pod| finished_at(pod.pod())).max();
+    let failures = state.pods.iter().filter(|pod| has_failed_by_itself(state, pod));
+    let failures = failures.map(|pod| finished_at(pod.pod()));
     let failures: Vec<Timestamp> = failures.filter(|time| last_success.is_none_or(|success| success < *time)).collect();
     let pause = pause(i32::try_from(failures.len()).unwrap_or(i32::MAX))?;
     failures.iter().max()?.checked_add(pause).ok().filter(|time| *time > state.now)
@@ -37,8 +38,8 @@ pub fn index_failures(pod: &Pod) -> i32 {
 }
 
 /// A pod that was ended because the Job wanted fewer has not failed.
-fn has_failed_by_itself(state: &State, pod: &Pod) -> bool {
-    if terms::is_tracked(pod) { state.has_failed(pod) } else { pods::phase(pod) == "Failed" && !pods::is_deleted(pod) }
+fn has_failed_by_itself(state: &State, pod: &Member) -> bool {
+    if pod.is_tracked() { state.has_failed(pod) } else { pod.has_failed() && !pod.is_deleted() }
 }
 
 fn pause(failures: i32) -> Option<SignedDuration> {

@@ -4,19 +4,18 @@
 
 use std::collections::BTreeMap;
 
-use api::Pod;
+use api::Member;
 
 use super::failure_policy::{self, Meaning};
 use super::indexes::Indexes;
 use super::{State, back_off, terms};
-use crate::pods;
 
 /// Fills in the part of the state that is about indexes.
 pub fn complete(state: &mut State) {
     let status = state.job.status.as_ref();
     let told = |text: Option<&String>| Indexes::parse(text.map_or("", String::as_str), terms::index_end(state.job));
     let before = told(status.and_then(|status| status.completed_indexes.as_ref()));
-    state.succeeded_indexes = before.with(&newly(state, |pod| pods::phase(pod) == "Succeeded"));
+    state.succeeded_indexes = before.with(&newly(state, |pod| pod.has_succeeded()));
     state.succeeded = state.succeeded_indexes.total();
     if terms::spec(state.job).backoff_limit_per_index.is_some() {
         let before = told(status.and_then(|status| status.failed_indexes.as_ref()));
@@ -26,16 +25,17 @@ pub fn complete(state: &mut State) {
 }
 
 /// Indexes of the pods that still count and fit.
-fn newly(state: &State, fits: impl Fn(&Pod) -> bool) -> Indexes {
-    let tracked = state.pods.iter().filter(|pod| terms::is_tracked(pod) && fits(pod));
+fn newly(state: &State, fits: impl Fn(&Member) -> bool) -> Indexes {
+    let tracked = state.pods.iter().filter(|pod| pod.is_tracked() && fits(pod));
     Indexes::of(tracked.filter_map(|pod| terms::index_of(pod, state.job)))
 }
 
 /// True if no other pod of its index follows this one.
-fn fails_index(state: &State, pod: &Pod) -> bool {
+fn fails_index(state: &State, pod: &Member) -> bool {
     if !state.has_failed(pod) {
         return false;
     }
+    let pod = pod.pod();
     let failures = terms::annotated(pod, terms::INDEX_FAILURES).unwrap_or(0);
     match failure_policy::judge(state.job, pod) {
         Meaning::FailsIndex => true,
@@ -46,15 +46,15 @@ fn fails_index(state: &State, pod: &Pod) -> bool {
     }
 }
 
-fn last_failed<'a>(state: &State<'a>) -> BTreeMap<i32, &'a Pod> {
+fn last_failed<'a>(state: &State<'a>) -> BTreeMap<i32, Member<'a>> {
     let settled =
         state.succeeded_indexes.with(&active(state)).with(state.failed_indexes.as_ref().unwrap_or(&Indexes::default()));
-    let mut last: BTreeMap<i32, &Pod> = BTreeMap::new();
-    let order = |pod: &Pod| (back_off::index_failures(pod), back_off::finished_at(pod));
+    let mut last: BTreeMap<i32, Member> = BTreeMap::new();
+    let order = |pod: &Member| (back_off::index_failures(pod.pod()), back_off::finished_at(pod.pod()));
     for pod in state.uncounted_pods().filter(|pod| state.has_failed(pod)) {
-        let Some(index) = terms::index_of(pod, state.job).filter(|index| !settled.has(*index)) else { continue };
+        let Some(index) = terms::index_of(&pod, state.job).filter(|index| !settled.has(*index)) else { continue };
         let kept = last.entry(index).or_insert(pod);
-        if order(kept) <= order(pod) {
+        if order(kept) <= order(&pod) {
             *kept = pod;
         }
     }
@@ -85,7 +85,7 @@ pub fn is_one_an_index(state: &State) -> bool {
 }
 
 /// Active pods whose index another active pod has, or that have none that counts. `worst_first` is their order.
-pub fn superfluous<'a>(state: &State<'a>, worst_first: &[&'a Pod]) -> Vec<&'a Pod> {
+pub fn superfluous<'a>(state: &State<'a>, worst_first: &[Member<'a>]) -> Vec<Member<'a>> {
     let mut kept = std::collections::BTreeSet::new();
     let mut going = Vec::new();
     for pod in worst_first.iter().rev() {
@@ -101,6 +101,7 @@ pub fn superfluous<'a>(state: &State<'a>, worst_first: &[&'a Pod]) -> Vec<&'a Po
 /// Failures, counted and ignored, that the next pod of an index carries on.
 pub fn failures_before(state: &State, index: i32) -> (i32, i32) {
     let Some(last) = state.last_failed.get(&index) else { return (0, 0) };
+    let last = last.pod();
     let number = |key: &str| terms::annotated(last, key).unwrap_or(0);
     let (failures, ignored) = (number(terms::INDEX_FAILURES), number(terms::INDEX_IGNORED_FAILURES));
     match failure_policy::judge(state.job, last) {

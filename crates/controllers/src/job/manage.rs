@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use api::limits::BURST_REPLICAS;
 use api::plan::CREATED;
-use api::{EventType, Key, Kind, Plan, Pod, Propagation, Typed, Write};
+use api::{EventType, Key, Kind, Member, Plan, Pod, Propagation, Typed, Write};
 use k8s_openapi::api::core::v1::{EnvVar, EnvVarSource, ObjectFieldSelector, PodTemplateSpec};
 
 use super::{State, back_off, count, event, indexed, terms, uid, verdict};
@@ -20,7 +20,7 @@ const GENERATED_NAME: usize = 58;
 
 /// Ends every active pod of a Job that ends; they are counted as they are.
 pub fn end_all(state: &State, key: &Key) -> Vec<Write> {
-    state.active.iter().take(BURST_REPLICAS).flat_map(|pod| end(state, key, pod)).collect()
+    state.active.iter().take(BURST_REPLICAS).flat_map(|pod| end(state, key, pod.pod())).collect()
 }
 
 /// Brings the number of active pods to what is wanted. What it waits for goes into `plan`.
@@ -29,7 +29,7 @@ pub fn manage(state: &State, key: &Key, plan: &mut Plan) -> Vec<Write> {
     let wanted = if terms::is_suspended(state.job) { 0 } else { wanted(state) };
     let going = too_many(state, usize::try_from(active - wanted).unwrap_or(0));
     if !going.is_empty() {
-        return going.into_iter().take(BURST_REPLICAS).flat_map(|pod| end_uncounted(state, key, pod)).collect();
+        return going.into_iter().take(BURST_REPLICAS).flat_map(|pod| end_uncounted(state, key, pod.pod())).collect();
     }
     let waiting = if terms::replaces_only_failed(state.job) { state.terminating } else { 0 };
     let missing = wanted - active - waiting;
@@ -50,19 +50,19 @@ fn wanted(state: &State) -> i32 {
 }
 
 /// Active pods to end: those whose index is taken, and so many that none is left over.
-fn too_many<'a>(state: &State<'a>, surplus: usize) -> Vec<&'a Pod> {
+fn too_many<'a>(state: &State<'a>, surplus: usize) -> Vec<Member<'a>> {
     if surplus == 0 && (!terms::is_indexed(state.job) || indexed::is_one_an_index(state)) {
         return Vec::new();
     }
     let mut worst_first = state.active.clone();
-    worst_first.sort_by_cached_key(|pod| worth(pod));
+    worst_first.sort_by_cached_key(|pod| worth(pod.pod()));
     if !terms::is_indexed(state.job) {
         worst_first.truncate(surplus);
         return worst_first;
     }
     let mut going = indexed::superfluous(state, &worst_first);
-    let gone: BTreeSet<&str> = going.iter().map(|pod| uid(pod)).collect();
-    let left = worst_first.into_iter().filter(|pod| !gone.contains(uid(pod)));
+    let gone: BTreeSet<&str> = going.iter().map(|pod| uid(pod.pod())).collect();
+    let left = worst_first.into_iter().filter(|pod| !gone.contains(uid(pod.pod())));
     going.extend(left.take(surplus.saturating_sub(gone.len())));
     going
 }
@@ -98,7 +98,7 @@ fn start(state: &State, key: &Key, missing: usize, plan: &mut Plan) -> Vec<Write
     }
     let mut writes = Vec::new();
     for index in indexed::to_start(state, missing) {
-        match state.last_failed.get(&index).and_then(|last| back_off::index_until(last, state.now)) {
+        match state.last_failed.get(&index).and_then(|last| back_off::index_until(last.pod(), state.now)) {
             Some(time) => {
                 plan.why.push(format!("index {index} backs off until {time}"));
                 plan.wake_by(time);

@@ -25,7 +25,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use api::limits::BURST_REPLICAS;
 use api::selector::Selector;
-use api::{Body, Context, EventNote, EventType, Key, Kind, Object, Plan, Pod, Refusal, Snapshot, Typed, Write};
+use api::{Body, Context, EventNote, EventType, Key, Kind, Member, Object, Plan, Pod, Refusal, Snapshot, Typed, Write};
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Namespace;
@@ -52,7 +52,7 @@ pub fn reconcile(key: &Key, world: &Snapshot, context: &Context) -> Plan {
     }
     let selector =
         Selector::from_label_selector(terms::spec(job).selector.as_ref()).unwrap_or_else(|_| Selector::nothing());
-    let claimed = claim::gather::<Pod>(Kind::Job, &job.metadata, &selector, world, |_| true);
+    let claimed = claim::members(Kind::Job, &job.metadata, &selector, world, |_| true);
     if !claimed.writes.is_empty() {
         let writes = claimed.writes.into_iter().map(|write| tracked_if_owned(write, job)).collect();
         return Plan { writes, ..Plan::nothing() };
@@ -75,9 +75,9 @@ fn tracked_if_owned(write: Write, job: &Job) -> Write {
 
 /// After the end: pods that are still held back are let go, and the Job itself goes in its time.
 fn finish(key: &Key, job: &Job, ended: Option<Timestamp>, world: &Snapshot, context: &Context) -> Plan {
-    let own = world.controlled_by::<Pod>(job.metadata.uid.as_deref().unwrap_or(""));
-    let held = own.filter(|pod| terms::is_tracked(pod)).take(BURST_REPLICAS);
-    let writes: Vec<Write> = held.map(|pod| Write::Update(terms::untracked(pod).into_body())).collect();
+    let own = world.members(job.metadata.uid.as_deref().unwrap_or(""));
+    let held = own.filter(|pod| pod.is_tracked()).take(BURST_REPLICAS);
+    let writes: Vec<Write> = held.map(|pod| Write::Update(terms::untracked(pod.pod()).into_body())).collect();
     if !writes.is_empty() {
         return Plan { writes, ..Plan::nothing() };
     }
@@ -108,7 +108,7 @@ fn decide(state: &State, key: &Key, context: &Context) -> Plan {
                 .map(|(kind, reason, message)| Write::Event(event(key, state.job, kind, reason, message))),
         );
     }
-    plan.writes.extend(tracking.counted.iter().map(|pod| Write::Update(terms::untracked(pod).into_body())));
+    plan.writes.extend(tracking.counted.iter().map(|pod| Write::Update(terms::untracked(pod.pod()).into_body())));
     plan.writes.extend(actions);
     if let Some(refusal) = context.refused.filter(|refusal| !is_outdated(refusal) && !namespace_is_ending(refusal)) {
         tell_refusal(&mut plan, key, state.job, refusal);
@@ -137,9 +137,9 @@ struct State<'a> {
     /// True if the Job or its namespace is being deleted: nothing is made any more, and no pod is held back.
     leaves: bool,
     /// Its pods, those of an indexed Job by index.
-    pods: Vec<&'a Pod>,
+    pods: Vec<Member<'a>>,
     /// Those that run or are to run.
-    active: Vec<&'a Pod>,
+    active: Vec<Member<'a>>,
     /// How many were asked to end and have not yet.
     terminating: i32,
     /// Since when it is at work; now, if it begins.
@@ -155,14 +155,16 @@ struct State<'a> {
     /// Indexes that have failed for good, where there is a limit for each.
     failed_indexes: Option<Indexes>,
     /// The last failed pod of each index that waits for another: it is kept, because it holds the count of failures.
-    last_failed: BTreeMap<i32, &'a Pod>,
+    last_failed: BTreeMap<i32, Member<'a>>,
 }
 
 impl<'a> State<'a> {
-    fn new(job: &'a Job, mut own: Vec<&'a Pod>, leaves: bool, now: Timestamp) -> State<'a> {
+    fn new(job: &'a Job, mut own: Vec<Member<'a>>, leaves: bool, now: Timestamp) -> State<'a> {
         if terms::is_indexed(job) {
-            own.sort_by_cached_key(|pod| {
-                (terms::index_of(pod, job), pod.metadata.creation_timestamp.clone().map(|it| it.0))
+            let made = |pod: &Member<'a>| pod.pod().metadata.creation_timestamp.as_ref();
+            own.sort_by(|one, other| {
+                let by_index = terms::index_of(one, job).cmp(&terms::index_of(other, job));
+                by_index.then_with(|| made(one).cmp(&made(other)))
             });
         }
         let status = job.status.as_ref();
@@ -174,7 +176,7 @@ impl<'a> State<'a> {
             job,
             now,
             leaves,
-            active: own.iter().copied().filter(|pod| pods::is_active(pod)).collect(),
+            active: own.iter().copied().filter(|pod| pod.is_active()).collect(),
             terminating: count(own.iter().filter(|pod| is_terminating(pod)).count()),
             pods: own,
             started: started.or((!terms::is_suspended(job)).then_some(now)),
@@ -185,12 +187,12 @@ impl<'a> State<'a> {
             failed_indexes: None,
             last_failed: BTreeMap::new(),
         };
-        let new = |state: &State, judge: &dyn Fn(&Pod) -> bool| {
+        let new = |state: &State, judge: &dyn Fn(&Member) -> bool| {
             count(state.uncounted_pods().filter(|pod| judge(pod)).count())
         };
-        state.succeeded += new(&state, &|pod| pods::phase(pod) == "Succeeded");
+        state.succeeded += new(&state, &|pod| pod.has_succeeded());
         state.failed +=
-            new(&state, &|pod| state.has_failed(pod) && failure_policy::judge(job, pod) != Meaning::Ignored);
+            new(&state, &|pod| state.has_failed(pod) && failure_policy::judge(job, pod.pod()) != Meaning::Ignored);
         if terms::is_indexed(job) {
             indexed::complete(&mut state);
         }
@@ -198,19 +200,20 @@ impl<'a> State<'a> {
     }
 
     /// Pods that are neither counted nor noted down to be.
-    fn uncounted_pods(&self) -> impl Iterator<Item = &'a Pod> {
-        let new = |pod: &&Pod| terms::is_tracked(pod) && !self.uncounted.contains(uid(pod));
+    fn uncounted_pods(&self) -> impl Iterator<Item = Member<'a>> {
+        let noted = |pod: &Member| !self.uncounted.is_empty() && self.uncounted.contains(uid(pod.pod()));
+        let new = move |pod: &Member| pod.is_tracked() && !noted(pod);
         self.pods.iter().copied().filter(new)
     }
 
     /// True for a pod that has failed. One that was asked to end counts at once, unless its Job waits for real ends.
-    fn has_failed(&self, pod: &Pod) -> bool {
-        pods::phase(pod) == "Failed" || (!terms::replaces_only_failed(self.job) && is_terminating(pod))
+    fn has_failed(&self, pod: &Member) -> bool {
+        pod.has_failed() || (!terms::replaces_only_failed(self.job) && is_terminating(pod))
     }
 }
 
-fn is_terminating(pod: &Pod) -> bool {
-    pods::is_deleted(pod) && !pods::has_ended(pod)
+fn is_terminating(pod: &Member) -> bool {
+    pod.is_deleted() && !pod.has_ended()
 }
 
 fn uid(pod: &Pod) -> &str {

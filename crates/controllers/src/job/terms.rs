@@ -2,13 +2,11 @@
 
 use std::sync::LazyLock;
 
-use api::Pod;
+use api::{Member, Pod};
 use k8s_openapi::api::batch::v1::{Job, JobSpec};
 
-/// Holds a pod back until the Job has counted it.
-pub const TRACKING_FINALIZER: &str = "batch.kubernetes.io/job-tracking";
-/// Annotation and label of a pod of an indexed Job.
-pub const COMPLETION_INDEX: &str = "batch.kubernetes.io/job-completion-index";
+pub use api::pod_facts::{COMPLETION_INDEX, JOB_TRACKING_FINALIZER as TRACKING_FINALIZER, is_tracked};
+
 /// How often an index failed before this pod.
 pub const INDEX_FAILURES: &str = "batch.kubernetes.io/job-index-failure-count";
 /// How often an index failed before this pod in a way that does not count.
@@ -53,18 +51,13 @@ pub fn index_end(job: &Job) -> i32 {
 }
 
 /// The index of a pod of this Job.
-pub fn index_of(pod: &Pod, job: &Job) -> Option<i32> {
-    annotated(pod, COMPLETION_INDEX).filter(|index| (0..index_end(job)).contains(index))
+pub fn index_of(pod: &Member, job: &Job) -> Option<i32> {
+    pod.completion_index().filter(|index| *index < index_end(job))
 }
 
 /// A number in an annotation.
 pub fn annotated(pod: &Pod, key: &str) -> Option<i32> {
     pod.metadata.annotations.as_ref()?.get(key)?.parse().ok()
-}
-
-/// True until the pod is counted.
-pub fn is_tracked(pod: &Pod) -> bool {
-    pod.metadata.finalizers.iter().flatten().any(|finalizer| finalizer == TRACKING_FINALIZER)
 }
 
 /// The pod, no longer held back.

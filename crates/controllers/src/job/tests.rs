@@ -671,13 +671,13 @@ fn crash(_: &Snapshot, _: &Write) -> Option<Refusal> {
 fn bounds(before: &Snapshot, after: &Snapshot, write: &Write, _: Timestamp) {
     let of = |world: &Snapshot| world.get::<Job>("default", "pi").cloned();
     let (Some(old), Some(new)) = (of(before), of(after)) else { return };
-    let own: Vec<&Pod> = after.controlled_by::<Pod>("uid-pi").collect();
-    let active = own.iter().filter(|pod| pods::is_active(pod)).count();
+    let own: Vec<api::Member> = after.members("uid-pi").collect();
+    let active = own.iter().filter(|pod| pod.is_active()).count();
     if let Write::Create(_) = write {
         assert!(active <= usize::try_from(terms::parallelism(&new)).unwrap(), "{active} pods at work");
         assert!(super::finished(&old).is_none() && !terms::is_suspended(&new));
         let indexes: Vec<_> =
-            own.iter().filter(|pod| pods::is_active(pod)).filter_map(|pod| terms::index_of(pod, &new)).collect();
+            own.iter().filter(|pod| pod.is_active()).filter_map(|pod| terms::index_of(pod, &new)).collect();
         assert_eq!(indexes.iter().collect::<BTreeSet<_>>().len(), indexes.len(), "two pods of an index: {indexes:?}");
     }
     let numbers = |job: &Job| {

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 
 use api::EventType;
-use api::Pod;
+use api::Member;
 use api::limits::BURST_REPLICAS;
 use k8s_openapi::api::batch::v1::{JobStatus, UncountedTerminatedPods};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -15,7 +15,6 @@ use super::failure_policy::{self, Meaning};
 use super::indexes::Indexes;
 use super::verdict::Verdict;
 use super::{State, count, terms, uid};
-use crate::pods;
 
 /// The outcome.
 pub struct Tracking<'a> {
@@ -26,7 +25,7 @@ pub struct Tracking<'a> {
     /// True if more than the number of pods at work changed.
     pub urgent: bool,
     /// Pods to let go once the status is written.
-    pub counted: Vec<&'a Pod>,
+    pub counted: Vec<Member<'a>>,
     /// What the user is told with it.
     pub told: Vec<(EventType, &'static str, String)>,
 }
@@ -37,18 +36,20 @@ pub fn track<'a>(state: &State<'a>, verdict: Option<&Verdict>) -> Tracking<'a> {
     old.uncounted_terminated_pods.get_or_insert_default();
     let mut tracking =
         Tracking { status: old.clone(), changed: false, urgent: false, counted: Vec::new(), told: Vec::new() };
-    let tracked: BTreeSet<&str> = state.pods.iter().filter(|pod| terms::is_tracked(pod)).map(|pod| uid(pod)).collect();
-    take_over(&mut tracking.status, &tracked);
+    let tracked = || state.pods.iter().filter(|pod| pod.is_tracked());
+    if !state.uncounted.is_empty() {
+        take_over(&mut tracking.status, &tracked().map(|pod| uid(pod.pod())).collect());
+    }
     note_ended(state, verdict, &mut tracking);
     match verdict {
-        Some(verdict) => end(state, verdict, tracked.is_empty(), &mut tracking),
+        Some(verdict) => end(state, verdict, tracked().next().is_none(), &mut tracking),
         None if !state.leaves => suspend_or_resume(state, &mut tracking),
         None => {}
     }
     tracking.urgent = tracking.status != old || !tracking.counted.is_empty();
     let status = &mut tracking.status;
     status.active = some(count(state.active.len()));
-    status.ready = Some(count(state.active.iter().filter(|pod| pods::is_ready(pod)).count()));
+    status.ready = Some(count(state.active.iter().filter(|pod| pod.is_ready()).count()));
     status.terminating = Some(state.terminating);
     if status.start_time.is_none() {
         status.start_time = state.started.map(Time);
@@ -84,22 +85,22 @@ fn note_ended<'a>(state: &State<'a>, verdict: Option<&Verdict>, tracking: &mut T
     let before = listed(tracking.status.completed_indexes.as_ref());
     let mut newly = Vec::new();
     let noted = tracking.status.uncounted_terminated_pods.get_or_insert_default();
-    let ended = state.pods.iter().copied().filter(|pod| terms::is_tracked(pod) && may_go(state, verdict, pod));
+    let ended = state.pods.iter().copied().filter(|pod| pod.is_tracked() && may_go(state, verdict, pod));
     for pod in ended.take(BURST_REPLICAS) {
         tracking.counted.push(pod);
-        let index = terms::index_of(pod, state.job);
-        let new = !state.uncounted.contains(uid(pod));
+        let (index, its_uid) = (terms::index_of(&pod, state.job), uid(pod.pod()));
+        let new = !state.uncounted.contains(its_uid);
         match () {
             () if !new => {}
-            () if pods::phase(pod) == "Succeeded" && terms::is_indexed(state.job) => {
+            () if pod.has_succeeded() && terms::is_indexed(state.job) => {
                 // The index alone tells that it was counted.
                 newly.extend(index.filter(|index| !before.has(*index)));
             }
-            () if pods::phase(pod) == "Succeeded" => {
-                noted.succeeded.get_or_insert_default().push(uid(pod).to_owned());
+            () if pod.has_succeeded() => {
+                noted.succeeded.get_or_insert_default().push(its_uid.to_owned());
             }
-            () if counts_as_failed(state, verdict, pod) && (index.is_some() || !terms::is_indexed(state.job)) => {
-                noted.failed.get_or_insert_default().push(uid(pod).to_owned());
+            () if counts_as_failed(state, verdict, &pod) && (index.is_some() || !terms::is_indexed(state.job)) => {
+                noted.failed.get_or_insert_default().push(its_uid.to_owned());
             }
             () => {}
         }
@@ -117,18 +118,18 @@ fn noted_number(noted: &UncountedTerminatedPods) -> usize {
 }
 
 /// True if the pod need not be held back any longer.
-fn may_go(state: &State, verdict: Option<&Verdict>, pod: &Pod) -> bool {
-    if state.leaves || pods::phase(pod) == "Succeeded" || verdict.is_some() {
+fn may_go(state: &State, verdict: Option<&Verdict>, pod: &Member) -> bool {
+    if state.leaves || pod.has_succeeded() || verdict.is_some() {
         return true;
     }
     let kept = terms::index_of(pod, state.job).and_then(|index| state.last_failed.get(&index));
-    state.has_failed(pod) && kept.is_none_or(|kept| uid(kept) != uid(pod))
+    state.has_failed(pod) && kept.is_none_or(|kept| uid(kept.pod()) != uid(pod.pod()))
 }
 
 /// With a Job that fails, every pod that has not ended fails.
-fn counts_as_failed(state: &State, verdict: Option<&Verdict>, pod: &Pod) -> bool {
+fn counts_as_failed(state: &State, verdict: Option<&Verdict>, pod: &Member) -> bool {
     let ended_with_job = verdict.is_some_and(|verdict| !verdict.success);
-    (state.has_failed(pod) || ended_with_job) && failure_policy::judge(state.job, pod) != Meaning::Ignored
+    (state.has_failed(pod) || ended_with_job) && failure_policy::judge(state.job, pod.pod()) != Meaning::Ignored
 }
 
 /// Marks the Job; once that is written, nothing is left to count and no pod is left, it is over.

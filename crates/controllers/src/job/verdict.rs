@@ -62,8 +62,8 @@ pub fn deadline(state: &State) -> Option<Timestamp> {
 /// Unlike upstream a pod that the Job itself ended (suspended, or one too many) is not judged: it was let go before, and
 /// how it ends then is no failure of the work.
 fn failed_by_policy(state: &State) -> Option<Verdict> {
-    let mut failed = state.pods.iter().filter(|pod| terms::is_tracked(pod) && state.has_failed(pod));
-    failed.find_map(|pod| match failure_policy::judge(state.job, pod) {
+    let mut failed = state.pods.iter().filter(|pod| pod.is_tracked() && state.has_failed(pod));
+    failed.find_map(|pod| match failure_policy::judge(state.job, pod.pod()) {
         Meaning::FailsJob(message) => Verdict::failure("PodFailurePolicy", message),
         _ => None,
     })
@@ -81,7 +81,8 @@ fn restarted_too_often(state: &State, limit: i32) -> bool {
     if template.and_then(|pod| pod.restart_policy.as_deref()) != Some("OnFailure") {
         return false;
     }
-    let going_on = state.pods.iter().filter(|pod| matches!(pods::phase(pod), "Running" | "Pending"));
+    let going_on = state.pods.iter().map(|pod| pod.pod());
+    let going_on = going_on.filter(|pod| matches!(pods::phase(pod), "Running" | "Pending"));
     let restarts = going_on.map(|pod| restarts(pod)).fold(0, i32::saturating_add);
     if limit == 0 { restarts > 0 } else { restarts >= limit }
 }

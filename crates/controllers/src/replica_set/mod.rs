@@ -17,13 +17,13 @@ use std::borrow::Cow;
 use api::limits::BURST_REPLICAS;
 use api::plan::CREATED;
 use api::selector::Selector;
-use api::{Context, EventNote, EventType, Key, Kind, Member, Plan, Pod, Propagation, Refusal, Snapshot, Typed, Write};
+use api::{Context, EventNote, EventType, Key, Kind, Member, Plan, Propagation, Refusal, Snapshot, Typed, Write};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::ReplicationController;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use crate::claim::{self, Claim};
+use crate::claim;
 use crate::kin::Kin;
 use crate::refusals::{is_outdated, namespace_is_ending};
 use crate::{pods, specs, template};
@@ -124,35 +124,21 @@ impl<'a> Members<'a> {
     fn gather(kind: Kind, set: &ReplicaSet, selector: &Selector, world: &'a Snapshot) -> Members<'a> {
         let mut members = Members { active: Vec::new(), terminating: 0, claims: Vec::new() };
         let namespace = set.metadata.namespace.as_deref().unwrap_or("");
-        let mut kin =
-            Kin::new(|pod| pod.metadata.namespace == set.metadata.namespace && selector.matches(pods::labels(pod)));
+        let mut kin = Kin::of(selector, set.metadata.namespace.as_deref());
         let own = set.metadata.uid.iter().flat_map(|uid| world.members(uid)).map(|member| (true, member));
         let orphans = world.orphan_members(namespace).map(|member| (false, member));
         for (own, member) in own.chain(orphans).filter(|(_, member)| !member.has_ended()) {
-            match (own, kin.fits(&member, || member.pod())) {
+            match (own, kin.fits(&member)) {
                 (true, true) if member.is_deleted() => members.terminating += 1,
                 (true, true) => members.active.push(member),
                 (false, false) => {}
-                (_, fits) => members.claim(member.pod(), kind, set, fits),
+                (_, fits) if members.claims.len() < BURST_REPLICAS => {
+                    members.claims.extend(claim::settle(member.pod(), kind, &set.metadata, fits));
+                }
+                _ => {}
             }
         }
         members
-    }
-
-    /// Adopts or releases a pod, if that is to be.
-    fn claim(&mut self, pod: &Pod, kind: Kind, set: &ReplicaSet, fits: bool) {
-        let elsewhere = pod.metadata.namespace != set.metadata.namespace;
-        if elsewhere || self.claims.len() >= BURST_REPLICAS || pods::is_deleted(pod) {
-            return;
-        }
-        match claim::judge(&pod.metadata, &set.metadata, fits) {
-            Claim::Adopt => {
-                let reference = claim::controller_reference(kind, &set.metadata);
-                self.claims.push(claim::adopt(pod, reference));
-            }
-            Claim::Release => self.claims.push(claim::release(pod, uid(&set.metadata))),
-            Claim::Mine | Claim::Other => {}
-        }
     }
 }
 

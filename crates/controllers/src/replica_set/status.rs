@@ -10,7 +10,7 @@ use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetStat
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::kin::Kin;
-use crate::{pods, specs};
+use crate::specs;
 
 /// The condition that tells that pods cannot be made or ended.
 const REPLICA_FAILURE: &str = "ReplicaFailure";
@@ -48,14 +48,15 @@ pub fn min_ready_seconds(set: &ReplicaSet) -> i32 {
 
 fn counts(set: &ReplicaSet, active: &[Member], now: Timestamp) -> ReplicaSetStatus {
     let template = specs::of_set(set).template.as_ref().and_then(|template| template.metadata.as_ref());
-    let labels = template.and_then(|meta| meta.labels.as_ref()).map(Selector::from_labels);
-    let mut labelled = Kin::new(|pod| labels.as_ref().is_none_or(|labels| labels.matches(pods::labels(pod))));
+    let labels = template.and_then(|meta| meta.labels.as_ref());
+    let labels = labels.map_or_else(Selector::everything, Selector::from_labels);
+    let mut labelled = Kin::of(&labels, set.metadata.namespace.as_deref());
     let wait = min_ready_seconds(set);
     let count = |number: usize| i32::try_from(number).unwrap_or(i32::MAX);
     let some = |number: usize| Some(count(number)).filter(|number| *number > 0);
     ReplicaSetStatus {
         replicas: count(active.len()),
-        fully_labeled_replicas: some(active.iter().filter(|pod| labelled.fits(pod, || pod.pod())).count()),
+        fully_labeled_replicas: some(active.iter().filter(|pod| labelled.fits(pod)).count()),
         ready_replicas: some(active.iter().filter(|pod| pod.is_ready()).count()),
         available_replicas: some(active.iter().filter(|pod| pod.is_available(wait, now)).count()),
         ..Default::default()

@@ -16,6 +16,7 @@ mod tests;
 use std::collections::BTreeSet;
 
 use api::limits::BURST_REPLICAS;
+use api::pod_facts::number_of;
 use api::selector::Selector;
 use api::{Context, EventNote, EventType, Key, Kind, Plan, Pod, Propagation, Refusal, Snapshot, Typed, Write};
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
@@ -27,7 +28,7 @@ use crate::refusals::{is_outdated, namespace_is_ending};
 use crate::{claim, failed, obstacle, pods, specs};
 pub use claims::makes as makes_claim;
 use members::{Member, Members};
-use update::{Pace, Revisions};
+use update::{Pace, Revision, Revisions};
 
 /// The label of a revision that holds its hash.
 const HASH_LABEL: &str = "controller.kubernetes.io/hash";
@@ -39,8 +40,9 @@ pub fn reconcile(key: &Key, world: &Snapshot, context: &Context) -> Plan {
     let spec = specs::of_stateful_set(set);
     // The door lets no selector in that cannot be understood; one that got in anyway selects nothing.
     let selector = Selector::from_label_selector(Some(&spec.selector)).unwrap_or_else(|_| Selector::nothing());
-    let is_member = |pod: &Pod| identity::ordinal(set, pod).is_some();
-    let claimed = claim::gather::<Pod>(key.kind, &set.metadata, &selector, world, is_member);
+    let name = number_of(&key.name);
+    let is_member = |pod: &api::Member| pod.ordinal_in(name).is_some();
+    let claimed = claim::members(key.kind, &set.metadata, &selector, world, is_member);
     if !claimed.writes.is_empty() {
         return Plan { writes: claimed.writes, ..Plan::nothing() };
     }
@@ -62,7 +64,9 @@ pub fn reconcile(key: &Key, world: &Snapshot, context: &Context) -> Plan {
     };
     let told = set.status.as_ref().and_then(|status| status.current_revision.as_deref());
     let current = told.and_then(|name| history.named(name)).unwrap_or(update);
-    let mut live: BTreeSet<&str> = claimed.own.iter().map(|pod| identity::revision(pod)).collect();
+    let made: BTreeSet<u64> = claimed.own.iter().map(|pod| pod.revision()).collect();
+    let mut live: BTreeSet<&str> = history.revisions().iter().map(|revision| history::name(revision)).collect();
+    live.retain(|name| made.contains(&number_of(name)));
     live.extend([history::name(current), history::name(update)]);
     let mut round = Round {
         key,
@@ -123,20 +127,21 @@ impl<'a> Round<'a> {
         let replaced: Vec<Member> =
             update::replaced(&self.members, revisions, pace, held).into_iter().copied().collect();
         for member in &replaced {
-            self.delete(member.pod);
+            self.delete(member.pod());
         }
         self.tell_update(&replaced);
     }
 
     fn revisions(&self) -> Revisions<'a> {
-        Revisions { current: history::name(self.current), update: history::name(self.update) }
+        let of = |revision| Revision::of(history::name(revision));
+        Revisions { current: of(self.current), update: of(self.update) }
     }
 
     /// Gives pods that were adopted the labels with their names and numbers.
     fn label_adopted(&mut self) {
-        let unlabelled = |member: &&Member| !member.going && !identity::is_labelled(member.pod, member.ordinal);
+        let unlabelled = |member: &&Member| !member.going && !member.is_named();
         let labelled = self.members.kept().filter(unlabelled).take(BURST_REPLICAS).map(|member| {
-            let mut pod = member.pod.clone();
+            let mut pod = member.pod().clone();
             identity::label(&mut pod, member.ordinal);
             Write::Update(pod.into_body())
         });
@@ -156,10 +161,12 @@ impl<'a> Round<'a> {
             for (made, found) in claims::of(self.set, member.ordinal, self.world) {
                 match found {
                     Some(claim) => {
-                        let owned = claims::owned(claim, self.set, member.pod, !wanted);
+                        let owned = claims::owned(claim, self.set, member.pod(), !wanted);
                         self.plan.writes.extend(owned.map(|claim| Write::Update(claim.into_body())));
                     }
-                    None if wanted && claims::waits(member.pod) => self.create_claim(made, pods::name(member.pod)),
+                    None if wanted && claims::waits(member.pod()) => {
+                        self.create_claim(made, pods::name(member.pod()));
+                    }
                     None => {}
                 }
             }
@@ -201,7 +208,7 @@ impl<'a> Round<'a> {
                 }
                 continue;
             };
-            if pods::has_ended(member.pod) && !member.going {
+            if member.has_ended() && !member.going {
                 self.make_again(member);
             }
             if self.in_order && !member.available {
@@ -218,10 +225,10 @@ impl<'a> Round<'a> {
         let condemned: Vec<Member> = self.members.condemned().copied().collect();
         for member in condemned {
             if !member.going {
-                self.delete(member.pod);
+                self.delete(member.pod());
             }
             if self.in_order {
-                self.plan.why.push(format!("waits for {} to end", pods::name(member.pod)));
+                self.plan.why.push(format!("waits for {} to end", pods::name(member.pod())));
                 return true;
             }
         }
@@ -230,7 +237,7 @@ impl<'a> Round<'a> {
 
     fn create(&mut self, ordinal: i32, failures: u32) {
         let wanted = self.revisions().at(ordinal - self.members.wanted.start, self.pace);
-        let revision = if wanted == history::name(self.update) { self.update } else { self.current };
+        let revision = if wanted.name == history::name(self.update) { self.update } else { self.current };
         let mut pod = identity::pod(self.set, ordinal, revision);
         failed::carry(&mut pod, failures);
         let name = pods::name(&pod).to_owned();
@@ -257,28 +264,28 @@ impl<'a> Round<'a> {
     /// A pod that ended is made anew, whatever its exit code: a pod that was stopped by force also ends.
     fn make_again(&mut self, member: Member) {
         let wanted = self.revisions().at(member.ordinal - self.members.wanted.start, self.pace);
-        let same = identity::revision(member.pod) == wanted;
-        let time = failed::replaced_at(member.pod);
+        let (same, pod) = (wanted.made(&member), member.pod());
+        let time = failed::replaced_at(pod);
         if same && time > self.context.now {
             self.plan.wake_by(time);
             return;
         }
-        let name = pods::name(member.pod);
-        let (reason, state) = match pods::phase(member.pod) {
+        let name = pods::name(pod);
+        let (reason, state) = match pods::phase(pod) {
             "Failed" => ("RecreatingFailedPod", "failed"),
             _ => ("RecreatingTerminatedPod", "terminated"),
         };
         let message = format!("StatefulSet {}/{} is recreating {state} Pod {name}", self.key.namespace, self.key.name);
         self.plan.writes.push(Write::Event(self.note(EventType::Warning, reason, message)));
-        self.delete(member.pod);
+        self.delete(pod);
         // What has ended goes at once, unless somebody holds it.
-        if member.pod.metadata.finalizers.as_ref().is_none_or(Vec::is_empty) {
-            self.create(member.ordinal, if same { failed::failures_with(member.pod) } else { 0 });
+        if pod.metadata.finalizers.as_ref().is_none_or(Vec::is_empty) {
+            self.create(member.ordinal, if same { failed::failures_with(pod) } else { 0 });
         }
     }
 
     fn tell_held(&mut self, member: &Member) {
-        let pod = member.pod;
+        let pod = member.pod();
         let what = if member.going {
             format!("{} is ending", pods::name(pod))
         } else {
@@ -288,10 +295,10 @@ impl<'a> Round<'a> {
     }
 
     fn tell_update(&mut self, replaced: &[Member]) {
-        let update = history::name(self.update);
+        let update = self.revisions().update;
         let pace = self.pace.map_or(0, |pace| pace.partition);
         let old = self.members.kept().filter(|member| member.ordinal - self.members.wanted.start >= pace);
-        let old = old.filter(|member| !member.going && identity::revision(member.pod) != update).count();
+        let old = old.filter(|member| !member.going && !update.made(member)).count();
         let unavailable = self.members.unavailable();
         if old > replaced.len() && unavailable > 0 {
             self.plan.why.push(format!(
@@ -334,8 +341,8 @@ impl<'a> Round<'a> {
 
     /// How far the rollout is.
     fn course(&self) -> Course {
-        let update = history::name(self.update);
-        let is_new = |member: &&Member| !member.going && identity::revision(member.pod) == update;
+        let update = self.revisions().update;
+        let is_new = |member: &&Member| !member.going && update.made(member);
         let available = || self.members.kept().filter(is_new).filter(|member| member.available);
         let all = usize::try_from(self.members.replicas()).unwrap_or(usize::MAX);
         if available().count() == all && self.members.condemned().next().is_none() {
@@ -350,7 +357,7 @@ impl<'a> Round<'a> {
         if self.members.unavailable() == 0 && self.members.kept().all(is_held) {
             return Course::Held;
         }
-        let since = |member: &Member| pods::available_since(member.pod, self.members.min_ready_seconds);
+        let since = |member: &Member| member.available_since(self.members.min_ready_seconds);
         Course::Moving(available().filter_map(since).max())
     }
 

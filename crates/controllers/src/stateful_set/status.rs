@@ -7,9 +7,8 @@
 use api::{Typed, Write};
 use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetStatus};
 
-use super::identity;
 use super::members::{Member, Members};
-use super::update::Revisions;
+use super::update::{Revision, Revisions};
 
 /// The write that brings the status up to date, if it is not.
 pub fn report(
@@ -21,7 +20,7 @@ pub fn report(
     let count = |holds: &dyn Fn(&Member) -> bool| {
         i32::try_from(members.all.values().filter(|member| holds(member)).count()).unwrap_or(i32::MAX)
     };
-    let of = |revision: &str| count(&|member| !member.going && identity::revision(member.pod) == revision);
+    let of = |revision: Revision| count(&|member| !member.going && revision.made(member));
     let some = |number: i32| Some(number).filter(|number| *number > 0);
     let (all, ready) = (count(&|_| true), count(&|member| member.ready));
     let updated = of(revisions.update);
@@ -33,8 +32,8 @@ pub fn report(
         available_replicas: Some(count(&|member| member.available)),
         current_replicas: some(of(current)),
         updated_replicas: some(updated),
-        current_revision: Some(current.to_owned()),
-        update_revision: Some(revisions.update.to_owned()),
+        current_revision: Some(current.name.to_owned()),
+        update_revision: Some(revisions.update.name.to_owned()),
         observed_generation: set.metadata.generation,
         collision_count,
         conditions: set.status.as_ref().and_then(|status| status.conditions.clone()),

@@ -5,7 +5,6 @@ use api::{Kind, Pod, Propagation, Refusal, Snapshot, Typed, Write};
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 
-use super::identity;
 use super::members::Members;
 use crate::history::REVISION_LABEL;
 use crate::testing::{World, masked, show};
@@ -170,13 +169,19 @@ fn who_a_pod_is() {
     .assert_eq(&format!("{}\n{:?} {:?}\n", labels.join("\n"), spec.hostname, spec.subdomain));
 }
 
+/// The number that a pod has among those of a set.
+fn numbered(set: &StatefulSet, pod: &Pod) -> Option<i32> {
+    let (stem, number) = api::pod_facts::numbered(pod)?;
+    (Some(stem) == set.metadata.name.as_deref()).then_some(number)
+}
+
 /// Upstream: TestGetParentNameAndOrdinal; but a number with a zero before it is none of ours.
 #[test]
 fn numbers_of_names() {
     let set: StatefulSet = serde_json::from_value(set(json!({}))).unwrap();
     let ordinal = |name: &str| {
         let pod: Pod = serde_json::from_value(json!({ "metadata": { "name": name } })).unwrap();
-        format!("{name}: {:?}", identity::ordinal(&set, &pod))
+        format!("{name}: {:?}", numbered(&set, &pod))
     };
     let names = [
         "web-0",
@@ -464,20 +469,20 @@ fn bounds(before: &Snapshot, world: &Snapshot, write: &Write, now: jiff::Timesta
     let spec = set.spec.as_ref().unwrap();
     let members = |world| {
         let world: &Snapshot = world;
-        let own = world.controlled_by::<Pod>(set.metadata.uid.as_deref().unwrap()).collect();
+        let own = world.members(set.metadata.uid.as_deref().unwrap()).collect();
         Members::of(set, own, now)
     };
     let in_order = spec.pod_management_policy.as_deref() != Some("Parallel");
     match write {
         Write::Create(body) if body.kind() == Kind::Pod && in_order => {
-            let Some(ordinal) = identity::ordinal(set, Pod::of(body).unwrap()) else { panic!("a stranger") };
+            let Some(ordinal) = numbered(set, Pod::of(body).unwrap()) else { panic!("a stranger") };
             let members = members(before);
             let waits = members.kept().find(|member| member.ordinal < ordinal && !member.available);
             assert!(waits.is_none(), "{ordinal} was made before {} is available", waits.unwrap().ordinal);
         }
         Write::Delete { key, .. } if key.kind == Kind::Pod => {
             let Some(pod) = before.get::<Pod>("default", &key.name) else { return };
-            let ordinal = identity::ordinal(set, pod).unwrap();
+            let ordinal = numbered(set, pod).unwrap();
             let (was, is) = (members(before), members(world));
             if was.wanted.contains(&ordinal) {
                 let most = super::Pace::of(spec).map_or(0, |pace| pace.max_unavailable);

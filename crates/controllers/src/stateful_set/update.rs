@@ -8,11 +8,10 @@
 //! bad takes no more than `maxUnavailable` pods, however many follow each other.
 
 use api::int_or_string::{Round, scaled};
+use api::pod_facts::number_of;
 use k8s_openapi::api::apps::v1::StatefulSetSpec;
 
-use super::identity;
 use super::members::{Member, Members};
-use crate::pods;
 
 /// How templates are replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,18 +36,38 @@ impl Pace {
     }
 }
 
-/// Names of the revisions.
+/// A revision, by its name and by what pods tell of it ([`number_of`] the name).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Revision<'a> {
+    /// Its name.
+    pub name: &'a str,
+    number: u64,
+}
+
+impl<'a> Revision<'a> {
+    /// The one of this name.
+    pub fn of(name: &'a str) -> Revision<'a> {
+        Revision { name, number: number_of(name) }
+    }
+
+    /// True if the pod was made of it.
+    pub fn made(self, pod: &Member) -> bool {
+        pod.revision() == self.number
+    }
+}
+
+/// What pods are and will be made of.
 #[derive(Clone, Copy)]
 pub struct Revisions<'a> {
     /// Of the template that all pods had last.
-    pub current: &'a str,
+    pub current: Revision<'a>,
     /// Of the template that is wanted.
-    pub update: &'a str,
+    pub update: Revision<'a>,
 }
 
 impl<'a> Revisions<'a> {
     /// The revision that the pod at `index` (its number, counted from the first) is to have.
-    pub fn at(self, index: i32, pace: Option<Pace>) -> &'a str {
+    pub fn at(self, index: i32, pace: Option<Pace>) -> Revision<'a> {
         if pace.is_some_and(|pace| index < pace.partition) { self.current } else { self.update }
     }
 }
@@ -57,18 +76,18 @@ impl<'a> Revisions<'a> {
 pub fn replaced<'m, 'a>(members: &'m Members<'a>, revisions: Revisions, pace: Pace, held: bool) -> Vec<&'m Member<'a>> {
     let is_outdated = |member: &&Member| {
         let wanted = revisions.at(member.ordinal - members.wanted.start, Some(pace));
-        !member.going && !pods::has_ended(member.pod) && identity::revision(member.pod) != wanted
+        !member.going && !member.has_ended() && !wanted.made(member)
     };
     // One that ended is not: it may itself be waiting, to be made again, for one that is to be replaced.
     let is_on_its_way =
-        |member: &&Member| !member.available && !is_outdated(member) && (member.going || !pods::has_ended(member.pod));
+        |member: &&Member| !member.available && !is_outdated(member) && (member.going || !member.has_ended());
     let on_their_way = members.kept().filter(is_on_its_way).count();
     let room = usize::try_from(pace.max_unavailable).unwrap_or(0);
     let broken = members.kept().rev().filter(is_outdated).filter(|member| !member.ready);
     let mut replaced: Vec<&Member> = broken.take(room.saturating_sub(on_their_way)).collect();
     if !held {
         let room = usize::try_from(pace.max_unavailable - members.unavailable()).unwrap_or(0);
-        let updated = |member: &&Member| identity::revision(member.pod) == revisions.update;
+        let updated = |member: &&Member| revisions.update.made(member);
         let good = members.kept().rev().filter(|member| member.ordinal - members.wanted.start >= pace.partition);
         replaced.extend(good.filter(|member| !member.going && !updated(member) && member.available).take(room));
     }
