@@ -5,6 +5,7 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use api::node_fit::only_node;
+use api::usage::{ContainerUsage, NodeUsage, PodUsage, Report, Used};
 use api::{Body, Context, Heard, Key, Kind, Object, PodSpecs, Snapshot, Usage, Write};
 use controllers::{Controller, reconcile};
 use jiff::Timestamp;
@@ -20,11 +21,12 @@ const DECISIONS: usize = 50;
 /// Decisions after which a world is at rest at the latest: so many pods are made at once.
 const ROUNDS: usize = 100;
 /// What is decided, by whom, about what. Each story has a namespace of its own, so that none counts the pods of another.
-const DECIDED: [(&str, Controller, Kind, &str, &str); 7] = [
+const DECIDED: [(&str, Controller, Kind, &str, &str); 8] = [
     ("Deployment", Controller::Deployment, Kind::Deployment, "web", "web"),
     ("ReplicaSet", Controller::ReplicaSet, Kind::ReplicaSet, "web", "web-h"),
     ("EndpointSlices", Controller::Endpoints, Kind::Service, "web", "web"),
     ("PodDisruptionBudget", Controller::Disruption, Kind::PodDisruptionBudget, "web", "web"),
+    ("HorizontalPodAutoscaler", Controller::HorizontalPodAutoscaler, Kind::HorizontalPodAutoscaler, "web", "web"),
     ("StatefulSet", Controller::StatefulSet, Kind::StatefulSet, "db", "db"),
     ("DaemonSet", Controller::DaemonSet, Kind::DaemonSet, "log", "log"),
     ("Job", Controller::Job, Kind::Job, "sum", "sum"),
@@ -35,9 +37,10 @@ pub fn measure(settings: &Settings) -> Vec<Figure> {
 }
 
 fn of_size(pods: usize, runs: usize) -> Vec<Figure> {
-    let (now, usage, heard) = (Timestamp::UNIX_EPOCH, Usage::default(), Heard::default());
+    let world = world(pods);
+    let (now, usage, heard) = (Timestamp::UNIX_EPOCH, used(&world), Heard::default());
     let context = Context { now, refused: None, usage: &usage, heard: &heard };
-    let world = with_one_change(at_rest(world(pods), &context));
+    let world = with_one_change(at_rest(world, &context));
     let one = |(what, who, kind, namespace, name): (&str, Controller, Kind, &str, &str)| {
         let key = Key::new(kind, namespace, name);
         let times: Vec<f64> = (0..DECISIONS * runs)
@@ -50,6 +53,23 @@ fn of_size(pods: usize, runs: usize) -> Vec<Figure> {
         Figure::new(&format!("{what}, {pods} pods"), percentile(&times, 50.0), Unit::Seconds)
     };
     DECIDED.map(one).into()
+}
+
+/// What the pods of the world use: half of what they request.
+fn used(world: &Snapshot) -> Usage {
+    let mut usage = Usage::default();
+    for node in world.objects(Kind::Node, None) {
+        let pods = world.pod_objects_on(node.name(), None).map(|pod| {
+            let used = Used { cpu_nano: 50_000_000, memory_bytes: 0 };
+            PodUsage { uid: pod.uid().to_owned(), containers: vec![ContainerUsage { name: "web".into(), used }] }
+        });
+        let (at_ms, window_ms, pods) = (0, 15_000, pods.collect());
+        usage.take(Report {
+            node: node.name().to_owned(),
+            usage: NodeUsage { at_ms, window_ms, used: Used::default(), pods },
+        });
+    }
+    usage
 }
 
 /// The world once all that is decided is written, and every pod that was made is ready on its node.
@@ -171,12 +191,14 @@ fn others(pods: usize, put: &mut dyn FnMut(Kind, Value)) {
     }
 }
 
-/// A Deployment, its ReplicaSet, so many ready pods, a Service and a budget.
+/// A Deployment, its ReplicaSet, so many ready pods, a Service, a budget and an autoscaler.
 fn web(pods: usize, put: &mut dyn FnMut(Kind, Value)) {
     let labels = json!({ "app": "web", "pod-template-hash": "h" });
     let meta = |name: &str, owner: Value| meta("web", name, &labels, owner);
     let owner = |kind: &str, name: &str| json!([{ "apiVersion": "apps/v1", "kind": kind, "name": name, "uid": format!("uid-{name}"), "controller": true }]);
-    let containers = json!([{ "name": "web", "image": "web:v1", "ports": [{ "containerPort": 80 }] }]);
+    let resources = json!({ "requests": { "cpu": "100m" } });
+    let containers =
+        json!([{ "name": "web", "image": "web:v1", "ports": [{ "containerPort": 80 }], "resources": resources }]);
     let template = json!({ "metadata": { "labels": labels }, "spec": { "containers": containers } });
     let selector = json!({ "matchLabels": labels });
     put(
@@ -199,6 +221,13 @@ fn web(pods: usize, put: &mut dyn FnMut(Kind, Value)) {
     );
     let selected = json!({ "selector": { "matchLabels": { "app": "web" } }, "maxUnavailable": 1 });
     put(Kind::PodDisruptionBudget, json!({ "metadata": meta("web", json!([])), "spec": selected }));
+    let half = json!({ "type": "Resource", "resource": { "name": "cpu",
+        "target": { "type": "Utilization", "averageUtilization": 50 } } });
+    put(
+        Kind::HorizontalPodAutoscaler,
+        json!({ "metadata": meta("web", json!([])), "spec": { "minReplicas": 1, "maxReplicas": 2 * pods, "metrics": [half],
+            "scaleTargetRef": { "apiVersion": "apps/v1", "kind": "Deployment", "name": "web" } } }),
+    );
     for number in 0..pods {
         put(
             Kind::Pod,
