@@ -61,7 +61,11 @@ fn used(world: &Snapshot) -> Usage {
     for node in world.objects(Kind::Node, None) {
         let pods = world.pod_objects_on(node.name(), None).map(|pod| {
             let used = Used { cpu_nano: 50_000_000, memory_bytes: 0 };
-            PodUsage { uid: pod.uid().to_owned(), containers: vec![ContainerUsage { name: "web".into(), used }] }
+            PodUsage {
+                uid: pod.uid().to_owned(),
+                window_ms: None,
+                containers: vec![ContainerUsage { name: "web".into(), used }],
+            }
         });
         let (at_ms, window_ms, pods) = (0, 15_000, pods.collect());
         usage.take(Report {
