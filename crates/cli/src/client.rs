@@ -2,7 +2,7 @@
 //!
 //! The transport (TLS, authentication, HTTP/2) is `kube`'s. Nothing here knows a kind.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -24,6 +24,8 @@ use crate::kubeconfig::{Place, root_cause};
 use crate::session::Global;
 use crate::time::parse_duration;
 
+/// This program's version, as `version` prints it.
+pub const VERSION: &str = concat!("v", env!("CARGO_PKG_VERSION"));
 /// The media type of ordinary answers.
 pub const JSON: &str = "application/json";
 /// What `get` accepts: tables made by the server.
@@ -44,6 +46,8 @@ struct Shared {
     namespace: String,
     timeout: Option<Duration>,
     verbosity: u8,
+    /// The versions have still to be compared.
+    version_unchecked: Cell<bool>,
     warnings: RefCell<Vec<String>>,
     discovery: RefCell<Option<Rc<Discovery>>>,
 }
@@ -84,6 +88,7 @@ impl Client {
                 namespace,
                 timeout: (!timeout.is_zero()).then_some(timeout),
                 verbosity: global.verbosity,
+                version_unchecked: Cell::new(global.match_server_version),
                 warnings: RefCell::default(),
                 discovery: RefCell::default(),
             }),
@@ -129,6 +134,9 @@ impl Client {
         accept: &str,
         body: Option<(&str, Vec<u8>)>,
     ) -> Result<Response<Body>> {
+        if self.shared.version_unchecked.take() {
+            Box::pin(self.compare_versions()).await?;
+        }
         let uri = address(path, query);
         if self.shared.verbosity >= 6 {
             eprintln!("{method} {}{uri}", self.shared.server);
@@ -185,6 +193,18 @@ impl Client {
         let upgraded = upgraded.map_err(|error| Error::told(format!("unable to upgrade connection: {error}")))?;
         let socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Client, None).await;
         Ok((socket, chosen))
+    }
+
+    /// Refuses a server of another version (client-go `discovery.MatchesServerVersion`).
+    async fn compare_versions(&self) -> Result<()> {
+        let failed =
+            |error: Error| Error::told(format!("couldn't read version from server: {}", error.inner_message()));
+        let server = self.get("/version", &[]).await.map_err(failed)?;
+        let server = server.text("gitVersion");
+        // A kapstan server names the Kubernetes it is like, then itself.
+        let same = server == VERSION || server.ends_with(concat!("+kapstan-", env!("CARGO_PKG_VERSION")));
+        let why = || Error::told(format!("server version ({server}) differs from client version ({VERSION})"));
+        if same { Ok(()) } else { Err(why()) }
     }
 
     fn keep_warnings(&self, answer: &Response<Body>) {
@@ -300,7 +320,7 @@ impl Client {
         }
     }
 
-    /// Follows a stream of lines: a watch, or a log.
+    /// Follows a stream of lines: a watch, or a log. `--request-timeout` ends it.
     pub async fn lines(
         &self,
         path: &str,
@@ -309,7 +329,11 @@ impl Client {
     ) -> Result<impl futures::Stream<Item = Result<String>> + Unpin + use<>> {
         let answer = self.send(Method::GET, path, query, accept, None).await?;
         let bytes = answer.into_body().into_data_stream().map_err(std::io::Error::other);
-        Ok(bytes.into_async_read().lines().map(|line| line.map_err(Error::from)).boxed_local())
+        let lines = bytes.into_async_read().lines().map(|line| line.map_err(Error::from));
+        Ok(match self.shared.timeout {
+            Some(limit) => lines.take_until(Box::pin(tokio::time::sleep(limit))).boxed_local(),
+            None => lines.boxed_local(),
+        })
     }
 }
 

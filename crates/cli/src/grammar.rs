@@ -44,14 +44,36 @@ impl Stop {
     }
 }
 
-/// The grammar, for help, completions and man pages.
+/// The grammar of the verbs.
 pub fn command() -> Command {
     Line::command()
 }
 
+/// The grammar of the whole program, for completions and manual pages: the verbs, and the commands of `own`, which know none of the
+/// flags that every verb takes.
+pub fn whole(own: &Command, program: &str) -> Command {
+    let name = name_of(program);
+    let built = |command: Command| {
+        let mut command = command.name(name).disable_help_subcommand(true);
+        command.build();
+        command
+    };
+    let (verbs, own) = (built(command()), built(own.clone()));
+    let everywhere = verbs.get_arguments().filter(|arg| arg.get_id() != "help").map(|arg| arg.clone().global(false));
+    let mut whole = Command::new(name).disable_version_flag(true).args(everywhere);
+    if let Some(about) = own.get_about().or(verbs.get_about()) {
+        whole = whole.about(about.clone());
+    }
+    whole.subcommands(verbs.get_subcommands().chain(own.get_subcommands()).cloned())
+}
+
+fn name_of(program: &str) -> &'static str {
+    if program == "kubectl" { "kubectl" } else { "kapstan" }
+}
+
 /// Understands a command line.
 pub fn parse(program: &str, words: &[String]) -> Result<Parsed, Stop> {
-    let command = command().name(if program == "kubectl" { "kubectl" } else { "kapstan" }).bin_name(program.to_owned());
+    let command = command().name(name_of(program)).bin_name(program.to_owned());
     let line = plain_booleans(&command, words);
     let argv = std::iter::once(program.to_owned()).chain(line);
     let matches =
@@ -80,8 +102,12 @@ pub enum Word {
 
 /// Splits a line into flags and other words, by the grammar of the verb it names.
 pub fn split(words: &[String]) -> Vec<Word> {
-    let top = command();
-    let mut here = &top;
+    split_by(&command(), words)
+}
+
+/// As [`split`], by a grammar that is at hand.
+pub fn split_by(top: &Command, words: &[String]) -> Vec<Word> {
+    let mut here = top;
     let mut found = Vec::new();
     let mut index = 0;
     while let Some(word) = words.get(index) {
@@ -90,7 +116,7 @@ pub fn split(words: &[String]) -> Vec<Word> {
             found.push(Word::Rest(words[index..].to_vec()));
             break;
         }
-        let Some(flag) = flag_of(&top, here, word) else {
+        let Some(flag) = flag_of(top, here, word) else {
             here = here.find_subcommand(word).unwrap_or(here);
             found.push(Word::Plain(word.clone()));
             continue;
@@ -222,6 +248,15 @@ fn wrong(program: &str, command: &Command, error: &clap::Error, words: &[String]
             let arg = said(ContextKind::InvalidArg);
             let flag = arg.split([' ', '=']).next().unwrap_or_default();
             format!("Error: flag needs an argument: {flag}\n{see}")
+        }
+        // A switch was given a value that is none.
+        ErrorKind::TooManyValues => {
+            let arg = said(ContextKind::InvalidArg);
+            let flag = arg.split([' ', '=', '[']).next().unwrap_or_default();
+            let value = said(ContextKind::InvalidValue);
+            format!(
+                "Error: invalid argument {value:?} for {flag:?} flag: strconv.ParseBool: parsing {value:?}: invalid syntax\n{see}"
+            )
         }
         ErrorKind::InvalidValue | ErrorKind::ValueValidation => {
             let arg = said(ContextKind::InvalidArg);

@@ -16,6 +16,7 @@
 //!   `objects::Labels` into your options and call `objects::find`.
 //! * `manifests.rs` reads files, and `web.rs` what URLs name; `change.rs` sends changes (dry run, field manager) and `--record`s them; `print/` prints: flatten `print::Output` (`-o`)
 //!   and call `print::done(session, &output, &object, "scaled")` for `deployment.apps/web scaled`.
+//! * `complete.rs` answers shells that ask for what may come next, by the grammar and by the cluster.
 //! * `remote.rs`: streams into a container, over a WebSocket; `terminal.rs`: the user's own terminal while one runs.
 //! * Errors (errors.rs): `Error::told("…")` prints `error: …`; the server's `Status` prints as kubectl prints it; add `.hinted("…")`.
 //!
@@ -28,6 +29,7 @@
 
 pub mod change;
 pub mod client;
+mod complete;
 pub mod discovery;
 pub mod errors;
 pub mod grammar;
@@ -49,22 +51,29 @@ use std::process::ExitCode;
 pub use errors::{Error, Result};
 pub use session::{Io, Session};
 
-/// Runs the command that `argv` says (the program's name first).
-pub fn run(argv: &[String], io: Io) -> ExitCode {
+/// Runs the command that `argv` says (the program's name first). `own` is what the program can do besides: it is in manual pages
+/// and completions.
+pub fn run(argv: &[String], own: clap::Command, io: Io) -> ExitCode {
     let program = argv
         .first()
         .map_or("kapstan", |path| Path::new(path).file_name().and_then(|name| name.to_str()).unwrap_or("kapstan"));
     let words = argv.get(1..).unwrap_or_default();
-    let parsed = match grammar::parse(program, words) {
-        Ok(parsed) => parsed,
-        Err(stop) => return stop.tell(io),
+    let (global, verb) = match complete::is_asked(words) {
+        true => Default::default(),
+        false => match grammar::parse(program, words) {
+            Ok(parsed) => (parsed.global, Some(parsed.verb)),
+            Err(stop) => return stop.tell(io),
+        },
     };
-    let mut session = Session::new(io, parsed.global, program.to_owned(), words.to_vec());
+    let mut session = Session::new(io, global, program.to_owned(), words.to_vec(), own);
     // One thread is enough for a command; many are not needed for many requests.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let outcome = match runtime {
         Ok(runtime) => runtime.block_on(async {
-            let outcome = verbs::perform(&mut session, parsed.verb).await;
+            let outcome = match verb {
+                Some(verb) => verbs::perform(&mut session, verb).await,
+                None => complete::run(&mut session, words).await,
+            };
             session.pass_on_warnings()?;
             outcome
         }),

@@ -46,7 +46,9 @@ pub async fn read(session: &mut Session, names: &[String], recursive: bool) -> R
         }
         for file in files(path, recursive, true)? {
             let text = fs::read_to_string(&file)?;
-            manifests.extend(parse(&file.display().to_string(), &text)?);
+            // Of what is in the folder `.` only the name is told.
+            let shown = file.strip_prefix(".").unwrap_or(&file);
+            manifests.extend(parse(&shown.display().to_string(), &text)?);
         }
     }
     Ok(manifests)

@@ -111,8 +111,8 @@ pub struct Global {
     /// File for what --profile measures; accepted, nothing is measured.
     #[arg(long, global = true, hide = true, value_name = "FILE")]
     pub profile_output: Option<String>,
-    /// Refused: the commands work with servers of every version.
-    #[arg(long, global = true, hide = true)]
+    /// Refuse to talk to a server of another version.
+    #[arg(long, global = true, hide_short_help = true)]
     pub match_server_version: bool,
     /// Treat warnings of the server as errors.
     #[arg(long, global = true, hide_short_help = true)]
@@ -148,23 +148,23 @@ pub struct Session {
     pub program: String,
     /// The words after the program's name, as they were typed.
     pub argv: Vec<String>,
+    /// What the program can do beside the verbs.
+    pub own: clap::Command,
+    /// YAML documents that were printed and that another one is to be set off from.
+    pub documents: usize,
     client: Option<Client>,
 }
 
 impl Session {
     /// A run that has not talked to a server yet.
-    pub fn new(io: Io, global: Global, program: String, argv: Vec<String>) -> Session {
-        Session { io, global, program, argv, client: None }
+    pub fn new(io: Io, global: Global, program: String, argv: Vec<String>, own: clap::Command) -> Session {
+        Session { io, global, program, argv, own, documents: 0, client: None }
     }
 
     /// The client of the cluster that flags, environment and files name. Cheap to clone.
     pub fn client(&mut self) -> Result<Client> {
         if let Some(client) = &self.client {
             return Ok(client.clone());
-        }
-        if self.global.match_server_version {
-            let why = "--match-server-version is not supported: the commands work with servers of every version";
-            return Err(Error::told(why));
         }
         self.global.check()?;
         let place = kubeconfig::place(&self.global, &self.io.environment)?;

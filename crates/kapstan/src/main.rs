@@ -21,7 +21,7 @@ fn main() -> std::process::ExitCode {
     }
     match voice(&argv) {
         Voice::Ours => {}
-        Voice::Verb => return cli::run(&argv, cli::Io::process()),
+        Voice::Verb => return cli::run(&argv, own_commands(&argv), cli::Io::process()),
         Voice::Help => {
             println!("{}", Args::command().subcommands(cli::grammar::command().get_subcommands()).render_help());
             return std::process::ExitCode::SUCCESS;
@@ -55,8 +55,17 @@ enum Voice {
     Help,
 }
 
+fn is_called_kubectl(argv: &[String]) -> bool {
+    argv.first().is_some_and(|path| path.rsplit('/').next() == Some("kubectl"))
+}
+
+/// What this program can do besides the verbs: nothing when it is called kubectl.
+fn own_commands(argv: &[String]) -> clap::Command {
+    if is_called_kubectl(argv) { clap::Command::new("kubectl") } else { Args::command() }
+}
+
 fn voice(argv: &[String]) -> Voice {
-    let called_kubectl = argv.first().is_some_and(|path| path.rsplit('/').next() == Some("kubectl"));
+    let called_kubectl = is_called_kubectl(argv);
     match argv.get(1).map(String::as_str) {
         None | Some("help" | "-h" | "--help") if !called_kubectl => Voice::Help,
         Some("--version" | "-V") => Voice::Ours,

@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
+use rcgen::{CertificateParams, KeyPair};
+
 use crate::ages::{self, is_age};
 use crate::cluster::{Cluster, PATIENCE, Setup, eventually, skipped};
 
@@ -33,6 +35,13 @@ impl Voice {
         let folder = cluster.folder().join(format!("voice-{namespace}"));
         fs::create_dir(&folder).unwrap();
         symlink(program, folder.join("kubectl")).unwrap();
+        // A certificate with its key, and a key of another.
+        let keys = [(); 2].map(|()| KeyPair::generate().unwrap());
+        let certificate = CertificateParams::default().self_signed(&keys[0]).unwrap();
+        let write = |ending: &str, text: String| fs::write(folder.join(format!("kubeconfig.{ending}")), text).unwrap();
+        write("crt", certificate.pem());
+        write("key", keys[0].serialize_pem());
+        write("other.key", keys[1].serialize_pem());
         Voice { folder, namespace, node }
     }
 
@@ -41,8 +50,13 @@ impl Voice {
         let file = self.folder.join("kubeconfig");
         let line = line.replace("NS", self.namespace).replace("NODE", self.node);
         let line = line.replace("FILE", &file.display().to_string());
-        let config = line.starts_with("config ");
-        let namespace = if config { String::new() } else { format!(" -n {}", self.namespace) };
+        // `by 'EDITOR' edit …` names the editor.
+        let (editor, line) = line
+            .strip_prefix("by '")
+            .and_then(|rest| rest.split_once("' "))
+            .map_or((EDITOR.to_owned(), line.clone()), |(editor, line)| (editor.to_owned(), line.to_owned()));
+        let elsewhere = line.starts_with("config ") || line.starts_with("__complete ");
+        let namespace = if elsewhere { String::new() } else { format!(" -n {}", self.namespace) };
         let (line, rest) = line
             .split_once(" -- ")
             .map_or((line.as_str(), String::new()), |(line, rest)| (line, format!(" -- {rest}")));
@@ -52,7 +66,7 @@ impl Voice {
         shell
             .env("KUBECONFIG", cluster.kubeconfig())
             .env("HOME", cluster.folder())
-            .env("KUBE_EDITOR", EDITOR)
+            .env("KUBE_EDITOR", editor)
             .stdin(Stdio::null());
         shell.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cli"));
         self.mask(&shell.output().unwrap())
@@ -136,6 +150,9 @@ fn stamps(line: &str) -> String {
 }
 
 fn masked_word(word: &str) -> String {
+    if word.starts_with("kubectl-edit-") {
+        return "kubectl-edit-RANDOM".into();
+    }
     let parts: Vec<&str> = word.split('-').collect();
     let numbers: Vec<&str> = word.split('.').collect();
     if numbers.len() == 4 && numbers.iter().all(|number| number.parse::<u8>().is_ok()) {

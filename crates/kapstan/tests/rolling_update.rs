@@ -16,6 +16,12 @@ fn cluster() -> Cluster {
     cluster
 }
 
+/// What a file says, and back by the original command.
+#[test]
+fn by_file() {
+    transcript::play("rolling-update-by-file.txt", &cluster(), &Kubectl::ours());
+}
+
 #[test]
 fn fifth_seed() {
     transcript::play("rolling-update.md", &cluster(), &Kubectl::ours());

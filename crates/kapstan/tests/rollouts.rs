@@ -60,6 +60,12 @@ fn in_place() {
     transcript::play("in-place.md", &cluster_of(1, PROFILE), &Kubectl::ours());
 }
 
+/// How many pods, and what it does not go with.
+#[test]
+fn in_place_within_bounds() {
+    transcript::play("in-place-bounds.txt", &cluster_of(1, PROFILE), &Kubectl::ours());
+}
+
 /// Columns of the terminal that the live view is shown on.
 const COLUMNS: usize = 100;
 

@@ -30,5 +30,6 @@ mod transcript;
 #[cfg(feature = "upstream")]
 mod upstream;
 mod volumes;
+mod web;
 mod workloads;
 mod writes;

@@ -460,12 +460,14 @@ impl Parser {
             self.skip_spaces();
             match self.peek() {
                 Some('\'') => paths.push(self.key()?),
-                Some('"') => paths.push(vec![Step::Field(self.quoted('"')?)]),
                 Some('.' | '$' | '@') => paths.push(self.path()?),
                 Some(letter) if letter == '-' || letter == ':' || letter.is_ascii_digit() => {
                     paths.push(vec![self.range_of_indexes()?]);
                 }
-                _ => return Err(self.error("invalid array index")),
+                _ => {
+                    let rest = self.letters[self.at..].iter().take_while(|letter| **letter != ']');
+                    return Err(self.error(&format!("invalid array index {}", rest.collect::<String>())));
+                }
             }
             self.skip_spaces();
             if !self.take(',') {

@@ -61,9 +61,11 @@ pub enum Format {
     Columns(columns::Columns),
 }
 
-const PLAIN_FORMATS: &str =
+/// The forms of `-o` of verbs that change objects.
+pub const PLAIN_FORMATS: &str =
     "go-template,go-template-file,json,jsonpath,jsonpath-as-json,jsonpath-file,name,template,templatefile,yaml";
-const GET_FORMATS: &str = "custom-columns,custom-columns-file,go-template,go-template-file,json,jsonpath,jsonpath-as-json,jsonpath-file,name,template,templatefile,wide,yaml";
+/// The forms of `-o` of `get`.
+pub const GET_FORMATS: &str = "custom-columns,custom-columns-file,go-template,go-template-file,json,jsonpath,jsonpath-as-json,jsonpath-file,name,template,templatefile,wide,yaml";
 
 impl Output {
     /// Understands `-o`, for a verb that changes objects.
@@ -137,7 +139,7 @@ impl Output {
 }
 
 /// An error of the system in Go's words.
-fn in_go(error: &std::io::Error) -> String {
+pub(crate) fn in_go(error: &std::io::Error) -> String {
     use std::io::ErrorKind;
     match error.kind() {
         ErrorKind::NotFound => "no such file or directory".into(),
@@ -188,6 +190,18 @@ pub fn name(object: &Value) -> String {
     format!("{kind}{dot}{group}/{}", object.text("metadata.name"))
 }
 
+/// As [`done`], by a verb that prints each object by itself: no `---` stands between them.
+pub fn done_apart(session: &mut Session, output: &Output, changed: &Value, operation: &str) -> Result<()> {
+    session.documents = 0;
+    done(session, output, changed, operation)
+}
+
+/// As [`made`], by a verb that prints each object by itself.
+pub fn made_apart(session: &mut Session, output: &Output, changed: &Value, operation: &str) -> Result<()> {
+    session.documents = 0;
+    made(session, output, changed, operation)
+}
+
 /// Prints what was done with an object: `deployment.apps/web scaled`, or the object in the form of `-o`.
 pub fn done(session: &mut Session, output: &Output, changed: &Value, operation: &str) -> Result<()> {
     session.pass_on_warnings()?;
@@ -198,12 +212,15 @@ pub fn done(session: &mut Session, output: &Output, changed: &Value, operation: 
         }
         format => {
             let text = object(&format, changed, output.show_managed_fields)?;
+            if matches!(format, Format::Yaml) && std::mem::replace(&mut session.documents, 1) > 0 {
+                session.print("---\n")?;
+            }
             session.print(text)
         }
     }
 }
 
-/// As [`done`], for what a generator made.
+/// As [`done`], for what kubectl knows by type: what a generator made, `set`, `taint`, `rollout`.
 pub fn made(session: &mut Session, output: &Output, made: &Value, operation: &str) -> Result<()> {
     match output.format()? {
         Format::Json => {

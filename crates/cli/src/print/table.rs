@@ -5,7 +5,7 @@
 use serde_json::{Value, json};
 
 use crate::json::{Json, scalar};
-use crate::print::tabwriter::GET;
+use crate::print::tabwriter::Columns;
 use crate::time;
 
 /// What is shown beside the server's columns.
@@ -30,7 +30,7 @@ pub struct Style {
 /// Prints tables of one type.
 #[derive(Debug, Default)]
 pub struct Printer {
-    widths: Vec<usize>,
+    widths: Columns,
     columns: Vec<Value>,
     headed: bool,
 }
@@ -56,7 +56,7 @@ impl Printer {
         }
         self.headed = true;
         rows.extend(table.list("rows").iter().map(|row| self.cells(row, &shown, style, event)));
-        self.lines(&rows)
+        self.widths.lines(&rows)
     }
 
     fn headers(&self, shown: &[usize], style: &Style) -> Vec<String> {
@@ -97,30 +97,6 @@ impl Printer {
             cells.push(label_text(row.at("object.metadata.labels")));
         }
         cells
-    }
-
-    fn lines(&mut self, rows: &[Vec<String>]) -> String {
-        for row in rows {
-            // The last cell of a line is not a column: nothing comes after it.
-            for (index, cell) in row.iter().take(row.len().saturating_sub(1)).enumerate() {
-                if self.widths.len() <= index {
-                    self.widths.push(GET.least);
-                }
-                self.widths[index] = self.widths[index].max(cell.chars().count() + GET.padding);
-            }
-        }
-        let mut text = String::new();
-        for row in rows {
-            for (index, cell) in row.iter().enumerate() {
-                text.push_str(cell);
-                if index + 1 < row.len() {
-                    let gap = self.widths[index].saturating_sub(cell.chars().count());
-                    text.extend(std::iter::repeat_n(' ', gap));
-                }
-            }
-            text.push('\n');
-        }
-        text
     }
 }
 

@@ -27,6 +27,39 @@ pub fn align(text: &str, style: Style) -> String {
     writer.text
 }
 
+/// Columns of `kubectl get` that remember how wide they were: lines that come later stay in them.
+#[derive(Debug, Default)]
+pub struct Columns {
+    widths: Vec<usize>,
+}
+
+impl Columns {
+    /// Aligns rows of cells.
+    pub fn lines(&mut self, rows: &[Vec<String>]) -> String {
+        for row in rows {
+            // The last cell of a line is not a column: nothing comes after it.
+            for (index, cell) in row.iter().take(row.len().saturating_sub(1)).enumerate() {
+                if self.widths.len() <= index {
+                    self.widths.push(GET.least);
+                }
+                self.widths[index] = self.widths[index].max(cell.chars().count() + GET.padding);
+            }
+        }
+        let mut text = String::new();
+        for row in rows {
+            for (index, cell) in row.iter().enumerate() {
+                text.push_str(cell);
+                if index + 1 < row.len() {
+                    let gap = self.widths[index].saturating_sub(cell.chars().count());
+                    text.extend(std::iter::repeat_n(' ', gap));
+                }
+            }
+            text.push('\n');
+        }
+        text
+    }
+}
+
 struct Writer<'a> {
     lines: &'a [Vec<&'a str>],
     style: Style,

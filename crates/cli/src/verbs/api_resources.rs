@@ -1,6 +1,6 @@
 //! `api-resources`. Mirrors kubectl `pkg/cmd/apiresources/apiresources.go`.
 
-use crate::discovery::Resource;
+use crate::discovery::{Discovery, Resource};
 use crate::errors::{Error, Result};
 use crate::print::tabwriter::{GET, align};
 use crate::session::Session;
@@ -43,14 +43,8 @@ pub async fn run(session: &mut Session, options: Options) -> Result<()> {
         Some(other) => return Err(Error::told(format!("--output {other} is not available"))),
     };
     let discovery = session.client()?.discovery().await?;
-    let mut shown: Vec<&Resource> = Vec::new();
-    for resource in &discovery.resources {
-        // Only the preferred version of a group.
-        let preferred = shown.iter().any(|other| other.group == resource.group && other.plural == resource.plural);
-        if !preferred && fits(&options, resource) {
-            shown.push(resource);
-        }
-    }
+    let mut shown = preferred(&discovery);
+    shown.retain(|resource| fits(&options, resource));
     match options.sort_by.as_deref() {
         Some("kind") => shown.sort_by(|one, other| one.kind.cmp(&other.kind)),
         Some("name") => shown.sort_by(|one, other| one.plural.cmp(&other.plural)),
@@ -77,6 +71,17 @@ pub async fn run(session: &mut Session, options: Options) -> Result<()> {
         text.push('\n');
     }
     session.print(align(&text, GET))
+}
+
+/// Each resource in the version that its group prefers.
+pub fn preferred(discovery: &Discovery) -> Vec<&Resource> {
+    let mut found: Vec<&Resource> = Vec::new();
+    for resource in &discovery.resources {
+        if !found.iter().any(|other| other.group == resource.group && other.plural == resource.plural) {
+            found.push(resource);
+        }
+    }
+    found
 }
 
 fn fits(options: &Options, resource: &Resource) -> bool {

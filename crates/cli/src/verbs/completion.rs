@@ -1,11 +1,15 @@
-//! `completion`: scripts for shells, made from the grammar itself.
+//! `completion`: scripts for shells. Those of bash, zsh and fish ask the program itself for what may come next (`complete.rs`); for other
+//! shells they are made from the grammar and know no objects.
 
 use clap_complete::{Shell, generate};
 
 use crate::errors::Result;
+use crate::grammar;
 use crate::session::Session;
 
 /// Print the completion script of a shell: `source <(kapstan completion bash)`.
+///
+/// With bash, zsh and fish commands, flags, types, names and namespaces are completed, with the others commands and flags.
 #[derive(clap::Args)]
 pub struct Options {
     /// bash, zsh, fish, elvish or powershell.
@@ -25,7 +29,16 @@ pub async fn run(session: &mut Session, options: Options) -> Result<()> {
     let unknown = |_| session.usage("completion", &format!("Unsupported shell type {name:?}."));
     let shell: Shell = name.parse().map_err(unknown)?;
     let program = session.program.clone();
-    let mut script = Vec::new();
-    generate(shell, &mut crate::grammar::command(), program, &mut script);
-    session.print(String::from_utf8_lossy(&script))
+    let asking = |script: &str| script.replace("PROGRAM", &program);
+    let script = match shell {
+        Shell::Bash => asking(include_str!("completion/bash.sh")),
+        Shell::Zsh => asking(include_str!("completion/zsh.zsh")),
+        Shell::Fish => asking(include_str!("completion/fish.fish")),
+        other => {
+            let mut script = Vec::new();
+            generate(other, &mut grammar::whole(&session.own, &program), program.clone(), &mut script);
+            String::from_utf8_lossy(&script).into_owned()
+        }
+    };
+    session.print(script)
 }

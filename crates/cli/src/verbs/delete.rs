@@ -109,7 +109,8 @@ impl Deletion {
         self.end(session, item, true).await
     }
 
-    async fn end(&self, session: &mut Session, item: &Found, wait: bool) -> Result<()> {
+    /// The options of a DELETE.
+    pub fn body(&self, session: &mut Session) -> Result<Value> {
         let policy = policy(session, &self.cascade)?;
         let mut body = json!({"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": policy});
         // Zero without --force would not wait for the containers: one second is as short as it gets.
@@ -118,6 +119,11 @@ impl Deletion {
         if grace >= 0 {
             body["gracePeriodSeconds"] = grace.into();
         }
+        Ok(body)
+    }
+
+    async fn end(&self, session: &mut Session, item: &Found, wait: bool) -> Result<()> {
+        let body = self.body(session)?;
         let answer = session.client()?.delete(&item.path(), &body).await?;
         let uid = if answer.has("details.uid") { answer.text("details.uid") } else { answer.text("metadata.uid") };
         if wait { await_gone(session, item, uid, self.limit()?).await } else { Ok(()) }
@@ -252,7 +258,7 @@ fn check(options: &Options) -> Result<()> {
         return Err(Error::told("cannot set --all and --selector at the same time"));
     }
     if options.labels.all && options.field_selector.is_some() {
-        return Err(Error::told("cannot set --all and --field-selector at the same time"));
+        return Err(Error::told("setting 'all' parameter but found a non empty selector. "));
     }
     if options.labels.all {
         refuse_names_with_all(&options.words)?;
@@ -260,7 +266,7 @@ fn check(options: &Options) -> Result<()> {
     if options.now && options.grace_period != -1 {
         return Err(Error::told("--now and --grace-period cannot be specified together"));
     }
-    if options.force && options.grace_period > 0 {
+    if options.force && (options.grace_period > 0 || options.now) {
         return Err(Error::told("--force and --grace-period greater than 0 cannot be specified together"));
     }
     Ok(())

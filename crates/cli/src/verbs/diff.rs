@@ -6,7 +6,7 @@ use std::process::Command;
 use http::Method;
 use serde_json::Value;
 
-use super::apply::{three_way, with_last_applied};
+use super::apply::{three_way, without_last_applied};
 use crate::client::JSON;
 use crate::errors::{Error, Result};
 use crate::objects::{self, Ask, Files};
@@ -54,7 +54,8 @@ pub async fn run(session: &mut Session, options: Options) -> Result<()> {
         let usual = if options.server_side { "kubectl" } else { "kubectl-client-side-apply" };
         let manager = options.field_manager.clone().unwrap_or_else(|| usual.into());
         let mut dry_run = vec![("dryRun", "All".to_owned()), ("fieldManager", manager)];
-        let wanted = with_last_applied(&item.object);
+        // What is remembered of an apply is no difference.
+        let wanted = without_last_applied(&item.object);
         let before = match client.get(&item.path(), &[]).await {
             Ok(before) => Some(before),
             Err(error) if error.is_not_found() => None,

@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::apply::{validation, with_last_applied};
 use crate::change::{self, DryRun, Record};
 use crate::errors::{Error, Result};
+use crate::json::Json;
 use crate::manifests;
 use crate::objects::{self, Ask, Files, Found};
 use crate::print::{self, Output, yaml};
@@ -96,29 +97,77 @@ async fn one(session: &mut Session, options: &Options, mut item: Found) -> Resul
             session.warn(format!("A copy of your changes has been stored to {kept:?}"))?;
             return Err(Error::told("Edit cancelled, no valid changes were saved."));
         }
-        match send(session, options, &item, &edited).await {
-            Ok(done) => return done.map_or_else(|| session.warn("Edit cancelled, no changes made."), Ok),
+        let what = format!("{} {:?}", item.resource.qualified(), item.name);
+        let after = match understood(&edited) {
+            Ok(after) => after,
             Err(error) => {
-                session.report(&error)?;
-                failure = Some(error.message());
+                session.warn(format!("error: {what} is invalid"))?;
+                failure = Some(format!("{what} was not valid:\n* {}", error.inner_message()));
                 shown = edited;
+                continue;
+            }
+        };
+        if after == item.object {
+            return session.warn("Edit cancelled, no changes made.");
+        }
+        if let Err(error) = check_identity(&item, &after) {
+            let kept = keep(&edited, &options.output)?;
+            session.warn(format!("A copy of your changes has been stored to {kept:?}"))?;
+            return Err(error);
+        }
+        match send(session, options, &item, after).await {
+            Ok(()) => return Ok(()),
+            Err(error) if error.reason() == "Invalid" => {
+                session.warn(format!("error: {what} is invalid"))?;
+                failure = Some(format!("{what} was not valid:\n{}", error.message()));
+                shown = edited;
+            }
+            Err(error) => {
+                let kept = keep(&edited, &options.output)?;
+                let (why, next) = match error.is_not_found() {
+                    true => (
+                        "could not be found on the server".to_owned(),
+                        format!("The edits you made on deleted resources have been saved to {kept:?}"),
+                    ),
+                    false => (
+                        format!("could not be patched: {}", error.inner_message()),
+                        format!("You can run `{} replace -f {kept}` to try this update again.", session.program),
+                    ),
+                };
+                session.warn(format!("error: {what} {why}"))?;
+                session.warn(next)?;
+                return Err(Error::silent(1));
             }
         }
     }
 }
 
-async fn send(session: &mut Session, options: &Options, item: &Found, edited: &str) -> Result<Option<()>> {
-    let documents = manifests::documents("the edited file", edited)?;
-    let [after] = documents.as_slice() else { return Err(Error::told("one object is wanted")) };
-    if *after == item.object {
-        return Ok(None);
+/// The one object of the edited file.
+fn understood(edited: &str) -> Result<Value> {
+    let mut documents = manifests::documents("the edited file", edited)?;
+    match (documents.pop(), documents.len()) {
+        (Some(after), 0) if after.has("kind") && after.has("apiVersion") => Ok(after),
+        (Some(_), 0) => Err(Error::told("apiVersion and kind are wanted")),
+        _ => Err(Error::told("one object is wanted")),
     }
-    let mut after = after.clone();
-    for field in ["apiVersion", "kind"] {
-        if after[field] != item.object[field] {
-            return Err(Error::told(format!("{field} cannot be changed by an edit")));
-        }
+}
+
+/// An edit changes an object, it makes no other one.
+fn check_identity(item: &Found, after: &Value) -> Result<()> {
+    let (before, after_namespace) = (item.object.text("metadata.namespace"), after.text("metadata.namespace"));
+    if !after_namespace.is_empty() && after_namespace != before {
+        return Err(Error::told(format!(
+            "the namespace from the provided object {after_namespace:?} does not match the namespace {before:?}. You must pass '--namespace={after_namespace}' to perform this operation."
+        )));
     }
+    let same = |path: &str| item.object.text(path) == after.text(path);
+    match ["apiVersion", "kind", "metadata.name"].into_iter().all(same) {
+        true => Ok(()),
+        false => Err(Error::told("At least one of apiVersion, kind and name was changed")),
+    }
+}
+
+async fn send(session: &mut Session, options: &Options, item: &Found, mut after: Value) -> Result<()> {
     options.record.annotate(session, &mut after);
     if options.save_config {
         after = with_last_applied(&after);
@@ -134,7 +183,7 @@ async fn send(session: &mut Session, options: &Options, item: &Found, edited: &s
     let mut query = DryRun::No.query(&options.field_manager);
     query.push(("fieldValidation", validation(&options.validate)?.into()));
     session.client()?.patch(&path, &query, media_type, &patch).await?;
-    print::done(session, &Output::default(), &item.object, "edited").map(Some)
+    print::done(session, &Output::default(), &item.object, "edited")
 }
 
 /// `create --edit`: the object as it was saved; nothing if the file was emptied.

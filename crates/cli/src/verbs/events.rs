@@ -8,7 +8,7 @@ use crate::discovery::Resource;
 use crate::errors::{Error, Result};
 use crate::json::Json;
 use crate::objects;
-use crate::print::tabwriter::{GET, align};
+use crate::print::tabwriter::Columns;
 use crate::print::{self, Format, Output};
 use crate::session::Session;
 use crate::time;
@@ -42,17 +42,13 @@ pub struct Options {
     chunk_size: usize,
     #[command(flatten)]
     output: Output,
-    /// Nothing else is understood here; kubectl takes and forgets it.
+    /// As with kubectl, words mean nothing here: --for names an object.
     #[arg(hide = true)]
-    words: Vec<String>,
+    _words: Vec<String>,
 }
 
 /// Shows them.
 pub async fn run(session: &mut Session, options: Options) -> Result<()> {
-    if let Some(word) = options.words.first() {
-        let error = Error::told(format!("unexpected argument {word:?}"));
-        return Err(error.hinted(format!("events of one object: `{} events --for TYPE/NAME`", session.program)));
-    }
     for kind in &options.types {
         if !["normal", "warning"].contains(&kind.to_lowercase().as_str()) {
             return Err(Error::told("valid --types are Normal or Warning"));
@@ -73,27 +69,71 @@ pub async fn run(session: &mut Session, options: Options) -> Result<()> {
     let version = list.text("metadata.resourceVersion").to_owned();
     let mut events = objects::items(&mut list);
     events.retain(|event| is_wanted(event, &options.types));
+    let mut printer =
+        Printer { headed: options.no_headers, namespace: options.all_namespaces, columns: Columns::default() };
+    if options.watch {
+        // As with kubectl, what was told before comes in the server's order.
+        for event in &events {
+            printer.print(session, &format, event, &options.output)?;
+        }
+        return follow(session, &client, (&resource, namespace), (query, version), &options, &mut printer).await;
+    }
     events.sort_by_key(last_seen);
-    if events.is_empty() && !options.watch {
+    if events.is_empty() {
         return session.warn(match namespace {
             Some(namespace) => format!("No events found in {namespace} namespace."),
             None => "No events found.".to_owned(),
         });
     }
-    match &format {
-        Format::Human { .. } => {
-            let headers = if options.no_headers { String::new() } else { headers(options.all_namespaces) };
-            let rows = events.iter().map(|event| row(event, options.all_namespaces));
-            session.print(align(&(headers + &rows.collect::<String>()), GET))?;
-        }
-        format => {
-            list["items"] = events.into();
-            list["kind"] = "EventList".into();
-            list["apiVersion"] = resource.api_version().into();
-            session.print(print::object(format, &list, options.output.show_managed_fields)?)?;
-        }
+    if let Format::Human { .. } = &format {
+        let lines = printer.lines(&events);
+        return session.print(lines);
     }
-    if options.watch { follow(session, &client, &resource, namespace, query, version, &options).await } else { Ok(()) }
+    list["items"] = events.into();
+    list["kind"] = "EventList".into();
+    list["apiVersion"] = resource.api_version().into();
+    session.print(print::object(&format, &list, options.output.show_managed_fields)?)
+}
+
+/// Prints events in columns that stay.
+struct Printer {
+    headed: bool,
+    namespace: bool,
+    columns: Columns,
+}
+
+impl Printer {
+    fn print(&mut self, session: &mut Session, format: &Format, event: &Value, output: &Output) -> Result<()> {
+        let text = match format {
+            Format::Human { .. } => self.lines(std::slice::from_ref(event)),
+            format => print::object(format, event, output.show_managed_fields)?,
+        };
+        session.print(text)
+    }
+
+    /// The lines of events, headers before the first.
+    fn lines(&mut self, events: &[Value]) -> String {
+        let mut rows = Vec::new();
+        if !std::mem::replace(&mut self.headed, true) {
+            let namespace = self.namespace.then_some("NAMESPACE");
+            let names = namespace.into_iter().chain(["LAST SEEN", "TYPE", "REASON", "OBJECT", "MESSAGE"]);
+            rows.push(names.map(str::to_owned).collect());
+        }
+        rows.extend(events.iter().map(|event| self.row(event)));
+        self.columns.lines(&rows)
+    }
+
+    fn row(&self, event: &Value) -> Vec<String> {
+        let object = format!("{}/{}", event.text("involvedObject.kind"), event.text("involvedObject.name"));
+        let told = ["type", "reason"].map(|field| event.text(field).to_owned());
+        let mut cells = vec![interval(event)];
+        cells.extend(told);
+        cells.extend([object, event.text("message").trim().to_owned()]);
+        if self.namespace {
+            cells.insert(0, event.text("metadata.namespace").to_owned());
+        }
+        cells
+    }
 }
 
 /// The events about `TYPE/NAME`.
@@ -108,15 +148,14 @@ fn selector(discovery: &crate::discovery::Discovery, about: &str) -> Result<Vec<
     Ok(vec![("fieldSelector", fields)])
 }
 
-/// Prints each event from `version` on; ends with the watch.
+/// Prints each event from a version on; ends with the watch.
 async fn follow(
     session: &mut Session,
     client: &Client,
-    resource: &Resource,
-    namespace: Option<&str>,
-    mut query: Vec<(&'static str, String)>,
-    version: String,
+    (resource, namespace): (&Resource, Option<&str>),
+    (mut query, version): (Vec<(&'static str, String)>, String),
     options: &Options,
+    printer: &mut Printer,
 ) -> Result<()> {
     query.extend([("watch", "true".into()), ("resourceVersion", version)]);
     let mut events = client.lines(&resource.path(namespace, None), &query, JSON).await?;
@@ -126,10 +165,9 @@ async fn follow(
         let event = told.at("object");
         match told.text("type") {
             "ERROR" => return Err(Error::refused(event.clone())),
-            "ADDED" | "MODIFIED" if is_wanted(event, &options.types) => match &format {
-                Format::Human { .. } => session.print(align(&row(event, options.all_namespaces), GET))?,
-                format => session.print(print::object(format, event, options.output.show_managed_fields)?)?,
-            },
+            "ADDED" | "MODIFIED" if is_wanted(event, &options.types) => {
+                printer.print(session, &format, event, &options.output)?;
+            }
             _ => {}
         }
     }
@@ -146,22 +184,10 @@ fn last_seen(event: &Value) -> String {
     times.into_iter().find(|time| !time.is_empty()).unwrap_or_default().to_owned()
 }
 
-fn headers(all_namespaces: bool) -> String {
-    let namespace = if all_namespaces { "NAMESPACE\t" } else { "" };
-    format!("{namespace}LAST SEEN\tTYPE\tREASON\tOBJECT\tMESSAGE\n")
-}
-
-fn row(event: &Value, all_namespaces: bool) -> String {
-    let namespace = if all_namespaces { format!("{}\t", event.text("metadata.namespace")) } else { String::new() };
-    let object = format!("{}/{}", event.text("involvedObject.kind"), event.text("involvedObject.name"));
-    let (kind, reason, message) = (event.text("type"), event.text("reason"), event.text("message").trim());
-    format!("{namespace}{}\t{kind}\t{reason}\t{object}\t{message}\n", interval(event))
-}
-
-/// How long ago, and how often since when.
-fn interval(event: &Value) -> String {
-    let first = event.text("firstTimestamp");
-    let first = time::age(if first.is_empty() { event.text("eventTime") } else { first });
+/// How long ago an event was told, and how often since when.
+pub fn interval(event: &Value) -> String {
+    let told = event.text("eventTime");
+    let first = time::age(if told.is_empty() { event.text("firstTimestamp") } else { told });
     if event.has("series") {
         let last = time::age(event.text("series.lastObservedTime"));
         format!("{last} (x{} over {first})", event.number("series.count"))

@@ -166,7 +166,7 @@ fn ports(session: &Session, options: &Options, object: &Value) -> Result<Vec<Val
     let headless =
         options.cluster_ip.as_deref() == Some("None") || options.service_type.as_deref() == Some("ExternalName");
     if wanted.is_empty() && !headless {
-        return Err(session.usage("expose", "couldn't find port via --port flag or introspection"));
+        return Err(Error::told("couldn't find port via --port flag or introspection"));
     }
     let many = wanted.len() > 1;
     wanted

@@ -78,6 +78,13 @@ pub struct Options {
     server_print: bool,
 }
 
+impl Options {
+    /// The field to sort by.
+    fn order(&self) -> Option<&str> {
+        self.sort_by.as_deref().filter(|field| !field.is_empty())
+    }
+}
+
 /// Looks and prints.
 pub async fn run(session: &mut Session, options: Options) -> Result<()> {
     if let Some(path) = &options.raw {
@@ -91,6 +98,9 @@ pub async fn run(session: &mut Session, options: Options) -> Result<()> {
             session.program, session.program, session.program, session.program
         );
         return Err(Error::bare(about));
+    }
+    if options.output_watch_events && !options.watch && !options.watch_only {
+        return Err(Error::told("--output-watch-events option can only be used with --watch or --watch-only"));
     }
     let targets = targets(session, &options).await?;
     if options.watch || options.watch_only {
@@ -164,7 +174,7 @@ async fn tables(session: &mut Session, options: &Options, targets: Vec<Target>, 
         if table.list("rows").is_empty() {
             continue;
         }
-        if let Some(field) = &options.sort_by {
+        if let Some(field) = options.order() {
             sort_rows(&mut table, field)?;
         }
         let style = style(options, wide, show_kind.then(|| resource.printed_kind()), resource.namespaced);
@@ -220,7 +230,7 @@ fn query(options: &Options, target: &Target) -> Vec<(&'static str, String)> {
 async fn table_of(session: &mut Session, options: &Options, target: &Target) -> Result<Value> {
     let client = session.client()?;
     let mut query = query(options, target);
-    if options.sort_by.is_some() {
+    if options.order().is_some() {
         query.push(("includeObject", "Object".into()));
     }
     let accept = if options.server_print { format!("{TABLE},{JSON}") } else { JSON.to_owned() };
@@ -249,21 +259,34 @@ async fn table_of(session: &mut Session, options: &Options, target: &Target) -> 
 }
 
 fn sort_rows(table: &mut Value, field: &str) -> Result<()> {
-    let template = jsonpath::Template::field(field)?;
     let Some(rows) = table["rows"].as_array_mut() else { return Ok(()) };
     let objects: Vec<Value> = rows.iter().map(|row| row["object"].clone()).collect();
-    let order = sorted(&objects, &template)?;
+    let order = sorted(&objects, field)?;
     *rows = order.into_iter().map(|index| std::mem::take(&mut rows[index])).collect();
     Ok(())
 }
 
-/// The order of objects by a field.
-fn sorted(objects: &[Value], template: &jsonpath::Template) -> Result<Vec<usize>> {
+/// The order of objects by a field. Unlike kubectl, which shows nothing, a field that no object has is an error in a table too.
+fn sorted(objects: &[Value], field: &str) -> Result<Vec<usize>> {
+    let template = match field {
+        "." | "{}" | "{.}" => jsonpath::Template::parse("{.}", true)?,
+        field => jsonpath::Template::field(field)?,
+    };
+    let shown = field.trim_start_matches('{').trim_end_matches('}').trim_start_matches('.');
+    let shown = format!("{{.{shown}}}");
     let keys: Vec<Option<Value>> =
         objects.iter().map(|object| Ok(template.values(object)?.into_iter().next())).collect::<Result<_>>()?;
     if !objects.is_empty() && keys.iter().all(Option::is_none) {
-        return Err(Error::told("couldn't find any field with path \"{}\" in the list of objects")
+        return Err(Error::told(format!("couldn't find any field with path {shown:?} in the list of objects"))
             .hinted("fields are written as in .metadata.name"));
+    }
+    let kind = keys.iter().flatten().find_map(|key| match key {
+        Value::Object(_) => Some("map"),
+        Value::Array(_) => Some("slice"),
+        _ => None,
+    });
+    if let Some(kind) = kind.filter(|_| objects.len() > 1) {
+        return Err(Error::told(format!("field {shown} is an unsortable type: {kind}")));
     }
     let mut order: Vec<usize> = (0..objects.len()).collect();
     order.sort_by(|one, other| compare(keys[*one].as_ref(), keys[*other].as_ref()));
@@ -341,8 +364,12 @@ async fn whole(session: &mut Session, options: &Options, format: &Format, target
         }
     }
     session.pass_on_warnings()?;
-    if let Some(field) = &options.sort_by {
-        let order = sorted(&items, &jsonpath::Template::field(field)?)?;
+    // As with kubectl, of files that are not all there nothing is printed in these forms.
+    if !options.files.is_empty() && !errors.is_empty() {
+        return Error::several(errors);
+    }
+    if let Some(field) = options.order() {
+        let order = sorted(&items, field)?;
         items = order.into_iter().map(|index| std::mem::take(&mut items[index])).collect();
     }
     let by_name = matches!(format, Format::Name | Format::Columns(_));

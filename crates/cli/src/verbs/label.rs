@@ -89,7 +89,8 @@ pub async fn run(session: &mut Session, options: Options) -> Result<()> {
         return Err(Error::told("at least one label update is required"));
     }
     for (key, value) in &pairs.set {
-        let problems = [api::names::qualified_name(key), api::names::label_value(value)].concat();
+        // What is wrong with a key is for the server to say.
+        let problems = api::names::label_value(value);
         if !problems.is_empty() {
             return Err(Error::told(format!(
                 "invalid label value: {:?}: {}",
@@ -164,6 +165,9 @@ fn list(session: &mut Session, item: &Found, alone: bool) -> Result<()> {
 async fn one(session: &mut Session, changing: &Changing, pairs: &Pairs, dry_run: DryRun, item: &Found) -> Result<()> {
     let mut after = item.object.clone();
     let there = item.object.labels("metadata.labels");
+    for key in pairs.removed.iter().filter(|key| !there.contains_key(*key)) {
+        session.say(format!("label {key:?} not found."))?;
+    }
     if !changing.overwrite {
         let taken = |(key, value): &&(String, String)| there.get(key).is_some_and(|current| current != value);
         let errors: Vec<Error> = pairs
@@ -176,9 +180,6 @@ async fn one(session: &mut Session, changing: &Changing, pairs: &Pairs, dry_run:
             .collect();
         Error::several(errors)?;
     }
-    for key in pairs.removed.iter().filter(|key| !there.contains_key(*key)) {
-        session.say(format!("label {key:?} not found."))?;
-    }
     set(&mut after, "labels", pairs);
     changing.record.annotate(session, &mut after);
     let operation =
@@ -188,7 +189,7 @@ async fn one(session: &mut Session, changing: &Changing, pairs: &Pairs, dry_run:
             (false, false) => "labeled",
         };
     let after = send(session, changing, dry_run, item, after, "kubectl-label").await?;
-    print::done(session, &changing.output, &after, &format!("{operation}{}", dry_run.suffix()))
+    print::done_apart(session, &changing.output, &after, &format!("{operation}{}", dry_run.suffix()))
 }
 
 /// Sets and removes keys of a map in the metadata.

@@ -312,8 +312,15 @@ pub async fn taint(session: &mut Session, options: TaintOptions) -> Result<()> {
     // With --all and a selector the names do not matter.
     let words = if options.all || selector.is_some() { &change.words[..1] } else { &change.words[..] };
     let ask = Ask { words: words.to_vec(), selector, all: options.all, live: true, ..Ask::default() };
+    let mut errors = Vec::new();
     for node in objects::find_all(session, &ask).await? {
-        let wanted = change.apply(&node, options.overwrite)?;
+        let wanted = match change.apply(&node, options.overwrite) {
+            Ok(wanted) => wanted,
+            Err(error) => {
+                errors.push(error);
+                continue;
+            }
+        };
         let mut after = node.object.clone();
         after["spec"]["taints"] = wanted.clone().into();
         if dry_run != DryRun::Client {
@@ -327,9 +334,9 @@ pub async fn taint(session: &mut Session, options: TaintOptions) -> Result<()> {
             (false, true) => "modified",
             (false, false) => "tainted",
         };
-        print::done(session, &options.output, &after, operation)?;
+        print::made_apart(session, &options.output, &after, operation)?;
     }
-    Ok(())
+    Error::several(errors)
 }
 
 /// What a command line says about taints.

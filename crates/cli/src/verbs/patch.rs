@@ -82,7 +82,7 @@ pub async fn run(session: &mut Session, options: Options) -> Result<()> {
     let (found, mut errors) = objects::find(session, &ask).await?;
     for item in found {
         match one(session, &options, dry_run, media_type, &patch, &item).await {
-            Ok((after, operation)) => print::done(session, &options.output, &after, &operation)?,
+            Ok((after, operation)) => print::done_apart(session, &options.output, &after, &operation)?,
             Err(error) => errors.push(error),
         }
     }

@@ -23,6 +23,8 @@ use crate::verbs::exec;
 
 /// One channel for data and one for errors.
 const PROTOCOL: &str = "v4.channel.k8s.io";
+/// Streams of SPDY within a WebSocket, which kubectl speaks.
+const TUNNEL: &str = "SPDY/3.1+portforward.k8s.io";
 const DATA: u8 = 0;
 const ERROR: u8 = 1;
 /// Bytes of the message with which each channel begins: its number and its port.
@@ -63,6 +65,8 @@ pub async fn run(session: &mut Session, options: Options) -> Result<()> {
         return Err(Error::told(format!("unable to forward port because pod is not running. Current status={phase}")));
     }
     let addresses = addresses(&options.address)?;
+    let path = exec::path(&pod, "portforward");
+    knock(&session.client()?, &path, &pairs).await?;
     let mut listeners = Vec::new();
     for pair in &pairs {
         listeners.extend(listen(session, *pair, &addresses).await?);
@@ -71,7 +75,17 @@ pub async fn run(session: &mut Session, options: Options) -> Result<()> {
         let pairs: Vec<String> = pairs.iter().map(|pair| format!("{{{} {}}}", pair.local, pair.remote)).collect();
         return Err(Error::told(format!("unable to listen on any of the requested ports: [{}]", pairs.join(" "))));
     }
-    forward(session, &exec::path(&pod, "portforward"), listeners).await
+    forward(session, &path, listeners).await
+}
+
+/// Whether the pod's node takes connections, asked before anything is promised. A server that speaks the tunnel opens it
+/// without connecting to a port; an older one connects to the first.
+async fn knock(client: &Client, path: &str, pairs: &[Pair]) -> Result<()> {
+    let ports: Vec<(&str, String)> = pairs.iter().take(1).map(|pair| ("ports", pair.remote.to_string())).collect();
+    match client.websocket(path, &ports, &[TUNNEL, PROTOCOL]).await {
+        Ok(_) => Ok(()),
+        Err(error) => Err(Error::told(format!("error upgrading connection: {}", error.inner_message()))),
+    }
 }
 
 /// Addresses to listen on. `localhost` is both kinds, of which one is enough.

@@ -103,9 +103,13 @@ pub async fn run(session: &mut Session, options: Options) -> Result<()> {
     }
     let dry_run = options.making.dry_run.strategy(session)?;
     if attaches && dry_run != DryRun::No {
-        return Err(Error::told(
-            "--dry-run can't be used with attached containers options (--attach, --stdin, or --tty)",
+        return Err(session.usage(
+            "run",
+            "--dry-run=[server|client] can't be used with attached containers options (--attach, --stdin, or --tty)",
         ));
+    }
+    if !matches!(options.restart.as_str(), "Always" | "OnFailure" | "Never") {
+        return Err(session.usage("run", &format!("invalid restart policy: {}", options.restart)));
     }
     let mut pod = pod(&options, image)?;
     options.record.annotate(session, &mut pod);
@@ -262,9 +266,6 @@ fn pod(options: &Options, image: &str) -> Result<Value> {
     for text in &options.annotations {
         let (key, value) = create::pair(text, "annotation")?;
         meta["annotations"][key] = value.into();
-    }
-    if !matches!(options.restart.as_str(), "Always" | "OnFailure" | "Never") {
-        return Err(Error::told(format!("invalid restart policy: {}", options.restart)));
     }
     Ok(json!({
         "apiVersion": "v1",

@@ -55,24 +55,26 @@ pub async fn run(session: &mut Session, options: Options) -> Result<()> {
         live: true,
         ..Ask::default()
     };
-    let (found, mut errors) = objects::find(session, &ask).await?;
+    let (found, errors) = objects::find(session, &ask).await?;
     if found.is_empty() {
         let why: Vec<String> = errors.iter().map(Error::inner_message).collect();
         let hints: Vec<String> = errors.iter().flat_map(Error::hints).collect();
         let error = Error::told(format!("no objects passed to scale {}", why.join(", ")).trim_end().to_owned());
         return Err(hints.into_iter().fold(error, Error::hinted));
     }
+    if options.resource_version.is_some() && found.len() > 1 {
+        return Err(Error::told("cannot use --resource-version with multiple resources"));
+    }
+    // As with kubectl, the first that cannot be scaled ends it.
     for item in found {
         let client = session.client()?;
         if options.current_replicas >= 0 && item.object.number("spec.replicas") != options.current_replicas {
             let (wanted, is) = (options.current_replicas, item.object.number("spec.replicas"));
-            errors.push(Error::told(format!("Expected replicas to be {wanted}, was {is}")));
-            continue;
+            return Err(Error::told(format!("Expected replicas to be {wanted}, was {is}")));
         }
         let version = item.object.text("metadata.resourceVersion");
         if let Some(wanted) = options.resource_version.as_ref().filter(|wanted| *wanted != version) {
-            errors.push(Error::told(format!("Expected resource version to be {wanted}, was {version}")));
-            continue;
+            return Err(Error::told(format!("Expected resource version to be {wanted}, was {version}")));
         }
         let mut scaled = item.object.clone();
         scaled["spec"]["replicas"] = options.replicas.into();
@@ -80,17 +82,12 @@ pub async fn run(session: &mut Session, options: Options) -> Result<()> {
             let path = format!("{}/scale", item.path());
             let patch = json!({"spec": {"replicas": options.replicas}});
             let query: Vec<_> = dry_run.query("kubectl-scale");
-            match client.patch(&path, &query, change::MERGE, &patch).await {
-                Ok(_) => {}
-                Err(error) if !item.resource.subresources.iter().any(|sub| sub == "scale") => {
-                    errors.push(error.hinted(format!("{} cannot be scaled", item.resource.plural)));
-                    continue;
-                }
-                Err(error) => {
-                    errors.push(error);
-                    continue;
-                }
-            }
+            let has_scale = item.resource.subresources.iter().any(|sub| sub == "scale");
+            let explained = |error: Error| match has_scale {
+                true => error,
+                false => error.hinted(format!("{} cannot be scaled", item.resource.plural)),
+            };
+            client.patch(&path, &query, change::MERGE, &patch).await.map_err(explained)?;
         }
         if options.record.record && dry_run == DryRun::No {
             let cause = options.record.cause(session);

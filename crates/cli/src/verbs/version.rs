@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use crate::client::VERSION;
 use crate::errors::{Error, Result};
 use crate::json::Json;
 use crate::print::{json_text, yaml};
@@ -20,7 +21,7 @@ pub struct Options {
 
 /// Asks and prints.
 pub async fn run(session: &mut Session, options: Options) -> Result<()> {
-    let ours = concat!("v", env!("CARGO_PKG_VERSION"));
+    let ours = VERSION;
     let (major, minor) = (env!("CARGO_PKG_VERSION_MAJOR"), env!("CARGO_PKG_VERSION_MINOR"));
     let platform = format!("{}/{}", std::env::consts::OS, std::env::consts::ARCH);
     let mut shown =

@@ -81,23 +81,22 @@ pub async fn run(session: &mut Session, options: Options) -> Result<()> {
     if matches!(wanted, Wanted::Create) {
         return await_created(session, &options, &ask, until).await;
     }
-    let (found, errors) = objects::find(session, &ask).await?;
-    let errors: Vec<Error> =
-        errors.into_iter().filter(|error| !(matches!(wanted, Wanted::Delete) && error.is_not_found())).collect();
-    Error::several(errors)?;
-    if found.is_empty() {
+    let (found, mut errors) = objects::find(session, &ask).await?;
+    errors.retain(|error| !(matches!(wanted, Wanted::Delete) && error.is_not_found()));
+    if found.is_empty() && errors.is_empty() {
         return match wanted {
             Wanted::Delete => Ok(()),
             _ => Err(Error::told("no matching resources found")),
         };
     }
     for item in found {
-        match timeout.is_zero() {
-            true => look_once(session, &options, &wanted, &item)?,
-            false => one(session, &options, &wanted, &item, until).await?,
-        }
+        let outcome = match timeout.is_zero() {
+            true => look_once(session, &options, &wanted, &item),
+            false => one(session, &options, &wanted, &item, until).await,
+        };
+        errors.extend(outcome.err());
     }
-    Ok(())
+    Error::several(errors)
 }
 
 /// Nothing that is only read will change: what is not met now never is.

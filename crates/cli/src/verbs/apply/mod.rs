@@ -1,7 +1,8 @@
 //! `apply`: bring objects to what files say. Mirrors kubectl `pkg/cmd/apply/apply.go` and `patcher.go`; `last_applied.rs` has
-//! what looks at the annotation that it remembers by.
+//! what looks at the annotation that it remembers by, `prune.rs` what deletes by it.
 
 mod last_applied;
+mod prune;
 
 use http::Method;
 use serde_json::{Value, json};
@@ -11,7 +12,7 @@ use crate::client::JSON;
 use crate::errors::{Error, Result};
 use crate::json::Json;
 use crate::objects::{self, Ask, Files, Found};
-use crate::print::{self, Output};
+use crate::print::{self, Format, Output};
 use crate::session::Session;
 use crate::verbs::delete::Deletion;
 
@@ -70,12 +71,15 @@ struct Applying {
     /// strict (true), warn or ignore (false) unknown and duplicate fields.
     #[arg(long, num_args = 0..=1, require_equals = true, default_value = "strict", default_missing_value = "strict")]
     validate: String,
-    /// Refused: deleting what no file names is not supported.
+    /// Then delete what an earlier apply made and no file names; needs -l or --all.
     #[arg(long)]
     prune: bool,
-    /// Every object of the types, for --prune.
+    /// Let --prune look through every object of its kinds.
     #[arg(long)]
     all: bool,
+    /// A kind that --prune looks through, instead of its own list; may be repeated.
+    #[arg(long, value_name = "GROUP/VERSION/KIND")]
+    prune_allowlist: Vec<String>,
     /// Apply to a subresource, such as status; with --server-side.
     #[arg(long, value_name = "NAME")]
     subresource: Option<String>,
@@ -103,24 +107,42 @@ pub async fn run(session: &mut Session, options: Options) -> Result<()> {
     }
 }
 
-/// Applies every object; goes on after failures.
+/// Refuses flags that exclude each other, in kubectl's order.
+fn check(options: &Applying, dry_run: DryRun) -> Result<()> {
+    let (by_server, force) = (options.server_side, options.deletion.force);
+    let selected = options.selector.as_ref().is_some_and(|selector| !selector.is_empty());
+    let wrong = [
+        (options.force_conflicts && !by_server, "--force-conflicts only works with --server-side"),
+        (options.subresource.is_some() && !by_server, "--subresource can only be specified for --server-side"),
+        (
+            by_server && dry_run == DryRun::Client,
+            "--dry-run=client doesn't work with --server-side (did you mean --dry-run=server instead?)",
+        ),
+        (force && by_server, "--force cannot be used with --server-side"),
+        (force && dry_run == DryRun::Server, "--dry-run=server cannot be used with --force"),
+        (options.all && selected, "cannot set --all and --selector at the same time"),
+        (
+            options.prune && !options.all && !selected,
+            "all resources selected for prune without explicitly passing --all. To prune all resources, pass the --all flag. If you did not mean to prune all resources, specify a label selector",
+        ),
+        (
+            options.prune && by_server,
+            "--prune is in alpha and doesn't currently work on objects created by server-side apply",
+        ),
+    ];
+    wrong.into_iter().find(|(wrong, _)| *wrong).map_or(Ok(()), |(_, why)| Err(Error::told(why)))
+}
+
+/// Applies every object; goes on after failures, but for deleting what no file names.
 async fn apply(session: &mut Session, options: Applying) -> Result<()> {
-    if options.prune {
-        let error = Error::told("--prune is not supported: nothing is deleted that is not named");
-        return Err(error.hinted("delete by label instead: `kapstan delete TYPE -l SELECTOR`"));
-    }
-    if options.force_conflicts && !options.server_side {
-        return Err(Error::told("--force-conflicts only works with --server-side"));
-    }
-    if options.subresource.is_some() && !options.server_side {
-        return Err(Error::told("--subresource can only be specified for --server-side"));
-    }
-    if options.deletion.force && options.server_side {
-        return Err(Error::told("--force cannot be used with --server-side"));
-    }
     options.record.warn(session)?;
     let dry_run = options.dry_run.strategy(session)?;
-    options.output.format()?;
+    let format = options.output.format()?;
+    let pruned = match options.prune {
+        true => Some(prune::kinds(&*session.client()?.discovery().await?, &options.prune_allowlist)?),
+        false => None,
+    };
+    check(&options, dry_run)?;
     if options.files.is_empty() {
         return Err(Error::told("must specify one of -f and -k"));
     }
@@ -129,21 +151,58 @@ async fn apply(session: &mut Session, options: Applying) -> Result<()> {
     if found.is_empty() && errors.is_empty() {
         return Err(Error::told("no objects passed to apply"));
     }
-    for item in found {
+    let mut named = prune::Named::default();
+    let mut whole = Vec::new();
+    for mut item in found {
+        options.record.annotate(session, &mut item.object);
         let outcome = match options.server_side {
-            true => server_side(session, &options, dry_run, item).await,
-            false => one(session, &options, dry_run, item).await,
+            true => server_side(session, &options, dry_run, &item).await,
+            false => one(session, &options, dry_run, &item).await,
         };
-        if let Err(error) = outcome {
-            errors.push(error);
+        match outcome {
+            Ok((applied, done)) => {
+                named.add(&item, &applied);
+                match format {
+                    Format::Human { .. } | Format::Name => print::done(session, &options.output, &applied, &done)?,
+                    _ => whole.push(applied),
+                }
+            }
+            Err(error) => errors.push(error),
         }
     }
     session.pass_on_warnings()?;
-    Error::several(errors)
+    Error::several(errors)?;
+    // In the other forms all is printed as one, once nothing has failed.
+    match whole.len() {
+        0 => {}
+        1 => print::done(session, &options.output, &whole[0], "")?,
+        _ => print_all(session, &options, &format, whole)?,
+    }
+    match pruned {
+        Some(kinds) => prune::prune(session, &options, dry_run, &kinds, &named).await,
+        None => Ok(()),
+    }
 }
 
-async fn one(session: &mut Session, options: &Applying, dry_run: DryRun, mut item: Found) -> Result<()> {
-    options.record.annotate(session, &mut item.object);
+/// Several objects as one; the list itself is a type that kubectl knows, so that its members have their order.
+fn print_all(session: &mut Session, options: &Applying, format: &Format, whole: Vec<Value>) -> Result<()> {
+    let list = json!({"apiVersion": "v1", "items": whole, "kind": "List", "metadata": {}});
+    let text = print::object(format, &list, options.output.show_managed_fields)?;
+    let Format::Json = format else { return session.print(text) };
+    let plain = print::object(format, &json!({"items": list["items"]}), options.output.show_managed_fields)?;
+    let head = "{\n    \"kind\": \"List\",\n    \"apiVersion\": \"v1\",\n    \"metadata\": {},\n";
+    session.print(plain.replacen("{\n", head, 1))
+}
+
+/// Applies one object: what it became, and what was done with it.
+async fn one(session: &mut Session, options: &Applying, dry_run: DryRun, item: &Found) -> Result<(Value, String)> {
+    if item.name.is_empty() {
+        let generated = item.object.text("metadata.generateName");
+        return Err(Error::told(match generated.is_empty() {
+            true => "resource name may not be empty".to_owned(),
+            false => format!("from {generated}: cannot use generate name with apply"),
+        }));
+    }
     let client = session.client()?;
     let wanted = with_last_applied(&item.object);
     let manager = options.field_manager.as_deref().unwrap_or("kubectl-client-side-apply");
@@ -159,10 +218,10 @@ async fn one(session: &mut Session, options: &Applying, dry_run: DryRun, mut ite
                     client.post(&path, &query, &wanted).await.map_err(|error| error.about("creating", &item.source))?
                 }
             };
-            return print::done(session, &options.output, &created, &format!("created{}", dry_run.suffix()));
+            return Ok((created, format!("created{}", dry_run.suffix())));
         }
         Err(error) => {
-            let doing = format!("retrieving current configuration of:\n{}\nfrom server for:", described(&item));
+            let doing = format!("retrieving current configuration of:\n{}\nfrom server for:", described(item));
             return Err(error.about(&doing, &item.source));
         }
     };
@@ -176,34 +235,32 @@ async fn one(session: &mut Session, options: &Applying, dry_run: DryRun, mut ite
     if dry_run == DryRun::Client {
         let (_, patch) = three_way(&live, &wanted)?;
         let shown = api::patch::merge(live, &patch).map_err(|refusal| Error::refused(refusal.to_value()))?;
-        return print::done(session, &options.output, &shown, "configured (dry run)");
+        return Ok((shown, "configured (dry run)".into()));
     }
     let mut attempt = 0;
     loop {
         attempt += 1;
         let (media_type, patch) = three_way(&live, &wanted)?;
         if patch.as_object().is_none_or(serde_json::Map::is_empty) {
-            return print::done(session, &options.output, &live, &format!("unchanged{}", dry_run.suffix()));
+            return Ok((live, format!("unchanged{}", dry_run.suffix())));
         }
         match client.patch(&item.path(), &query, media_type, &patch).await {
-            Ok(changed) => {
-                return print::done(session, &options.output, &changed, &format!("configured{}", dry_run.suffix()));
-            }
+            Ok(changed) => return Ok((changed, format!("configured{}", dry_run.suffix()))),
             Err(error) if error.reason() == "Conflict" && attempt < ATTEMPTS => {
                 live = client.get(&item.path(), &[]).await?;
             }
             Err(error) if options.deletion.force && matches!(error.reason(), "Conflict" | "Invalid") => {
-                options.deletion.delete_and_wait(session, &item).await?;
+                options.deletion.delete_and_wait(session, item).await?;
                 let path = item.resource.path(item.namespace.as_deref(), None);
                 let created = client.post(&path, &query, &wanted).await?;
-                return print::done(session, &options.output, &created, "configured");
+                return Ok((created, "configured".into()));
             }
             Err(error) => {
                 let error = error.about("patching", &item.source);
                 let doing = format!(
                     "applying patch:\n{}\nto:\n{}\nfor:",
                     print::html_escaped(&patch.to_string()),
-                    described(&item)
+                    described(item)
                 );
                 return Err(error.about(&doing, &item.source));
             }
@@ -225,7 +282,12 @@ fn described(item: &Found) -> String {
     )
 }
 
-async fn server_side(session: &mut Session, options: &Applying, dry_run: DryRun, item: Found) -> Result<()> {
+async fn server_side(
+    session: &mut Session,
+    options: &Applying,
+    dry_run: DryRun,
+    item: &Found,
+) -> Result<(Value, String)> {
     let client = session.client()?;
     let mut query = dry_run.query(options.field_manager.as_deref().unwrap_or("kubectl"));
     query.push(("force", options.force_conflicts.to_string()));
@@ -237,9 +299,7 @@ async fn server_side(session: &mut Session, options: &Applying, dry_run: DryRun,
     };
     let applied = client.json(Method::PATCH, &path, &query, JSON, body).await;
     match applied {
-        Ok(applied) => {
-            print::done(session, &options.output, &applied, &format!("serverside-applied{}", dry_run.suffix()))
-        }
+        Ok(applied) => Ok((applied, format!("serverside-applied{}", dry_run.suffix()))),
         Err(error) if matches!(error.status_code(), 415 | 405 | 501) => {
             Err(error.hinted("this server has no server-side apply: leave --server-side away"))
         }
@@ -247,8 +307,8 @@ async fn server_side(session: &mut Session, options: &Applying, dry_run: DryRun,
     }
 }
 
-/// The object with the annotation that remembers it.
-pub fn with_last_applied(object: &Value) -> Value {
+/// The object without the annotation that remembers another.
+pub fn without_last_applied(object: &Value) -> Value {
     let mut plain = object.clone();
     if !plain["metadata"]["annotations"].is_object() {
         plain["metadata"]["annotations"] = json!({});
@@ -256,6 +316,12 @@ pub fn with_last_applied(object: &Value) -> Value {
     if let Some(annotations) = plain["metadata"]["annotations"].as_object_mut() {
         annotations.remove(LAST_APPLIED);
     }
+    plain
+}
+
+/// The object with the annotation that remembers it.
+pub fn with_last_applied(object: &Value) -> Value {
+    let mut plain = without_last_applied(object);
     let text = print::html_escaped(&plain.to_string()) + "\n";
     change::annotate(&mut plain, LAST_APPLIED, &text);
     plain

@@ -8,10 +8,15 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use tokio_rustls::rustls;
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::sign::CertifiedKey;
 
 use super::{Making, make, metadata};
 use crate::errors::{Error, Result};
-use crate::print::html_escaped;
+use crate::print::{html_escaped, in_go};
 use crate::session::Session;
 
 /// Create a config map from literals, files and folders.
@@ -71,10 +76,10 @@ enum Secret {
         /// Its name.
         name: String,
         /// File with the certificate.
-        #[arg(long)]
+        #[arg(long, default_value = "", hide_default_value = true, value_name = "FILE")]
         cert: String,
         /// File with the private key.
-        #[arg(long)]
+        #[arg(long, default_value = "", hide_default_value = true, value_name = "FILE")]
         key: String,
         /// End the name with a hash of what is in it.
         #[arg(long)]
@@ -250,9 +255,12 @@ pub(super) async fn secret(session: &mut Session, options: SecretOptions) -> Res
             make_secret(session, &making, object, append_hash).await
         }
         Secret::Tls { name, cert, key, append_hash, making } => {
-            let read =
-                |path: &str| fs::read(path).map_err(|_| Error::told(format!("open {path}: no such file or directory")));
-            let values = BTreeMap::from([("tls.crt".to_owned(), read(&cert)?), ("tls.key".to_owned(), read(&key)?)]);
+            if cert.is_empty() || key.is_empty() {
+                return Err(Error::told("key and cert must be specified"));
+            }
+            let (cert, key) = (pem(&cert)?, pem(&key)?);
+            check_pair(&cert, &key)?;
+            let values = BTreeMap::from([("tls.crt".to_owned(), cert), ("tls.key".to_owned(), key)]);
             let object = secret_object(&name, Some("kubernetes.io/tls"), values);
             make_secret(session, &making, object, append_hash).await
         }
@@ -296,6 +304,57 @@ pub(super) async fn secret(session: &mut Session, options: SecretOptions) -> Res
             make_secret(session, &making, object, append_hash).await
         }
     }
+}
+
+fn pem(path: &str) -> Result<Vec<u8>> {
+    fs::read(path).map_err(|error| {
+        let doing = if error.kind() == std::io::ErrorKind::IsADirectory { "read" } else { "open" };
+        Error::told(format!("Cannot read file {path}, {doing} {path}: {}", in_go(&error)))
+    })
+}
+
+/// A certificate and its key belong together, in the words of Go's `tls.X509KeyPair`.
+fn check_pair(cert: &[u8], key: &[u8]) -> Result<()> {
+    let wrong = |why: String| Error::told(format!("tls: {why}"));
+    blocks_fit(cert, key).map_err(wrong)?;
+    let certificates = CertificateDer::pem_slice_iter(cert).collect::<Result<Vec<_>, _>>();
+    let certificates = certificates.map_err(|error| wrong(error.to_string()))?;
+    let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| wrong(error.to_string()))?;
+    match CertifiedKey::from_der(certificates, key, &ring::default_provider()) {
+        Ok(_) => Ok(()),
+        Err(rustls::Error::InconsistentKeys(_)) => Err(wrong("private key does not match public key".into())),
+        Err(error) => Err(wrong(error.to_string())),
+    }
+}
+
+/// What is in the files, by the names of their blocks.
+fn blocks_fit(cert: &[u8], key: &[u8]) -> Result<(), String> {
+    let names = |bytes: &[u8]| {
+        let text = String::from_utf8_lossy(bytes).into_owned();
+        let named = |line: &str| Some(line.trim_end().strip_prefix("-----BEGIN ")?.strip_suffix("-----")?.to_owned());
+        text.lines().filter_map(named).collect::<Vec<String>>()
+    };
+    let (certs, keys) = (names(cert), names(key));
+    if !certs.iter().any(|name| name == "CERTIFICATE") {
+        return Err(match certs.as_slice() {
+            [] => "failed to find any PEM data in certificate input".into(),
+            [one] if one.ends_with("PRIVATE KEY") => "failed to find certificate PEM data in certificate input, but did find a private key; PEM inputs may have been switched".into(),
+            _ => format!("failed to find \"CERTIFICATE\" PEM block in certificate input after skipping PEM blocks of the following types: [{}]", certs.join(" ")),
+        });
+    }
+    if !keys.iter().any(|name| name.ends_with("PRIVATE KEY")) {
+        return Err(match keys.as_slice() {
+            [] => "failed to find any PEM data in key input".into(),
+            [one] if one == "CERTIFICATE" => {
+                "found a certificate rather than a key in the PEM for the private key".into()
+            }
+            _ => format!(
+                "failed to find PEM block with type ending in \"PRIVATE KEY\" in key input after skipping PEM blocks of the following types: [{}]",
+                keys.join(" ")
+            ),
+        });
+    }
+    Ok(())
 }
 
 async fn make_secret(session: &mut Session, making: &Making, mut object: Value, hash: bool) -> Result<()> {

@@ -36,8 +36,8 @@ enum Service {
         #[arg(long, value_delimiter = ',')]
         tcp: Vec<String>,
         /// Port on the nodes.
-        #[arg(long)]
-        node_port: Option<u16>,
+        #[arg(long, allow_negative_numbers = true)]
+        node_port: Option<i32>,
         #[command(flatten)]
         making: Making,
     },
@@ -66,18 +66,41 @@ enum Service {
     },
 }
 
+/// Mirrors kubectl `create_service.go: parsePorts`, its words and Go's.
 fn ports(tcp: &[String]) -> Result<Vec<Value>> {
-    let invalid =
-        |text: &str| Error::told(format!("invalid port format '{text}', expected 'port' or 'port:targetPort'"));
     tcp.iter()
         .map(|text| {
-            let (port, target) = text.split_once(':').unwrap_or((text, text));
-            let number: u16 = port.parse().map_err(|_| invalid(text))?;
-            let target_port = target.parse::<u16>().map_or_else(|_| Value::from(target), Value::from);
-            let name = if text.contains(':') { format!("{port}-{target}") } else { port.to_owned() };
-            Ok(json!({"name": name, "port": number, "protocol": "TCP", "targetPort": target_port}))
+            let mut parts = text.split(':');
+            let port = parts.next().unwrap_or_default();
+            let number = port_number(port)?;
+            let target = match parts.next() {
+                None => Value::from(number),
+                Some(target) => target_port(target)?,
+            };
+            Ok(json!({"name": text.replace(':', "-"), "port": number, "protocol": "TCP", "targetPort": target}))
         })
         .collect()
+}
+
+fn port_number(text: &str) -> Result<u16> {
+    text.parse().map_err(|error: std::num::ParseIntError| {
+        let why = match error.kind() {
+            std::num::IntErrorKind::PosOverflow => "value out of range",
+            _ => "invalid syntax",
+        };
+        Error::told(format!("strconv.ParseUint: parsing {text:?}: {why}"))
+    })
+}
+
+fn target_port(text: &str) -> Result<Value> {
+    let wrong = match text.parse::<i32>() {
+        Ok(number) => api::names::port_number(number),
+        Err(_) => api::names::port_name(text),
+    };
+    match wrong.is_empty() {
+        true => Ok(text.parse::<i32>().map_or_else(|_| text.into(), Value::from)),
+        false => Err(Error::told(wrong.join(","))),
+    }
 }
 
 fn object(name: &str, service_type: &str, tcp: &[String]) -> Result<Value> {
@@ -97,7 +120,12 @@ fn object(name: &str, service_type: &str, tcp: &[String]) -> Result<Value> {
     Ok(object)
 }
 
-pub(super) async fn service(session: &mut Session, options: ServiceOptions) -> Result<()> {
+pub(super) async fn service(session: &mut Session, mut options: ServiceOptions) -> Result<()> {
+    let (Service::Clusterip { tcp, .. }
+    | Service::Nodeport { tcp, .. }
+    | Service::Loadbalancer { tcp, .. }
+    | Service::Externalname { tcp, .. }) = &mut options.what;
+    tcp.retain(|text| !text.is_empty());
     let needs_ports = || Error::told("at least one tcp port specifier must be provided");
     match options.what {
         Service::Clusterip { name, tcp, clusterip, making } => {
@@ -115,8 +143,10 @@ pub(super) async fn service(session: &mut Session, options: ServiceOptions) -> R
                 return Err(needs_ports());
             }
             let mut object = object(&name, "NodePort", &tcp)?;
-            if let Some(port) = node_port {
-                object["spec"]["ports"][0]["nodePort"] = port.into();
+            if let (Some(port), Some(ports)) =
+                (node_port.filter(|port| *port != 0), object["spec"]["ports"].as_array_mut())
+            {
+                ports.iter_mut().for_each(|one| one["nodePort"] = port.into());
             }
             make(session, &making, object, true).await
         }

@@ -7,6 +7,7 @@ use serde_json::Value;
 use crate::json::{Json, scalar};
 use crate::print::tabwriter::{DESCRIBE, align};
 use crate::time;
+use crate::verbs::events::interval;
 
 /// Longer annotations get lines of their own.
 const LONGEST_ANNOTATION: usize = 140;
@@ -106,17 +107,7 @@ impl Page {
         self.line(1, "Type\tReason\tAge\tFrom\tMessage");
         self.line(1, "----\t------\t----\t----\t-------");
         for event in events {
-            let micro = event.text("eventTime");
-            let first = if micro.is_empty() { event.text("firstTimestamp") } else { micro };
-            let first = time::age(first);
-            let age = if event.has("series") {
-                let last = time::age(event.text("series.lastObservedTime"));
-                format!("{last} (x{} over {first})", event.number("series.count"))
-            } else if event.number("count") > 1 {
-                format!("{} (x{} over {first})", time::age(event.text("lastTimestamp")), event.number("count"))
-            } else {
-                first
-            };
+            let age = interval(event);
             let component = event.text("source.component");
             let from = if component.is_empty() { event.text("reportingComponent") } else { component };
             let (kind, reason, message) = (event.text("type"), event.text("reason"), event.text("message").trim());

@@ -99,7 +99,8 @@ fn named(
         None => Ok((resource.clone(), fields)),
         Some(version) => {
             let other = discovery.kind(version, &resource.kind);
-            let none = || Error::told(format!("couldn't find resource for \"{version}, Kind={}\"", resource.kind));
+            let none =
+                || Error::told(format!("couldn't find resource for \"{version}, Resource={}\"", resource.plural));
             Ok((other.ok_or_else(none)?.clone(), fields))
         }
     }

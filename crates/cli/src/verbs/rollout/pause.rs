@@ -99,5 +99,5 @@ async fn steer_one(
     }
     let changed = change::patch_two_way(session, item, &after, DryRun::No, manager).await;
     let changed = changed.map_err(|error| Error::told(format!("failed to patch: {}", error.inner_message())))?;
-    print::done(session, output, &changed, done)
+    print::made_apart(session, output, &changed, done)
 }

@@ -51,7 +51,7 @@ pub async fn run(session: &mut Session, options: Options) -> Result<()> {
         let outcome = undo(session, item, options.to_revision, dry_run).await;
         let printed = outcome.and_then(|told| {
             let told = format!("{told}{}", dry_run.suffix());
-            print::done(session, &options.output, &item.object, &told)
+            print::made_apart(session, &options.output, &item.object, &told)
         });
         errors.extend(printed.err());
     }

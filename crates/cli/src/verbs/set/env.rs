@@ -4,6 +4,7 @@ use std::io::Read;
 
 use serde_json::{Value, json};
 
+use super::resolve::Source;
 use super::{Change, Common, pod_spec};
 use crate::change::Record;
 use crate::errors::{Error, Result};
@@ -49,7 +50,7 @@ pub struct Options {
     /// Print the variables, with the changes; nothing is changed.
     #[arg(long)]
     list: bool,
-    /// With --list: look up the values that secrets and config maps hold.
+    /// With --list: look up the values of secrets, config maps, fields and resources.
     #[arg(long)]
     resolve: bool,
     /// Give new values to variables that there are; false refuses.
@@ -77,9 +78,6 @@ pub async fn run(session: &mut Session, options: Options) -> Result<()> {
     if !options.keys.is_empty() && options.from.is_none() {
         return Err(Error::told("when specifying --keys, a configmap or secret must be provided with --from"));
     }
-    if options.resolve {
-        return Err(Error::told("--resolve is not supported").hinted("--list shows where each value comes from"));
-    }
     let specs: Vec<String> = options.env.iter().chain(&pairs).cloned().collect();
     let mut variables = parse(session, &specs)?;
     if let Some(from) = &options.from {
@@ -100,7 +98,7 @@ pub async fn run(session: &mut Session, options: Options) -> Result<()> {
         }
     }
     if options.list {
-        return list(session, &options, &found, &variables);
+        return list(session, &options, &found, &variables).await;
     }
     let change =
         Change { done: "env updated", failed: "failed to patch env update to pod template:", silent_if_same: true };
@@ -253,23 +251,34 @@ fn merged(existing: &[Value], variables: &Variables) -> Vec<Value> {
     merged
 }
 
-fn list(session: &mut Session, options: &Options, found: &[objects::Found], variables: &Variables) -> Result<()> {
+/// Prints the variables as they would be. As with kubectl, what cannot be changed is not listed, and no failure ends it.
+async fn list(session: &mut Session, options: &Options, found: &[objects::Found], variables: &Variables) -> Result<()> {
+    let mut source = match options.resolve {
+        true => Some(Source::new(session.client()?, session.namespace()?)),
+        false => None,
+    };
     for item in found {
         let mut object = item.object.clone();
-        edit(&mut object, options, variables)
-            .map_err(|why| Error::told(format!("{}/{} {why}", item.resource.plural, item.name)))?;
         let Some(spec) = pod_spec::of(&mut object) else { continue };
         for container in pod_spec::containers(spec, &options.containers) {
-            session.say(format!("# {} {}, container {}", item.resource.kind, item.name, container.text("name")))?;
-            for variable in container.list("env") {
-                session.say(shown(variable))?;
+            if !options.overwrite && refuse_overwrites(container, &variables.set).is_err() {
+                break;
             }
+            container["env"] = merged(container.list("env"), variables).into();
+            session.say(format!("# {} {}, container {}", item.resource.kind, item.name, container.text("name")))?;
+            let (lines, failures) = match &mut source {
+                Some(source) => source.lines(&item.object, container).await,
+                None => (container.list("env").iter().map(shown).collect(), Vec::new()),
+            };
+            lines.iter().try_for_each(|line| session.say(line))?;
+            failures.iter().try_for_each(|failure| session.warn(failure))?;
         }
     }
     Ok(())
 }
 
-fn shown(variable: &Value) -> String {
+/// `NAME=VALUE`, or where the value comes from.
+pub fn shown(variable: &Value) -> String {
     let name = variable.text("name");
     let from = variable.at("valueFrom");
     if from.is_null() {

@@ -76,6 +76,9 @@ pub async fn run(
         let name = pod.text("metadata.name");
         let from_to = describe(pod, images);
         if dry_run != DryRun::No {
+            if dry_run == DryRun::Server {
+                upgrade.ask(name, dry_run).await?;
+            }
             session.say(format!("pod/{name} image updated in place: {from_to}{}", dry_run.suffix()))?;
             continue;
         }
@@ -127,6 +130,15 @@ impl Upgrade<'_> {
             owned && !pod.has("metadata.deletionTimestamp")
         });
         Ok(pods)
+    }
+
+    /// Sends the change of a pod that is only to be tried.
+    async fn ask(&self, name: &str, dry_run: DryRun) -> Result<Value> {
+        let pods = self.client.discovery().await?.resource("pods")?.clone();
+        let path = pods.path(self.deployment.namespace.as_deref(), Some(name));
+        let pod = self.client.get(&path, &[]).await?;
+        let query = dry_run.query("kubectl-set");
+        self.client.patch(&path, &query, JSON_PATCH, &patch(&pod, self.images)).await
     }
 
     /// Upgrades a pod and waits until it runs the images and is ready.

@@ -13,6 +13,7 @@ pub mod env;
 pub mod image;
 pub mod in_place;
 pub mod pod_spec;
+pub mod resolve;
 pub mod resources;
 pub mod selector;
 pub mod serviceaccount;
@@ -142,7 +143,7 @@ impl Common {
             }
             let sent = self.send(session, item, &after, dry_run, change).await;
             let printed = sent.and_then(|(changed, suffix)| {
-                print::done(session, &self.output, &changed, &format!("{}{suffix}", change.done))
+                print::made(session, &self.output, &changed, &format!("{}{suffix}", change.done))
             });
             errors.extend(printed.err());
         }
