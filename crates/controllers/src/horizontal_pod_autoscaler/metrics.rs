@@ -12,7 +12,7 @@ use k8s_openapi::api::autoscaling::v2::{
     ContainerResourceMetricStatus, HorizontalPodAutoscalerBehavior, MetricSpec, MetricStatus, MetricTarget,
     MetricValueStatus, ResourceMetricStatus,
 };
-use k8s_openapi::api::core::v1::Container;
+use k8s_openapi::api::core::v1::{Container, PodSpec};
 
 use super::calculate::{self, Pods, Sample, Tolerance, Wanted};
 use super::custom;
@@ -158,15 +158,17 @@ pub fn tolerance(behavior: Option<&HorizontalPodAutoscalerBehavior>) -> Toleranc
 /// Sorts the pods by what is known of them.
 fn sorted(resource: &str, container: &str, requests_matter: bool, scene: &Scene) -> Result<Pods, String> {
     let Context { now, usage, .. } = *scene.context;
-    let measured: Vec<_> = scene.pods.iter().map(|pod| sample(pod, resource, container, usage, now)).collect();
-    if measured.iter().all(Option::is_none) {
-        return Err(format!(
-            "unable to get metrics for resource {resource}: no metrics returned from resource metrics API"
-        ));
-    }
-    let mut found = Pods::default();
-    for (pod, sample) in scene.pods.iter().zip(measured) {
-        let requested = if requests_matter { requested(pod, container, resource)? } else { 0 };
+    let (mut found, mut measured, mut unknown) = (Pods::default(), false, None);
+    let mut requests = Requests { container, resource, last: None };
+    // One walk: of thousands of pods each look waits for memory.
+    for pod in scene.pods {
+        let sample = sample(pod, resource, container, usage, now);
+        measured |= sample.is_some();
+        let requested = if requests_matter { requests.of(pod) } else { Ok(0) };
+        let requested = requested.unwrap_or_else(|error| {
+            unknown.get_or_insert(error);
+            0
+        });
         match sample {
             _ if pods::phase(pod) == "Pending" => found.unready.push(requested),
             None => found.missing.push(requested),
@@ -174,7 +176,34 @@ fn sorted(resource: &str, container: &str, requests_matter: bool, scene: &Scene)
             Some((_, used)) => found.ready.push(Sample { used, requested }),
         }
     }
-    Ok(found)
+    match unknown {
+        _ if !measured => {
+            Err(format!("unable to get metrics for resource {resource}: no metrics returned from resource metrics API"))
+        }
+        Some(error) => Err(error),
+        None => Ok(found),
+    }
+}
+
+/// What pods request; asked once where several share a spec.
+struct Requests<'a> {
+    container: &'a str,
+    resource: &'a str,
+    last: Option<(*const PodSpec, i64)>,
+}
+
+impl Requests<'_> {
+    fn of(&mut self, pod: &Pod) -> Result<i64, String> {
+        let spec = pod.spec.as_deref().map(std::ptr::from_ref);
+        if let (Some(spec), Some((last, requested))) = (spec, self.last)
+            && spec == last
+        {
+            return Ok(requested);
+        }
+        let requested = requested(pod, self.container, self.resource)?;
+        self.last = spec.map(|spec| (spec, requested));
+        Ok(requested)
+    }
 }
 
 /// What the pod (or one container of it) uses, in thousandths, and since when that was measured; `None` if nobody has.
