@@ -39,7 +39,7 @@ mod testing;
 use api::{Context, Key, Plan, Snapshot};
 
 pub use horizontal_pod_autoscaler::queries as metric_queries;
-pub use wakes::{wake_all, wakes};
+pub use wakes::{status_teller, wake_all, wakes};
 
 /// Who decides. The order is the order in which the decisions of one round are best run: what was lost with a node is
 /// known before anybody counts pods, and a Deployment that was changed sizes its ReplicaSets before they act on an

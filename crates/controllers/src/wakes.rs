@@ -94,6 +94,21 @@ pub fn wake_all(world: &Snapshot, wake: &mut dyn FnMut(Controller, Key)) {
     }
 }
 
+/// Who tells the status of objects of a kind. He is woken when another has written it, to put it right, as in Kubernetes,
+/// where a controller looks at every update of its objects; what he wrote himself needs no second look.
+pub fn status_teller(kind: Kind) -> Option<Controller> {
+    Some(match kind {
+        Kind::ReplicaSet | Kind::ReplicationController => Controller::ReplicaSet,
+        Kind::Deployment => Controller::Deployment,
+        Kind::DaemonSet => Controller::DaemonSet,
+        Kind::StatefulSet => Controller::StatefulSet,
+        Kind::Job => Controller::Job,
+        Kind::CronJob => Controller::CronJob,
+        Kind::ResourceQuota => Controller::ResourceQuota,
+        _ => return None,
+    })
+}
+
 /// What a client may change of an object, its status aside.
 fn same_but_status(change: &Change) -> bool {
     let (Some(before), Some(after)) = (&change.before, &change.after) else { return false };

@@ -54,6 +54,20 @@ async fn spec_and_status() {
     assert_eq!(same["metadata"]["resourceVersion"], labelled["metadata"]["resourceVersion"]);
 }
 
+/// A status that somebody else wrote is put right, with one more event (upstream: "should test the lifecycle of a
+/// ReplicationController" of `test/e2e/apps/rc.go`).
+#[tokio::test]
+async fn a_status_of_somebody_else() {
+    let cluster = Setup::bare().start();
+    let raw = Raw::connect(&cluster).await;
+    raw.post(DEPLOYMENTS, deployment("web", 2)).await;
+    let path = format!("{DEPLOYMENTS}/web");
+    raw.until(&path, |(_, web)| web["status"]["replicas"] == 2).await;
+    let (code, written) = raw.merge(&format!("{path}/status"), json!({ "status": { "replicas": 7 } })).await;
+    assert_eq!((code, &written["status"]["replicas"]), (200, &json!(7)));
+    raw.until(&path, |(_, web)| web["status"]["replicas"] == 2).await;
+}
+
 /// What the system sets cannot be chosen; what was read may be out of date.
 #[tokio::test]
 async fn identity_and_conflicts() {

@@ -217,6 +217,7 @@ impl Writer {
         let mut call =
             Call { world: &self.world, now, ids: &mut self.ids, requester: Some(requester), minds: &*self.minds };
         let mut warnings = Vec::new();
+        let mut status_written = false;
         let (key, outcome) = match action {
             Action::Create(namespace, body) => {
                 let body = call.create(&namespace, body)?;
@@ -224,6 +225,7 @@ impl Writer {
                 return Ok(Answer::Object { object, created: true, warnings: Vec::new() });
             }
             Action::Update(key, part, body) => {
+                status_written = part == Part::Status;
                 let outcome = call.update(&key, part, body)?;
                 (key, outcome)
             }
@@ -234,6 +236,7 @@ impl Writer {
             Action::Patch(key, part, patch) => {
                 let (outcome, told) = call.patch(&key, part, &patch)?;
                 warnings = told;
+                status_written = part == Part::Status;
                 (key, outcome)
             }
             Action::Bind(key, uid, node) => {
@@ -257,6 +260,12 @@ impl Writer {
             }
         };
         let object = self.settle(turn, &key, outcome, dry_run)?;
+        if status_written
+            && !dry_run
+            && let Some(teller) = controllers::status_teller(key.kind)
+        {
+            self.wake(Decision::Control(teller, key));
+        }
         Ok(Answer::Object { object, created: false, warnings })
     }
 
