@@ -219,11 +219,17 @@ impl<'a> Round<'a> {
         false
     }
 
-    /// Ends the pods that are too many (upstream: processCondemned); true if pods have to wait for one of them. Unlike
-    /// upstream one that is not ready goes, too: nobody would mend a pod that is to go.
+    /// Ends the pods that are too many (upstream: processCondemned); true if pods have to wait for one of them.
     fn condemn(&mut self) -> bool {
         let condemned: Vec<Member> = self.members.condemned().copied().collect();
+        let first_broken = condemned.iter().rev().find(|member| !member.available).map(|member| member.ordinal);
         for member in condemned {
+            if self.in_order && self.may_mend(&member) && first_broken != Some(member.ordinal) {
+                let (name, pod) = (pods::name(member.pod()), member.pod());
+                let what = obstacle::describe(pod, self.members.min_ready_seconds, self.context.now);
+                self.plan.why.push(format!("{name} ends once it is available, or nothing before it is not: {what}"));
+                return true;
+            }
             if !member.going {
                 self.delete(member.pod());
             }
@@ -233,6 +239,12 @@ impl<'a> Round<'a> {
             }
         }
         false
+    }
+
+    /// Whether a pod that is not available may yet become so. Unlike upstream one that has ended or is of another template than
+    /// the wanted one is not waited for: nobody mends a pod that is to go.
+    fn may_mend(&self, member: &Member) -> bool {
+        !member.available && !member.going && !member.has_ended() && self.revisions().update.made(member)
     }
 
     fn create(&mut self, ordinal: i32, failures: u32) {

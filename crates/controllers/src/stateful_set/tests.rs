@@ -368,6 +368,51 @@ fn a_broken_pod_that_is_too_many_goes() {
     assert_eq!(line(&world), "web-0 v1 ready\n");
 }
 
+/// Upstream: "Scaling should happen in predictable order and halt if any stateful pod is unhealthy" of
+/// `test/e2e/apps/statefulset.go`.
+#[test]
+fn broken_pods_hold_scaling_down_in_order() {
+    let mut world = world(json!({}));
+    world.check = bounds;
+    run(&mut world, 10);
+    for name in ["web-0", "web-1", "web-2"] {
+        world.set_ready(name, false);
+    }
+    edit(&mut world, json!({ "replicas": 0 }));
+    world.settle();
+    let mut text = line(&world);
+    is_at_rest(&mut world);
+    world.set_ready("web-2", true);
+    world.settle();
+    text += &line(&world);
+    world.pod_gone("web-2");
+    world.settle();
+    text += &line(&world);
+    world.set_ready("web-0", true);
+    world.settle();
+    text += &line(&world);
+    expect![[r#"
+        web-0 v1, web-1 v1, web-2 v1
+        web-0 v1, web-1 v1, web-2 v1 ending
+        web-0 v1, web-1 v1
+        web-0 v1 ready, web-1 v1 ending
+    "#]]
+    .assert_eq(&text);
+}
+
+#[test]
+fn a_broken_pod_of_an_outdated_template_holds_nothing_up() {
+    let mut world = world(json!({}));
+    run(&mut world, 10);
+    for name in ["web-0", "web-1", "web-2"] {
+        world.set_ready(name, false);
+    }
+    edit(&mut world, json!({ "replicas": 0 }));
+    set_image(&mut world, "v2");
+    run(&mut world, 8);
+    assert_eq!(line(&world), "\n");
+}
+
 #[test]
 fn pods_that_ended_are_made_again() {
     let mut world = world(json!({ "replicas": 1 }));
