@@ -142,7 +142,8 @@ fn mount_memory(source: &EmptyDirVolumeSource, dir: &Path) -> Result<(), String>
         .map_err(|error| format!("mounting a tmpfs at {}: {error}", dir.display()))
 }
 
-/// Checks that a path of the node is what the source says, and makes it if that is asked for.
+/// Checks that a path of the node is what the source says, and makes it if that is asked for. Where nothing is said, runtimes make a
+/// folder of what is not there (containerd: `WithMounts` of `internal/cri/opts/spec_linux_opts.go`).
 pub fn host_path(source: &HostPathVolumeSource) -> Result<(), String> {
     use std::os::unix::fs::FileTypeExt;
     let path = Path::new(&source.path);
@@ -150,6 +151,7 @@ pub fn host_path(source: &HostPathVolumeSource) -> Result<(), String> {
     let failed = |error: std::io::Error| format!("hostPath {}: {error}", source.path);
     match wanted {
         "DirectoryOrCreate" => fs::create_dir_all(path).map_err(failed)?,
+        "" if !path.exists() => fs::create_dir_all(path).map_err(failed)?,
         "FileOrCreate" if !path.exists() => drop(fs::File::create(path).map_err(failed)?),
         _ => {}
     }
@@ -439,6 +441,23 @@ mod tests {
         write_files(dir.path(), &Files::from([file("sub/b"), file("./c")]), 0o644, None).unwrap();
         let there = ["a", "sub/b", "c"].map(|name| dir.path().join(name).exists());
         assert_eq!(there, [false, true, true]);
+    }
+
+    #[test]
+    fn a_path_of_the_node_is_made_where_its_type_allows_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let ask = |name: &str, type_: Option<&str>| {
+            let path = dir.path().join(name).display().to_string();
+            let source = HostPathVolumeSource { path, type_: type_.map(str::to_owned) };
+            host_path(&source).map(|()| fs::metadata(&source.path).unwrap().is_dir())
+        };
+        assert_eq!(ask("unset/a", None), Ok(true));
+        assert_eq!(ask("empty", Some("")), Ok(true));
+        assert_eq!(ask("folder", Some("DirectoryOrCreate")), Ok(true));
+        assert_eq!(ask("file", Some("FileOrCreate")), Ok(false));
+        assert_eq!(ask("file", None), Ok(false));
+        assert!(ask("none", Some("Directory")).unwrap_err().contains("No such file"));
+        assert!(ask("folder", Some("File")).unwrap_err().contains("is not a File"));
     }
 
     #[test]
