@@ -142,7 +142,7 @@ macro_rules! kinds {
 kinds! {
     Namespace: core::Namespace, "" "v1" "namespaces" "namespace" ["ns"] Cluster sub ["status", "finalize"] cat [];
     Node: core::Node, "" "v1" "nodes" "node" ["no"] Cluster sub ["status"] cat [];
-    Pod: crate::pod::Pod, "" "v1" "pods" "pod" ["po"] Namespaced sub ["status", "log", "binding", "eviction", "exec", "attach", "portforward"] cat ["all"];
+    Pod: crate::pod::Pod, "" "v1" "pods" "pod" ["po"] Namespaced sub ["status", "log", "binding", "eviction", "exec", "attach", "portforward", "proxy"] cat ["all"];
     Service: core::Service, "" "v1" "services" "service" ["svc"] Namespaced sub ["status"] cat ["all"];
     Endpoints: core::Endpoints, "" "v1" "endpoints" "endpoints" ["ep"] Namespaced sub [] cat [];
     ConfigMap: core::ConfigMap, "" "v1" "configmaps" "configmap" ["cm"] Namespaced sub [] cat [];

@@ -84,6 +84,7 @@ fn people_get_into_containers() {
         terminals(&cluster, &client);
         copies(&cluster, &client);
         ports(&cluster, &client);
+        passed_on(&cluster, &client);
         attached(&cluster, &client);
     }
     assert!(cluster.shell(&tools.kubectl, "kubectl delete --now -f pods.yaml").status.success());
@@ -187,6 +188,18 @@ fn ports(cluster: &Cluster, client: &Kubectl) {
     reader.join().unwrap();
 }
 
+/// Requests through the API server to a port of a pod, one that nobody listens at among them.
+fn passed_on(cluster: &Cluster, client: &Kubectl) {
+    let asked = |path: &str| {
+        said(&cluster.shell(client, &format!("kubectl get --raw /api/v1/namespaces/default/pods/{path} | head -1")))
+    };
+    let hosts = said(&cluster.shell(client, "kubectl exec box -c main -- head -1 /etc/hosts"));
+    assert_eq!(asked("box:7780/proxy/hosts"), hosts, "{}", client.version);
+    assert_eq!(asked("http:box:7780/proxy/hosts?a=b"), hosts, "{}", client.version);
+    let nobody = asked("box:9/proxy/");
+    assert!(nobody.contains("error trying to reach service: "), "{}: {nobody}", client.version);
+}
+
 fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
@@ -257,6 +270,8 @@ fn what_cannot_be_is_refused() {
     for client in clients() {
         let refused = said(&cluster.shell(&client, "kubectl exec bare -- true"));
         let why = "node \"simulated-0\" is simulated: pod \"bare\" has no processes to open a stream to";
+        assert_eq!(refused, format!("!Error from server (BadRequest): {why}\n=1"), "{}", client.version);
+        let refused = said(&cluster.shell(&client, "kubectl get --raw /api/v1/namespaces/default/pods/bare/proxy/"));
         assert_eq!(refused, format!("!Error from server (BadRequest): {why}\n=1"), "{}", client.version);
         let refused = said(&cluster.shell(&client, "kubectl exec bare --as looker -- true"));
         assert!(refused.contains("cannot create resource \"pods/exec\""), "{}: {refused}", client.version);

@@ -12,6 +12,7 @@ use futures::StreamExt;
 use http::header::{HOST, HeaderMap, HeaderName, HeaderValue};
 use http::{Request, Response};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -56,25 +57,7 @@ impl Dialer {
         let failed = |error: &dyn std::fmt::Display| format!("https://{address}: {error}");
         let connected = tokio::time::timeout(CONNECT, self.connect(address, backend)).await;
         let stream = connected.map_err(|_| failed(&"no connection came about in time"))?.map_err(|it| failed(&it))?;
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| failed(&error))?;
-        let carried = Carried(tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "a connection to another API server ended with an error");
-            }
-        }));
-        let (mut parts, body) = request.into_parts();
-        if let Ok(host) = HeaderValue::from_str(&address.to_string()) {
-            parts.headers.insert(HOST, host);
-        }
-        parts.version = http::Version::HTTP_11;
-        let answer = sender.send_request(Request::from_parts(parts, body)).await.map_err(|error| failed(&error))?;
-        let (parts, body) = answer.into_parts();
-        let stream = Body::new(body).into_data_stream().map(move |chunk| {
-            let _open = &carried;
-            chunk
-        });
-        Ok(Response::from_parts(parts, Body::from_stream(stream)))
+        exchange(stream, &address.to_string(), request).await.map_err(|error| failed(&error))
     }
 
     async fn connect(
@@ -107,6 +90,32 @@ fn roots(pem: &[u8]) -> Result<RootCertStore, String> {
         roots.add(certificate).map_err(|error| format!("caBundle: {error}"))?;
     }
     if roots.is_empty() { Err("caBundle: it holds no certificate".into()) } else { Ok(roots) }
+}
+
+/// Sends a request to `host` over a connection of its own. The body of the answer goes on coming; whoever drops it ends the
+/// connection.
+pub async fn exchange<S>(stream: S, host: &str, request: Request<Body>) -> Result<Response<Body>, hyper::Error>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    let carried = Carried(tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "a connection that a request was passed on over ended with an error");
+        }
+    }));
+    let (mut parts, body) = request.into_parts();
+    if let Ok(host) = HeaderValue::from_str(host) {
+        parts.headers.insert(HOST, host);
+    }
+    parts.version = http::Version::HTTP_11;
+    let answer = sender.send_request(Request::from_parts(parts, body)).await?;
+    let (parts, body) = answer.into_parts();
+    let stream = Body::new(body).into_data_stream().map(move |chunk| {
+        let _open = &carried;
+        chunk
+    });
+    Ok(Response::from_parts(parts, Body::from_stream(stream)))
 }
 
 /// A connection that ends with the answer that came over it.

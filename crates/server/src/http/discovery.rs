@@ -136,6 +136,7 @@ fn subresource(info: &KindInfo, name: &str) -> (Value, &'static str, &'static st
         "log" => (json!(["get"]), "", "v1", "Pod"),
         "exec" => (json!(["create", "get"]), "", "v1", "PodExecOptions"),
         "attach" => (json!(["create", "get"]), "", "v1", "PodAttachOptions"),
+        "proxy" => (json!(["create", "delete", "get", "patch", "update"]), "", "v1", "PodProxyOptions"),
         "portforward" => (json!(["create", "get"]), "", "v1", "PodPortForwardOptions"),
         "binding" => (json!(["create"]), "", "v1", "Binding"),
         "eviction" => (json!(["create"]), "policy", "v1", "Eviction"),

@@ -17,6 +17,7 @@ use http::header::{
 };
 use http::{HeaderValue, Method, StatusCode};
 use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::query::{self, Query};
@@ -131,6 +132,11 @@ pub async fn serve(gate: &Gate, user: &User, claim: Claim, request: HttpRequest)
         let told = "the backend attempted to redirect this request, which is not permitted";
         return Ok(plain(StatusCode::BAD_GATEWAY, told));
     }
+    Ok(passed_back(gate, answer, permit, (!watching).then_some(deadline)))
+}
+
+/// The answer as the client gets it, as it comes: until it ends, the time is over or the server stops.
+pub fn passed_back(gate: &Gate, answer: Response, permit: OwnedSemaphorePermit, deadline: Option<Instant>) -> Response {
     let stopping = gate.stopping.clone();
     let (mut parts, body) = answer.into_parts();
     strip(&mut parts.headers);
@@ -139,7 +145,7 @@ pub async fn serve(gate: &Gate, user: &User, claim: Claim, request: HttpRequest)
         async move {
             let next = tokio::select! {
                 next = stream.next() => next,
-                () = tokio::time::sleep_until(deadline), if !watching => {
+                () = tokio::time::sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
                     return Err(std::io::Error::from(std::io::ErrorKind::TimedOut));
                 }
                 _ = stopping.wait_for(|stopping| *stopping) => None,
@@ -149,23 +155,29 @@ pub async fn serve(gate: &Gate, user: &User, claim: Claim, request: HttpRequest)
             Ok(Some((chunk, (stream, permit))))
         }
     });
-    Ok(Response::from_parts(parts, Body::from_stream(stream)))
+    Response::from_parts(parts, Body::from_stream(stream))
 }
 
 /// The request as the other server gets it: for whom it is made is told by the front proxy, not by the client.
 fn outgoing(user: &User, request: HttpRequest) -> HttpRequest {
-    let (mut parts, body) = request.into_parts();
+    let (mut parts, body) = without_us(request).into_parts();
     if let Some(path) = parts.uri.path_and_query() {
         parts.uri = path.clone().into();
     }
+    identify(&mut parts.headers, user);
+    HttpRequest::from_parts(parts, Body::new(http_body_util::Limited::new(body, limits::REQUEST_BODY_BYTES)))
+}
+
+/// A request without what is between the client and this server: their connection, who the client is, for whom he acts.
+pub fn without_us(request: HttpRequest) -> HttpRequest {
+    let (mut parts, body) = request.into_parts();
     strip(&mut parts.headers);
     parts.headers.remove(AUTHORIZATION);
     let acting: Vec<HeaderName> =
         parts.headers.keys().filter(|name| name.as_str().starts_with("impersonate-")).cloned().collect();
     acting.iter().for_each(|name| drop(parts.headers.remove(name)));
-    identify(&mut parts.headers, user);
     parts.extensions.clear();
-    HttpRequest::from_parts(parts, Body::new(http_body_util::Limited::new(body, limits::REQUEST_BODY_BYTES)))
+    HttpRequest::from_parts(parts, body)
 }
 
 /// Takes out what is about one connection only, also what `Connection` names.

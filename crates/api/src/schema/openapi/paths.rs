@@ -165,6 +165,13 @@ impl Maker {
                 of.operation("get", "connect", "connectGet", &[], None, "string"),
                 of.operation("post", "connect", "connectPost", &[], None, "string"),
             ],
+            "proxy" => vec![
+                of.operation("get", "connect", "connectGet", &[], None, "string"),
+                of.operation("post", "connect", "connectPost", &[], None, "string"),
+                of.operation("put", "connect", "connectPut", &[], None, "string"),
+                of.operation("patch", "connect", "connectPatch", &[], None, "string"),
+                of.operation("delete", "connect", "connectDelete", &[], None, "string"),
+            ],
             _ => vec![
                 of.operation("get", "get", "read", &[], None, &typed),
                 of.operation("put", "put", "replace", WRITE, Some(typed.clone()), &typed),

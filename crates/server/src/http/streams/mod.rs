@@ -17,12 +17,13 @@ use axum::extract::Request as HttpRequest;
 use axum::response::Response;
 use http::{HeaderValue, StatusCode};
 use k8s_openapi::api::core::v1::{Container, Node};
+use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 
 use super::query::Query;
 use super::route::Target;
 use super::{Gate, logs, reply};
-use crate::nodes::{AttachRequest, ExecRequest, NodeRequest, Session};
+use crate::nodes::{AttachRequest, ConnectRequest, ExecRequest, NodeRequest, Session};
 use port_forward::Ports;
 use remote::{Remote, Wanted};
 use upgrade::{Carrier, Upgrade};
@@ -115,15 +116,17 @@ impl Carrier {
 }
 
 /// A pod on a node that can be asked.
-struct Place {
-    pod: Pod,
+pub struct Place {
+    /// The pod.
+    pub pod: Pod,
     uid: String,
     node: String,
     mailbox: mpsc::Sender<NodeRequest>,
 }
 
 impl Place {
-    fn find(gate: &Gate, target: &Target) -> Result<Place, Refusal> {
+    /// The pod, where its node can be asked.
+    pub fn find(gate: &Gate, target: &Target) -> Result<Place, Refusal> {
         let snapshot = gate.snapshot();
         let pod: &Pod =
             snapshot.get(&target.namespace, &target.name).ok_or_else(|| Refusal::not_found(Kind::Pod, &target.name))?;
@@ -171,6 +174,12 @@ impl Place {
     fn container(&self, name: &str) -> Option<&Container> {
         let spec = self.pod.spec.as_deref()?;
         spec.containers.iter().chain(spec.init_containers.iter().flatten()).find(|container| container.name == name)
+    }
+
+    /// A connection to a port of the pod; its node's own error is for who asked.
+    pub async fn connect(&self, port: u16) -> Result<Result<TcpStream, String>, Refusal> {
+        let request = ConnectRequest { pod_uid: self.uid.clone(), port };
+        self.ask(|reply| NodeRequest::Connect(request, reply)).await
     }
 
     fn ports(&self) -> Ports {
