@@ -12,7 +12,7 @@ pub use addresses::{Addresses, Cidr};
 use crate::runtime::RuntimeError;
 use futures::TryStreamExt;
 use rtnetlink::{
-    Handle, LinkBridge, LinkUnspec, LinkVeth, RouteMessageBuilder,
+    Handle, LinkBridge, LinkBridgePort, LinkUnspec, LinkVeth, RouteMessageBuilder,
     packet_route::link::{InfoData, InfoVeth},
     packet_route::route::RouteScope,
 };
@@ -93,6 +93,11 @@ impl Network {
             .up()
             .build();
         self.handle.link().add(pair).execute().await.map_err(|e| failed("cannot link it to the bridge", &e))?;
+        let index = link_index(&self.handle, &interface_of(pod_uid)).await;
+        let index = index.ok_or_else(|| failed("cannot link it to the bridge", &"its interface vanished"))?;
+        // A pod that reaches itself by way of a service goes out where it came in, where the bridge filters (`br_netfilter`).
+        let port = LinkBridgePort::new(index).hairpin(true).build();
+        self.handle.link().set_port(port).execute().await.map_err(|e| failed("cannot set up its port", &e))?;
         let gateway = self.gateway;
         inside(namespace, async move |handle| configure(handle, address, gateway).await)
             .await
