@@ -7,7 +7,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    net::IpAddr,
+    net::{IpAddr, SocketAddrV4},
     panic::AssertUnwindSafe,
     path::PathBuf,
     sync::Arc,
@@ -33,6 +33,7 @@ use crate::{
     drained::Drained,
     events::Recorder,
     folders,
+    pod_on_node::Failure,
     pod_worker::{self, Word, Workshop},
     registration::{self, Capacity, LEASE_SECONDS, Machine, Registration},
     resolv_conf::Dns,
@@ -72,21 +73,29 @@ pub struct NodeConfig {
     pub dns: Dns,
 }
 
-/// Runs a node until `shutdown`; its containers run on.
-///
-/// `exits` is the runtime's; `applied` is the highest EndpointSlice revision that this node's proxy has in the kernel,
-/// if it runs in this process: known here before the proxy's Lease is.
+/// Ports of the node that lead to pods, with where they lead.
+pub type LedPorts = BTreeMap<pod_resources::HostPort, SocketAddrV4>;
+
+/// What the node and its proxy tell each other, where it runs in this process.
+pub struct Beside {
+    /// The highest EndpointSlice revision that the proxy has in the kernel: known here before the proxy's Lease is.
+    pub applied: watch::Receiver<u64>,
+    /// Told whenever other ports of the node lead to pods.
+    pub lead: Box<dyn Fn(&LedPorts) + Send + Sync>,
+}
+
+/// Runs a node until `shutdown`; its containers run on. `exits` is the runtime's.
 pub async fn run(
     config: NodeConfig,
     client: Client,
     runtime: Runtime,
     exits: mpsc::Receiver<Exited>,
-    applied: Option<watch::Receiver<u64>>,
+    proxy: Option<Beside>,
     shutdown: CancellationToken,
 ) {
     let name = config.name.clone();
     tokio::select! {
-        () = serve(config, client, runtime, exits, applied) => {}
+        () = serve(config, client, runtime, exits, proxy) => {}
         () = shutdown.cancelled() => tracing::info!("node {name} is going; its containers run on"),
     }
 }
@@ -96,7 +105,7 @@ async fn serve(
     client: Client,
     runtime: Runtime,
     exits: mpsc::Receiver<Exited>,
-    applied: Option<watch::Receiver<u64>>,
+    proxy: Option<Beside>,
 ) {
     // Ends with this function: nothing of the node outlives it but its containers.
     let mut beside = JoinSet::new();
@@ -105,6 +114,7 @@ async fn serve(
     beside.spawn(usage::report_of(client.clone(), config.name.clone(), runtime.clone()));
     let root = (!runtime.is_simulated()).then(|| config.data_dir.join("volumes"));
     beside.spawn(folders::keep(client.clone(), HashSet::from([config.name.clone()]), root));
+    let (applied, lead) = proxy.map(|proxy| (proxy.applied, proxy.lead)).unzip();
     let own = applied.map(|applied| (config.name.clone(), applied));
     let shop = Arc::new(Workshop {
         drained: (!runtime.is_simulated()).then(|| Drained::start(client.clone(), own)),
@@ -120,7 +130,7 @@ async fn serve(
         client,
         runtime,
     });
-    Floor::new(shop, config.capacity).await.run(exits).await;
+    Floor::new(shop, config.capacity, lead).await.run(exits).await;
 }
 
 impl NodeConfig {
@@ -181,6 +191,8 @@ struct Floor {
     found: HashMap<String, PodSeen>,
     early: Vec<Exited>,
     listed: Option<HashSet<String>>,
+    lead: Option<Box<dyn Fn(&LedPorts) + Send + Sync>>,
+    led: LedPorts,
 }
 
 struct Worker {
@@ -201,7 +213,7 @@ enum Ended {
 }
 
 impl Floor {
-    async fn new(shop: Arc<Workshop>, capacity: Capacity) -> Floor {
+    async fn new(shop: Arc<Workshop>, capacity: Capacity, lead: Option<Box<dyn Fn(&LedPorts) + Send + Sync>>) -> Floor {
         let found = loop {
             match shop.runtime.list().await {
                 Ok(pods) => break pods,
@@ -213,7 +225,8 @@ impl Floor {
         };
         let found = found.into_iter().map(|pod| (pod.uid.clone(), pod)).collect();
         let (workers, tasks) = (HashMap::new(), JoinSet::new());
-        Floor { shop, capacity, workers, tasks, found, early: Vec::new(), listed: None }
+        let (early, led) = (Vec::new(), LedPorts::new());
+        Floor { shop, capacity, workers, tasks, found, early, listed: None, lead, led }
     }
 
     async fn run(mut self, mut exits: mpsc::Receiver<Exited>) {
@@ -223,7 +236,10 @@ impl Floor {
         loop {
             tokio::select! {
                 Some(event) = events.next() => match event {
-                    Ok(event) => self.watched(event).await,
+                    Ok(event) => {
+                        self.watched(event).await;
+                        self.lead_ports();
+                    }
                     Err(error) => tracing::warn!("watching the pods of node {}: {error}", self.shop.node),
                 },
                 Some(exited) = exits.recv() => self.exited(exited).await,
@@ -252,6 +268,22 @@ impl Floor {
                 self.say(&uid, Word::Pod(Arc::new(pod))).await;
                 self.gone(&uid).await;
             }
+        }
+    }
+
+    /// Lets ports of the node lead to the pods that took them.
+    fn lead_ports(&mut self) {
+        let Some(lead) = &self.lead else { return };
+        let mut led = LedPorts::new();
+        for worker in self.workers.values().filter(|worker| !worker.gone) {
+            let ip = worker.pod.status.as_ref().and_then(|status| status.pod_ip.as_ref()?.parse().ok());
+            let Some((spec, ip)) = active(&worker.pod).zip(ip) else { continue };
+            let own = pod_resources::led_ports(spec).into_iter();
+            led.extend(own.map(|(port, to)| (port, SocketAddrV4::new(ip, to))));
+        }
+        if led != self.led && self.listed.is_none() {
+            lead(&led);
+            self.led = led;
         }
     }
 
@@ -307,9 +339,9 @@ impl Floor {
         let fresh = seen.is_none() && pod.status.as_ref().is_none_or(|status| status.start_time.is_none());
         let refused = if fresh && pod.metadata.deletion_timestamp.is_none() { self.refuses(&pod) } else { None };
         let (words, work) = pod_worker::start(self.shop.clone(), pod.clone(), seen);
-        if let Some((reason, message)) = refused {
+        if let Some(failure) = refused {
             // Before its task runs, so that nothing is begun.
-            let _ = words.try_send(Word::Refused { reason, message });
+            let _ = words.try_send(Word::Refused(failure));
         }
         self.workers.insert(uid.clone(), Worker { words, pod, gone: false });
         let of = uid.clone();
@@ -356,7 +388,7 @@ impl Floor {
     }
 
     /// Whether the pod does not fit beside those that are here, in the kubelet's words.
-    fn refuses(&self, pod: &Pod) -> Option<(String, String)> {
+    fn refuses(&self, pod: &Pod) -> Option<Failure> {
         let spec = pod.spec.as_deref()?;
         let others: Vec<_> = self.workers.values().filter_map(|worker| active(&worker.pod)).collect();
         let used = |of: fn(&pod_resources::Requests) -> i64| -> i64 {
@@ -373,15 +405,13 @@ impl Floor {
                 let message = format!(
                     "Pod was rejected: Node didn't have enough resource: {name}, requested: {wanted}, used: {used}, capacity: {capacity}"
                 );
-                return Some((format!("OutOf{name}"), message));
+                return Some(Failure { reason: format!("OutOf{name}"), message });
             }
         }
-        let taken: HashSet<_> = others.iter().flat_map(|spec| pod_resources::host_ports(spec)).collect();
-        let collides = pod_resources::host_ports(spec).iter().any(|port| taken.contains(port));
-        collides.then(|| {
-            let message = "Pod was rejected: Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports";
-            ("NodePorts".into(), message.into())
-        })
+        let taken: Vec<_> = others.iter().flat_map(|spec| pod_resources::host_ports(spec)).collect();
+        let wanted = pod_resources::host_ports(spec);
+        let clashes = wanted.iter().any(|port| taken.iter().any(|other| pod_resources::ports_clash(port, other)));
+        clashes.then(Failure::ports_taken)
     }
 }
 
@@ -448,6 +478,15 @@ mod tests {
     }
 
     fn start_on(api: FakeApi, runtime: Arc<Simulated>, exits: mpsc::Receiver<Exited>) -> Setup {
+        start_beside(None, api, runtime, exits)
+    }
+
+    fn start_beside(
+        proxy: Option<Beside>,
+        api: FakeApi,
+        runtime: Arc<Simulated>,
+        exits: mpsc::Receiver<Exited>,
+    ) -> Setup {
         let data = tempfile::tempdir().unwrap();
         let shutdown = CancellationToken::new();
         let node = tokio::spawn(run(
@@ -455,7 +494,7 @@ mod tests {
             api.client(),
             Runtime::Simulated(runtime.clone()),
             exits,
-            None,
+            proxy,
             shutdown.clone(),
         ));
         Setup { api, runtime, shutdown, node, _data: data }
@@ -619,6 +658,34 @@ mod tests {
         assert_eq!(status.reason.as_deref(), Some("OutOfcpu"));
         setup.api.ask_to_go("big", 30);
         setup.api.until_noted("delete big").await;
+    }
+
+    #[tokio::test]
+    async fn ports_of_the_node_lead_to_pods() {
+        let (sender, exits) = mpsc::channel(16);
+        let runtime = Simulated::new(Profile::default(), Addresses::new([10, 244, 0, 0].into(), 24), sender);
+        let (ports, mut told) = watch::channel(LedPorts::new());
+        let lead = Box::new(move |led: &LedPorts| drop(ports.send_replace(led.clone())));
+        let proxy = Beside { applied: watch::channel(0).1, lead };
+        let setup = start_beside(Some(proxy), FakeApi::new(), runtime, exits);
+        let with = |ports: Value, more: Value| {
+            let mut spec = json!({"containers": [{"name": "c", "image": "web", "ports": ports}]});
+            spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            spec
+        };
+        setup.api.put(pod("plain", web()));
+        setup
+            .api
+            .put(pod("node", with(json!([{"containerPort": 9090, "hostPort": 9090}]), json!({"hostNetwork": true}))));
+        setup
+            .api
+            .put(pod("web", with(json!([{"containerPort": 80, "hostPort": 8080}, {"containerPort": 81}]), json!({}))));
+        let led = told.wait_for(|led| !led.is_empty()).await.unwrap().clone();
+        let ip = setup.api.pod("web").unwrap().status.unwrap().pod_ip.unwrap();
+        let port = ("TCP".to_owned(), "0.0.0.0".to_owned(), 8080);
+        assert_eq!(led, LedPorts::from([(port, format!("{ip}:80").parse().unwrap())]));
+        setup.api.ask_to_go("web", 1);
+        told.wait_for(LedPorts::is_empty).await.unwrap();
     }
 
     #[tokio::test]

@@ -65,6 +65,15 @@ pub struct Failure {
     pub message: String,
 }
 
+impl Failure {
+    /// A port of the node that the pod asks for is another's, in the kubelet's words.
+    pub fn ports_taken() -> Failure {
+        let message =
+            "Pod was rejected: Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports";
+        Failure { reason: "NodePorts".into(), message: message.into() }
+    }
+}
+
 /// How far something that is made once per pod has come.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stage {

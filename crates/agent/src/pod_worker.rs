@@ -28,7 +28,7 @@ use crate::{
     environment::{self, Place, Sources},
     events::Recorder,
     plan::{PodPlan, Step, plan},
-    pod_on_node::{Note, Outcome, PodOnNode, Stage, TroubleKind, container_spec},
+    pod_on_node::{Failure, Note, Outcome, PodOnNode, Stage, TroubleKind, container_spec},
     probe_io,
     probes::{Kind, Probed, tcp_ports},
     report::{self, ReportError},
@@ -103,12 +103,7 @@ pub enum Word {
         exit: Exit,
     },
     /// It does not fit on the node.
-    Refused {
-        /// `OutOfcpu` …
-        reason: String,
-        /// Why.
-        message: String,
-    },
+    Refused(Failure),
 }
 
 /// Starts the worker of a pod that the API has and, if `seen`, the runtime runs. Its task ends when nothing is left.
@@ -224,10 +219,7 @@ impl PodWorker {
             }
             Word::Gone => self.seen.gone = true,
             Word::Exited { id, exit } => self.exited(id, exit),
-            Word::Refused { reason, message } => {
-                let failure = crate::pod_on_node::Failure { reason, message };
-                self.begin(Step::Fail(failure));
-            }
+            Word::Refused(failure) => self.begin(Step::Fail(failure)),
         }
         if self.seen.gone {
             self.seen.finished = false;

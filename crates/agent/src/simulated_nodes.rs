@@ -14,6 +14,8 @@ use std::{
 };
 
 use api::Pod;
+use api::pod_facts::has_ended;
+use api::pod_resources::{HostPort, host_ports, ports_clash};
 use api::usage::{ContainerUsage, NodeUsage, PodUsage, Report, Used};
 use futures::{StreamExt, stream};
 use jiff::{SignedDuration, Timestamp};
@@ -33,7 +35,7 @@ use crate::{
     folders,
     lazy_pod::LazyPod,
     plan::{Step, plan},
-    pod_on_node::{Doing, Note, Outcome, PodOnNode, TroubleKind, container_spec},
+    pod_on_node::{Doing, Failure, Note, Outcome, PodOnNode, TroubleKind, container_spec},
     probes::Probes,
     registration::{self, Capacity, LEASE_SECONDS, Machine, Registration},
     report::{self, ReportError},
@@ -95,6 +97,20 @@ struct SimulatedNode {
     addresses: Addresses,
     /// Images pulled before: the next start does not wait for them.
     images: HashSet<String>,
+    /// Ports of the node itself, each with the uid of the pod that took it.
+    ports: Vec<(HostPort, Arc<str>)>,
+}
+
+impl SimulatedNode {
+    /// Takes the ports of the node that a pod asks for: all, or none because one is taken.
+    fn take_ports(&mut self, uid: &Arc<str>, pod: &Pod) -> Result<(), Failure> {
+        let wanted = pod.spec.as_deref().map(host_ports).unwrap_or_default();
+        if wanted.iter().any(|port| self.ports.iter().any(|(taken, _)| ports_clash(port, taken))) {
+            return Err(Failure::ports_taken());
+        }
+        self.ports.extend(wanted.into_iter().map(|port| (port, uid.clone())));
+        Ok(())
+    }
 }
 
 /// The nodes with their blocks of addresses: those they had before, or ones that no other node has.
@@ -116,6 +132,7 @@ async fn blocks(client: &Client, count: usize, name_prefix: &str) -> Vec<Simulat
             ip: Ipv4Addr::from_bits(NODE_NETWORK + 1 + u32::try_from(number).unwrap_or(0)),
             addresses: Addresses::new(Ipv4Addr::from_bits(base), prefix),
             images: HashSet::new(),
+            ports: Vec::new(),
         }
     };
     names.into_iter().enumerate().map(node).collect()
@@ -425,6 +442,14 @@ impl Fleet {
         if let Some(IpAddr::V4(ip)) = seen.ip {
             self.nodes[node].addresses.take_this(ip);
         }
+        // One that has begun already has had its ports.
+        let ports = if has_ended(&pod) { Ok(()) } else { self.nodes[node].take_ports(&uid, &pod) };
+        if let Err(failure) = ports
+            && pod.status.as_ref().is_none_or(|status| status.start_time.is_none())
+        {
+            let notes = seen.begin(&pod, &Step::Fail(failure), now);
+            self.note(node, &pod, notes, now);
+        }
         let conditions = Conditions::of(pod.status.as_ref());
         let mut known = SimulatedPod {
             node,
@@ -450,10 +475,11 @@ impl Fleet {
         if let Some(at) = known.wake_at {
             self.wakes.remove(&(at, uid.into()));
         }
-        self.give_back(known.node, known.seen.ip);
+        self.give_back(known.node, uid, known.seen.ip);
     }
 
-    fn give_back(&mut self, node: usize, ip: Option<IpAddr>) {
+    fn give_back(&mut self, node: usize, uid: &str, ip: Option<IpAddr>) {
+        self.nodes[node].ports.retain(|(_, holder)| **holder != *uid);
         if let Some(IpAddr::V4(ip)) = ip {
             self.nodes[node].addresses.give_back(ip);
         }
@@ -517,7 +543,7 @@ impl Fleet {
             }
             for step in planned.steps {
                 let notes = known.seen.begin(&pod, &step, now);
-                self.note(&known, &pod, notes, now);
+                self.note(known.node, &pod, notes, now);
                 self.carry_out(uid, &mut known, &pod, step, now);
             }
         }
@@ -543,9 +569,9 @@ impl Fleet {
         }
     }
 
-    fn note(&self, known: &SimulatedPod, pod: &Pod, notes: Vec<Note>, now: Timestamp) {
+    fn note(&self, node: usize, pod: &Pod, notes: Vec<Note>, now: Timestamp) {
         if self.profile.events && !notes.is_empty() {
-            self.recorder.on(&self.nodes[known.node].name).pod(pod, notes, now);
+            self.recorder.on(&self.nodes[node].name).pod(pod, notes, now);
         }
     }
 
@@ -559,7 +585,7 @@ impl Fleet {
                         _ => None,
                     };
                     let notes = known.seen.apply(pod, outcome, now);
-                    self.note(known, pod, notes, now);
+                    self.note(known.node, pod, notes, now);
                     if let Some(seen) = started {
                         self.live(known, &seen);
                     }
@@ -626,7 +652,7 @@ impl Fleet {
                 (at, Outcome::Exited { id, exit: exit(code, 0, at), message: None })
             }
             Step::StopSandbox => {
-                self.give_back(known.node, known.seen.ip);
+                self.give_back(known.node, uid, known.seen.ip);
                 (now, Outcome::SandboxStopped)
             }
             Step::Finish => return self.finish(uid, known, pod, now),
@@ -865,6 +891,28 @@ mod tests {
         ] {
             setup.api.until_noted(line).await;
         }
+    }
+
+    #[tokio::test]
+    async fn a_port_of_the_node_is_taken_once() {
+        let setup = start(FakeApi::new(), "{}");
+        let with = |port: Value| json!({"containers": [{"name": "c", "image": "web", "ports": [port]}]});
+        let every = || with(json!({"containerPort": 80, "hostPort": 8080}));
+        setup.api.put(pod("first", "sim-0", every()));
+        setup.api.until_noted("status first: Running, Ready True").await;
+        setup.api.put(pod("elsewhere", "sim-1", every()));
+        setup.api.put(pod(
+            "second",
+            "sim-0",
+            with(json!({"containerPort": 80, "hostPort": 8080, "hostIP": "10.0.0.1"})),
+        ));
+        setup.api.until_noted("status elsewhere: Running, Ready True").await;
+        setup.api.until_noted("status second: Failed").await;
+        assert_eq!(setup.api.pod("second").unwrap().status.unwrap().reason.as_deref(), Some("NodePorts"));
+        setup.api.ask_to_go("first", 1);
+        setup.api.until_noted("delete first").await;
+        setup.api.put(pod("third", "sim-0", every()));
+        setup.api.until_noted("status third: Running, Ready True").await;
     }
 
     #[tokio::test]

@@ -130,17 +130,12 @@ fn refuse_what_cannot_be(spec: &PodSpec, container: &Container) -> Result<(), St
         (armour(of_pod.and_then(|of_pod| of_pod.app_armor_profile.as_ref())), "appArmorProfile of type Localhost"),
         (armour(own.and_then(|own| own.app_armor_profile.as_ref())), "appArmorProfile of type Localhost"),
         (own.is_some_and(|own| own.proc_mount.as_deref() == Some("Unmasked")), "securityContext.procMount: Unmasked"),
-        (spec.host_network != Some(true) && takes_host_port(container), "ports.hostPort without hostNetwork"),
         (container.volume_devices.iter().flatten().next().is_some(), "volumeDevices"),
     ];
     match rows.iter().find(|(asked, _)| *asked) {
         Some((_, field)) => Err(format!("{field} is not supported on this node")),
         None => Ok(()),
     }
-}
-
-fn takes_host_port(container: &Container) -> bool {
-    container.ports.iter().flatten().any(|port| port.host_port.is_some_and(|port| port > 0))
 }
 
 fn limits(container: &Container) -> Result<Limits, String> {

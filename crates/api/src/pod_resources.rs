@@ -181,20 +181,30 @@ pub fn ports_clash(one: &HostPort, other: &HostPort) -> bool {
 
 /// The ports of the node that the pod takes, those of its sidecars included.
 pub fn host_ports(spec: &PodSpec) -> Vec<HostPort> {
+    ports_of_node(spec).map(|(port, _)| port).collect()
+}
+
+/// Where the ports of the node lead that the pod takes: to these ports of its own. A pod in the node's network has them itself.
+pub fn led_ports(spec: &PodSpec) -> Vec<(HostPort, u16)> {
+    if spec.host_network == Some(true) {
+        return Vec::new();
+    }
+    ports_of_node(spec).filter_map(|(port, to)| Some((port, u16::try_from(to).ok()?))).collect()
+}
+
+fn ports_of_node(spec: &PodSpec) -> impl Iterator<Item = (HostPort, i32)> {
     let sidecars = spec.init_containers.iter().flatten().filter(|container| is_sidecar(container));
     let given = |text: &Option<String>, default: &str| match text.as_deref() {
         None | Some("") => default.to_owned(),
         Some(text) => text.to_owned(),
     };
-    spec.containers
-        .iter()
-        .chain(sidecars)
-        .flat_map(|container| container.ports.iter().flatten())
-        .filter_map(|port| {
+    spec.containers.iter().chain(sidecars).flat_map(|container| container.ports.iter().flatten()).filter_map(
+        move |port| {
             let number = port.host_port.filter(|port| *port > 0)?;
-            Some((given(&port.protocol, "TCP"), given(&port.host_ip, "0.0.0.0"), number))
-        })
-        .collect()
+            let taken = (given(&port.protocol, "TCP"), given(&port.host_ip, "0.0.0.0"), number);
+            Some((taken, port.container_port))
+        },
+    )
 }
 
 #[cfg(test)]

@@ -7,12 +7,13 @@ use std::sync::{Arc, RwLock};
 
 use agent::images::Store;
 use agent::network::Cidr;
-use agent::node::NodeConfig;
+use agent::node::{Beside, LedPorts, NodeConfig};
 use agent::registration::Capacity;
 use agent::resolv_conf::{self, Dns};
 use agent::runtime::Runtime;
 use agent::runtime::native::{self, Native};
 use agent::runtime::profile::Profile;
+use api::pod_resources::HostPort;
 use bytes::Bytes;
 use dns::{answer::Zone, follow::follow, records::Records, server::Knowledge};
 use futures::StreamExt;
@@ -76,7 +77,8 @@ impl Node {
         let (applied, acknowledged) = watch::channel(0);
         let (names, answered_here) = name_server(client.clone()).await?;
         let rules = open_proxy(&options.name, answered_here)?;
-        let proxy = tokio::spawn(proxy(client.clone(), rules, applied, shutdown.clone()));
+        let (lead, led) = watch::channel(BTreeMap::new());
+        let proxy = tokio::spawn(proxy(client.clone(), rules, led, applied, shutdown.clone()));
         let config = NodeConfig {
             name: options.name.clone(),
             labels: BTreeMap::new(),
@@ -88,7 +90,9 @@ impl Node {
             dns: Dns { server: Some(DNS_SERVICE_ADDRESS.into()), domain: DOMAIN.into() },
         };
         let runtime = Runtime::Native(Arc::new(native));
-        let agent = agent::node::run(config, client, runtime, exits, Some(acknowledged), shutdown.clone());
+        let lead = Box::new(move |ports: &LedPorts| drop(lead.send_replace(frontends(ports))));
+        let beside = Beside { applied: acknowledged, lead };
+        let agent = agent::node::run(config, client, runtime, exits, Some(beside), shutdown.clone());
         let agent = tokio::spawn(agent);
         let (mailbox, questions) = mpsc::channel(QUESTIONS);
         server.nodes.register(&options.name, mailbox);
@@ -173,11 +177,23 @@ fn open_proxy(node_name: &str, answered_here: BTreeMap<Frontend, SocketAddrV4>) 
     proxy::Proxy::open(options).map_err(|error| error.to_string())
 }
 
-async fn proxy(client: Client, proxy: proxy::Proxy, applied: watch::Sender<u64>, shutdown: CancellationToken) {
+/// Ports of the node as the proxy names them.
+fn frontends(ports: &LedPorts) -> BTreeMap<Frontend, SocketAddrV4> {
+    let frontend = |(protocol, address, port): &HostPort| Frontend::of_node(protocol, address, *port);
+    ports.iter().filter_map(|(port, to)| Some((frontend(port)?, *to))).collect()
+}
+
+async fn proxy(
+    client: Client,
+    proxy: proxy::Proxy,
+    led: watch::Receiver<BTreeMap<Frontend, SocketAddrV4>>,
+    applied: watch::Sender<u64>,
+    shutdown: CancellationToken,
+) {
     let on_applied = |_: &proxy::Applied, revision: u64| {
         applied.send_replace(revision);
     };
-    if let Err(error) = proxy::follow::run(client, proxy, shutdown.cancelled_owned(), on_applied).await {
+    if let Err(error) = proxy::follow::run(client, proxy, led, shutdown.cancelled_owned(), on_applied).await {
         tracing::error!(%error, "services are no longer served on this node");
         eprintln!("kapstan: {error}");
     }

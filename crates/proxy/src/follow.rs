@@ -8,7 +8,7 @@
 //! Everything that is waiting is applied at once, so a burst costs one batch. Nothing is applied before both lists are
 //! complete: rules of an earlier run stay until then. Rules stay when this ends, too, and so does the Lease, which runs out.
 
-use std::{collections::BTreeMap, fmt::Debug, future::Future, time::Duration};
+use std::{collections::BTreeMap, fmt::Debug, future::Future, net::SocketAddrV4, time::Duration};
 
 use futures::{StreamExt, pin_mut};
 use jiff::Timestamp;
@@ -33,6 +33,7 @@ use tokio::{
 use crate::{
     error::ProxyError,
     proxy::{Applied, Proxy},
+    rules::Frontend,
 };
 
 /// The Lease's annotation: the highest revision up to which all changes of EndpointSlices are in the kernel.
@@ -61,12 +62,13 @@ pub fn lease_name(node_name: &str) -> String {
     format!("kapstan-proxy-{node_name}")
 }
 
-/// Runs until `shutdown` resolves. `on_applied` hears of every change that is in force, with the revision it acknowledges.
+/// Runs until `shutdown` resolves. `led` are the ports of the node that lead to pods on it. `on_applied` hears of every change that is in force, with the revision it acknowledges.
 ///
 /// Failures of the cluster's connection and of the kernel are logged and tried again.
 pub async fn run(
     client: Client,
     proxy: Proxy,
+    led: watch::Receiver<BTreeMap<Frontend, SocketAddrV4>>,
     shutdown: impl Future<Output = ()>,
     on_applied: impl FnMut(&Applied, u64),
 ) -> Result<(), ProxyError> {
@@ -79,7 +81,7 @@ pub async fn run(
         () = follow(Api::<Service>::all(client.clone()), services) => Ok(()),
         () = follow(Api::<EndpointSlice>::all(client.clone()), slices) => Ok(()),
         () = acknowledge(Api::namespaced(client, LEASE_NAMESPACE), node_name, acknowledge_up_to) => Ok(()),
-        result = apply(proxy, service_news, slice_news, applied, on_applied) => result,
+        result = apply(proxy, service_news, slice_news, led, applied, on_applied) => result,
     }
 }
 
@@ -249,6 +251,7 @@ async fn apply(
     proxy: Proxy,
     mut service_news: mpsc::Receiver<News<Service>>,
     mut slice_news: mpsc::Receiver<News<EndpointSlice>>,
+    mut led: watch::Receiver<BTreeMap<Frontend, SocketAddrV4>>,
     applied: watch::Sender<u64>,
     mut on_applied: impl FnMut(&Applied, u64),
 ) -> Result<(), ProxyError> {
@@ -265,6 +268,10 @@ async fn apply(
                 Some(news) => { slices.learn(news); true }
                 None => return Ok(()),
             },
+            Ok(()) = led.changed() => {
+                proxy.lead(led.borrow_and_update().clone());
+                true
+            }
             () = sleep_until(check_at) => false,
         };
         changed |= services.learn_waiting(&mut service_news);

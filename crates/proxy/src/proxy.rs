@@ -54,6 +54,8 @@ pub struct Proxy {
     reported: BTreeSet<(String, String)>,
     /// Addresses of all endpoints, usable or not.
     named: BTreeSet<Ipv4Addr>,
+    /// Ports of the node that pods on it took.
+    led: BTreeMap<Frontend, SocketAddrV4>,
 }
 
 impl Proxy {
@@ -71,12 +73,18 @@ impl Proxy {
         })?;
         let mut routes = route::open()?;
         route::add(&mut routes, options.service_cidr)?;
-        Ok(Proxy { options, netfilter, routes, kernel: None, reported: BTreeSet::new(), named: BTreeSet::new() })
+        let (reported, named, led) = (BTreeSet::new(), BTreeSet::new(), BTreeMap::new());
+        Ok(Proxy { options, netfilter, routes, kernel: None, reported, named, led })
     }
 
     /// The node this proxy works for.
     pub fn node_name(&self) -> &str {
         &self.options.node_name
+    }
+
+    /// Ports of the node that lead to pods on it, from the next [`apply`](Proxy::apply) on.
+    pub fn lead(&mut self, ports: BTreeMap<Frontend, SocketAddrV4>) {
+        self.led = ports;
     }
 
     /// Puts the rules for these services in force. When it returns, no new connection reaches an endpoint that is not usable
@@ -85,6 +93,7 @@ impl Proxy {
         let start = Instant::now();
         let mut wanted = rules(services, slices, &self.options.node_name);
         wanted.answer_here(&self.options.answered_here);
+        wanted.lead(&self.led);
         self.report(&wanted);
         let delta = self.put_in_force(&wanted)?;
         let forgotten_flows = match self.see_off(&delta) {

@@ -76,6 +76,15 @@ pub struct Frontend {
     pub port: u16,
 }
 
+impl Frontend {
+    /// A port of the node as a pod asks for it; `0.0.0.0` stands for every address. `None` for what is no such port.
+    pub fn of_node(protocol: &str, address: &str, port: i32) -> Option<Frontend> {
+        let address: Ipv4Addr = address.parse().ok()?;
+        let address = (!address.is_unspecified()).then_some(address);
+        Some(Frontend { address, protocol: Protocol::parse(Some(protocol))?, port: port_number(port).ok()? })
+    }
+}
+
 impl fmt::Display for Frontend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.address {
@@ -133,6 +142,18 @@ impl fmt::Display for RuleSet {
 }
 
 impl RuleSet {
+    /// Lets ports of the node lead to pods on it that took them.
+    pub fn lead(&mut self, ports: &BTreeMap<Frontend, SocketAddrV4>) {
+        for (frontend, pod) in ports {
+            let service = format!("hostPort of {pod}");
+            // The pod is on this node, and so is the way back.
+            let road = Road { service: service.clone(), backends: vec![*pod], affinity: None, masquerade: false };
+            if let Err(why) = add_road(self, *frontend, road) {
+                self.refused.insert((service, why));
+            }
+        }
+    }
+
     /// Lets the node answer these frontends itself where no pod does: also before their Service is known, and after it was
     /// deleted. So a node has its own name server, and a cluster can have another one by giving its Service pods.
     pub fn answer_here(&mut self, here: &BTreeMap<Frontend, SocketAddrV4>) {

@@ -169,11 +169,12 @@ async fn what_is_acknowledged_is_in_the_kernel() {
     let listed = cluster.put_slice(&first);
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let proxy = tokio::task::block_in_place(|| node.proxy());
+    let led = watch::channel(std::collections::BTreeMap::new()).1;
     let running = tokio::spawn({
         let client = cluster.client();
         async move {
             let shutdown = async { drop(stopped.await) };
-            follow::run(client, proxy, shutdown, |_, _| {}).await
+            follow::run(client, proxy, led, shutdown, |_, _| {}).await
         }
     });
 

@@ -218,6 +218,34 @@ spec: {clusterIP: 10.96.0.13, ports: [{port: 443}]}
 }
 
 #[test]
+fn ports_of_the_node_lead_to_pods() {
+    let services: Vec<Service> = parse(
+        "
+metadata: {namespace: default, name: web}
+spec: {clusterIP: 10.96.0.10, type: NodePort, ports: [{port: 80, nodePort: 30080}]}
+",
+    );
+    let mut set = rules(&services.iter().collect::<Vec<_>>(), &[], "here");
+    let asked = [
+        ("TCP", "0.0.0.0", 8080),
+        ("UDP", "10.0.0.1", 8080),
+        ("TCP", "0.0.0.0", 30080),
+        ("TCP", "::1", 80),
+        ("TCP", "0.0.0.0", 0),
+    ];
+    let ports = asked.iter().filter_map(|(protocol, address, port)| Frontend::of_node(protocol, address, *port));
+    set.lead(&ports.map(|port| (port, "10.244.0.7:80".parse().unwrap())).collect());
+    expect![[r#"
+        tcp node:8080 hostPort of 10.244.0.7:80 -> 10.244.0.7:80
+        tcp node:30080 default/web -> refuse
+        tcp 10.96.0.10:80 default/web -> refuse
+        udp 10.0.0.1:8080 hostPort of 10.244.0.7:80 -> 10.244.0.7:80
+        not programmed: hostPort of 10.244.0.7:80: tcp node:30080 is already taken by default/web
+    "#]]
+    .assert_eq(&set.to_string());
+}
+
+#[test]
 fn a_node_answers_what_no_pod_does() {
     let address: Ipv4Addr = "10.96.0.10".parse().unwrap();
     let frontend = |protocol, port| Frontend { address: Some(address), protocol, port };
