@@ -1,6 +1,7 @@
-//! The chores: `cargo xtask test|sim|bench|images|upstream`.
+//! The chores: `cargo xtask test|sim|bench|images|upstream|conformance`.
 
 mod bench;
+mod conformance;
 mod images;
 mod setup;
 mod sim;
@@ -15,7 +16,8 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   sim ARGS      whole clusters from seeds: --seeds N [--from S] | --seed S [--trace] | --exhaustive | --zoo
   bench [ROW]   measure a release build beside Kubernetes' figures (--help tells more)
   images        build real nginx images from Debian's nginx package (--help tells more)
-  upstream      run our commands against Kubernetes' own API server, controllers and scheduler (built once, half an hour)";
+  upstream      run our commands against Kubernetes' own API server, controllers and scheduler (built once, half an hour)
+  conformance   run Kubernetes' own end-to-end tests against kapstan (built once; --help tells more)";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -25,6 +27,7 @@ fn main() -> ExitCode {
         Some((command, rest)) if command == "bench" => bench::run(rest),
         Some((command, rest)) if command == "images" => images::run(rest),
         Some((command, rest)) if command == "upstream" => upstream::run(rest),
+        Some((command, rest)) if command == "conformance" => conformance::run(rest),
         _ => Err(USAGE.to_owned()),
     };
     match done {

@@ -39,7 +39,7 @@ pub fn run(arguments: &[String]) -> Result<(), String> {
         let source = source(&folder)?;
         for program in missing {
             println!("upstream: building {program} {KUBERNETES} with Go");
-            build(&source, program, &folder)?;
+            build(&source, &["build"], &format!("./cmd/{program}"), &folder.join(program))?;
         }
     }
     let mut tests = test::cargo(&TESTS);
@@ -49,7 +49,7 @@ pub fn run(arguments: &[String]) -> Result<(), String> {
 }
 
 /// Kubernetes' module as the main one: it names its parts by folders that a module does not hold, so they become versions.
-fn source(folder: &Path) -> Result<PathBuf, String> {
+pub fn source(folder: &Path) -> Result<PathBuf, String> {
     let source = folder.join("source");
     let go = |arguments: &[&str]| capture(go(&source).args(arguments));
     if source.join("ready").exists() {
@@ -79,7 +79,8 @@ fn source(folder: &Path) -> Result<PathBuf, String> {
     Ok(source)
 }
 
-fn build(source: &Path, program: &str, folder: &Path) -> Result<(), String> {
+/// Builds a package of the source: `command` is Go's.
+pub fn build(source: &Path, command: &[&str], package: &str, program: &Path) -> Result<(), String> {
     let stamps = ["k8s.io/component-base/version", "k8s.io/client-go/pkg/version"].map(|package| {
         let minor = KUBERNETES.split('.').nth(1).unwrap_or_default();
         format!(
@@ -87,10 +88,10 @@ fn build(source: &Path, program: &str, folder: &Path) -> Result<(), String> {
              -X {package}.gitTreeState=clean"
         )
     });
-    let mut command = go(source);
-    command.args(["build", "-p", "2", "-trimpath", "-ldflags", &format!("-s -w {}", stamps.join(" ")), "-o"]);
-    command.arg(folder.join(program)).arg(format!("./cmd/{program}"));
-    capture(&mut command).map(drop)
+    let mut building = go(source);
+    building.args(command).args(["-p", "2", "-trimpath", "-ldflags", &format!("-s -w {}", stamps.join(" ")), "-o"]);
+    building.arg(program).arg(package);
+    capture(&mut building).map(drop)
 }
 
 fn go(folder: &Path) -> Command {
