@@ -33,6 +33,7 @@ mod store;
 mod tests;
 
 pub use error::StoreError;
+pub use segment::Trouble;
 pub use snapshot::{Snapshot, Snapshotter};
 pub use store::Store;
 

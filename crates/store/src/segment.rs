@@ -10,6 +10,7 @@ use crate::folder::{self, LOG};
 use crate::frame::{self, ALIGN, Body, Found, Header, Kind, Place, Window};
 use crate::record::{Borrowed, Records};
 use std::fs::{self, File};
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -69,15 +70,30 @@ pub(crate) struct Writer {
     /// Where the newest append begins.
     pub newest: usize,
     pub path: PathBuf,
+    /// What the disk does to the next append.
+    pub trouble: Option<Trouble>,
     file: File,
     prepared: usize,
     window: Window,
 }
 
+/// What a disk may do to an append: for those who simulate one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// It takes so many bytes at most, not all of them, and has no room for the rest.
+    Full {
+        /// What it takes.
+        bytes: usize,
+    },
+    /// It takes all, and cannot say that it is durable.
+    SyncFails,
+}
+
 impl Writer {
     /// Takes over a file of `prepared` zeros.
     pub fn new(path: PathBuf, number: u64, file: File, prepared: u64) -> Writer {
-        Writer { number, path, file, prepared: prepared as usize, position: 0, newest: 0, window: Window::default() }
+        let (prepared, window) = (prepared as usize, Window::default());
+        Writer { number, path, trouble: None, file, prepared, position: 0, newest: 0, window }
     }
 
     pub fn is_full(&self) -> bool {
@@ -92,11 +108,29 @@ impl Writer {
         }
         let place = Place { file: self.number, offset: self.position + buffer.len() };
         self.window.encode(Kind::Records, revision, raw, place, buffer);
-        self.file.write_all_at(buffer, self.position as u64).map_err(failed("write", &self.path))?;
-        self.file.sync_data().map_err(failed("sync", &self.path))?;
+        self.write(buffer).map_err(failed("write", &self.path))?;
+        self.sync().map_err(failed("sync", &self.path))?;
         self.newest = self.position;
         self.position += buffer.len();
         Ok(())
+    }
+
+    fn write(&self, bytes: &[u8]) -> io::Result<()> {
+        match self.trouble {
+            Some(Trouble::Full { bytes: room }) => {
+                let taken = &bytes[..room.min(bytes.len() - 1)];
+                self.file.write_all_at(taken, self.position as u64)?;
+                Err(io::ErrorKind::StorageFull.into())
+            }
+            _ => self.file.write_all_at(bytes, self.position as u64),
+        }
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        match self.trouble {
+            Some(Trouble::SyncFails) => Err(io::Error::other("the disk failed")),
+            _ => self.file.sync_data(),
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use crate::folder::{self, Folder, LOG, SNAPSHOT};
 use crate::prepare::Preparer;
 use crate::record::{self, Borrowed};
 use crate::recovery::{self, Closed, State};
-use crate::segment::Writer;
+use crate::segment::{Trouble, Writer};
 use crate::snapshot::{Size, Snapshot, Snapshotter};
 use crate::{Batch, Limits, Recovered, Stats};
 use std::collections::VecDeque;
@@ -31,6 +31,8 @@ pub struct Store {
     /// Bytes of frames since the last snapshot was adopted.
     grown: u64,
     poisoned: Option<String>,
+    /// What the next append meets.
+    trouble: Option<Trouble>,
     counted: Stats,
     raw: Vec<u8>,
     frame: Vec<u8>,
@@ -53,6 +55,7 @@ impl Store {
             revision: recovered.revision,
             snapshot,
             poisoned: None,
+            trouble: None,
             counted: Stats::default(),
             raw: Vec::new(),
             frame: Vec::new(),
@@ -72,6 +75,7 @@ impl Store {
         self.make_room()?;
         let writer = self.current.as_mut().expect("make_room leaves a segment with room");
         let before = writer.position;
+        writer.trouble = self.trouble.take();
         if let Err(error) = writer.append(self.revision, last, &self.raw, &mut self.frame) {
             self.poisoned = Some(error.to_string());
             return Err(error);
@@ -80,6 +84,12 @@ impl Store {
         self.count_append(written);
         self.revision = last;
         Ok(())
+    }
+
+    /// Lets the next append fail as a disk would make it fail, and everything after that be as it is after such a failure:
+    /// what a disk does is hard to bring about. Only the simulator and tests call this.
+    pub fn meet(&mut self, trouble: Trouble) {
+        self.trouble = Some(trouble);
     }
 
     /// Whether a failed write has made the store refuse appends.

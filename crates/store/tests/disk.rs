@@ -6,7 +6,7 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-use store::{Batch, Limits, Record, Store, StoreError};
+use store::{Batch, Limits, Record, Store, StoreError, Trouble};
 
 const CHILD: &str = "KAPSTAN_STORE_DISK_DIR";
 
@@ -99,6 +99,36 @@ fn a_snapshot_that_does_not_fit_leaves_the_store_as_it_was() {
     let names: Vec<_> = fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert!(!names.iter().any(|name| name.to_string_lossy().contains("snapshot")), "{names:?}");
     store.append(&[batch(2)]).unwrap();
+}
+
+#[test]
+fn a_sync_that_fails_is_an_error_and_the_store_takes_no_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path().join("store");
+    let (mut store, _) = Store::open(&dir, limits()).unwrap();
+    store.append(&[batch(1)]).unwrap();
+    store.meet(Trouble::SyncFails);
+    let error = store.append(&[batch(2)]).unwrap_err();
+    assert!(matches!(error, StoreError::Io { action: "sync", .. }), "{error}");
+    assert_eq!(store.revision(), 1);
+    refuses_more(store, 1);
+    // All of it was written, and the system did not end with the process: it is there.
+    let (_store, recovered) = Store::open(&dir, limits()).unwrap();
+    assert_eq!((recovered.revision, recovered.torn_bytes), (2, 0));
+}
+
+#[test]
+fn a_disk_that_takes_a_part_is_an_error_and_the_part_is_cut_off() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path().join("store");
+    let (mut store, _) = Store::open(&dir, limits()).unwrap();
+    store.append(&[batch(1)]).unwrap();
+    store.meet(Trouble::Full { bytes: 100 });
+    let error = store.append(&[batch(2), batch(3)]).unwrap_err();
+    assert!(matches!(error, StoreError::Full { action: "write", .. }), "{error}");
+    refuses_more(store, 1);
+    let (_store, recovered) = Store::open(&dir, limits()).unwrap();
+    assert_eq!((recovered.revision, recovered.torn_bytes > 0), (1, true));
 }
 
 #[test]
