@@ -9,6 +9,7 @@
 use std::collections::BTreeSet;
 
 use api::account::{ENDED, REQUESTED};
+use api::object::controller_of;
 use api::selector::Selector;
 use api::template_hash::template_hash;
 use api::{Key, Kind, Propagation, Snapshot, Typed, Write};
@@ -82,7 +83,7 @@ impl<'a> History<'a> {
     }
 
     /// The revision of the wanted template; what was the newest before has ended at `now`.
-    pub fn wanted(&self, owner: &Owner, world: &Snapshot, now: Timestamp) -> Wanted<'a> {
+    pub fn wanted(&self, owner: &Owner, world: &'a Snapshot, now: Timestamp) -> Wanted<'a> {
         let next = self.revisions.last().map_or(1, |newest| newest.revision.saturating_add(1));
         let data = recorded(owner.template);
         let equal =
@@ -96,11 +97,13 @@ impl<'a> History<'a> {
                 writes.extend(self.end_previous(true, now));
                 Wanted::Unrecorded { writes, collision_count: owner.collision_count }
             }
-            None => {
-                let (write, collision_count) = record(owner, data, next, world);
-                let writes = std::iter::once(write).chain(self.end_previous(false, now)).collect();
-                Wanted::Unrecorded { writes, collision_count }
-            }
+            None => match record(owner, data, next, world) {
+                Recorded::Lost(revision) => Wanted::Recorded(revision),
+                Recorded::Anew(write, collision_count) => {
+                    let writes = std::iter::once(write).chain(self.end_previous(false, now)).collect();
+                    Wanted::Unrecorded { writes, collision_count }
+                }
+            },
         }
     }
 
@@ -159,14 +162,26 @@ fn recorded(template: &PodTemplateSpec) -> Value {
     json!({ "spec": { "template": template } })
 }
 
-/// Records the wanted template under the first name that nothing else has; gives `status.collisionCount` too.
-fn record(owner: &Owner, data: Value, revision: i64, world: &Snapshot) -> (Write, Option<i32>) {
+/// How a template that is in no revision of its owner is recorded.
+enum Recorded<'a> {
+    /// It is, in a revision that has lost its owner.
+    Lost(&'a ControllerRevision),
+    /// By this write; `status.collisionCount` from then on.
+    Anew(Write, Option<i32>),
+}
+
+/// Records the wanted template under the first name that nothing else has. A revision of it that somebody gave to an owner
+/// who is not there is no collision (upstream: CreateControllerRevision compares the data): it is collected and made again
+/// under its name, and the pods that name it stay.
+fn record<'a>(owner: &Owner, data: Value, revision: i64, world: &'a Snapshot) -> Recorded<'a> {
     let namespace = owner.meta.namespace.clone().unwrap_or_default();
     let mut collision_count = owner.collision_count;
     let mut hash = template_hash(owner.template, collision_count);
     for _ in 0..COLLISIONS {
-        if world.object(Kind::ControllerRevision, &namespace, &revision_name(owner, &hash)).is_none() {
-            break;
+        let taken = world.get::<ControllerRevision>(&namespace, &revision_name(owner, &hash));
+        let Some(taken) = taken else { break };
+        if is_lost(taken, world) && template_of(taken).is_some_and(|it| recorded(&it) == data) {
+            return Recorded::Lost(taken);
         }
         collision_count = Some(collision_count.unwrap_or(0) + 1);
         hash = template_hash(owner.template, collision_count);
@@ -186,7 +201,16 @@ fn record(owner: &Owner, data: Value, revision: i64, world: &Snapshot) -> (Write
         data: Some(RawExtension(data)),
         revision,
     };
-    (Write::Create(body.into_body()), collision_count)
+    Recorded::Anew(Write::Create(body.into_body()), collision_count)
+}
+
+/// True if the controller of a revision is not there.
+fn is_lost(revision: &ControllerRevision, world: &Snapshot) -> bool {
+    let namespace = revision.metadata.namespace.as_deref().unwrap_or("");
+    let Some(controller) = controller_of(&revision.metadata) else { return true };
+    let there = Kind::by_name(&controller.api_version, &controller.kind)
+        .and_then(|kind| world.object(kind, namespace, &controller.name));
+    there.is_none_or(|there| there.uid() != controller.uid)
 }
 
 /// `<workload>-<hash>`, the workload's part cut where the whole would be too long.

@@ -5,6 +5,7 @@
 //! the workloads and services of its namespace, or by the dependents of an object that goes.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use api::object::controller_of;
 use api::selector::Selector;
@@ -14,7 +15,7 @@ use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Namespace, Node, ReplicationController, ResourceQuota, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, OwnerReference};
 
 use crate::{
     Controller, daemon_set, disruption, endpoints, garbage_collector, job, node_lifecycle, persistent_volume,
@@ -127,7 +128,7 @@ fn pod_changed(change: &Change, world: &Snapshot, wake: &mut Wake) {
             match controller_of(pod.meta()) {
                 Some(owner) => {
                     if let Some((who, kind)) = keeper(&owner.kind) {
-                        wake(who, Key::new(kind, pod.namespace(), owner.name.clone()));
+                        wake_owner(owner, kind, pod.namespace(), world, &mut |key| wake(who, key));
                     }
                 }
                 None => wake_adopters(pod, world, wake),
@@ -209,6 +210,17 @@ fn keeper(kind: &str) -> Option<(Controller, Kind)> {
         "StatefulSet" => (Controller::StatefulSet, Kind::StatefulSet),
         _ => return None,
     })
+}
+
+/// Wakes an owner by its name, and by its uid, which it counts its own by, where somebody else or nobody has that name.
+fn wake_owner(owner: &OwnerReference, kind: Kind, namespace: &str, world: &Snapshot, wake: &mut dyn FnMut(Key)) {
+    wake(Key::new(kind, namespace, owner.name.clone()));
+    let is_owner = |object: &&Arc<Object>| object.uid() == owner.uid;
+    if world.object(kind, namespace, &owner.name).filter(is_owner).is_none()
+        && let Some(renamed) = world.objects(kind, Some(namespace)).find(is_owner)
+    {
+        wake(renamed.key());
+    }
 }
 
 /// Wakes those who might adopt a pod that nobody manages.
@@ -311,7 +323,8 @@ fn replica_set_changed(change: &Change, world: &Snapshot, wake: &mut Wake) {
     for set in change.sides() {
         match controller_of(set.meta()) {
             Some(owner) if owner.kind == "Deployment" => {
-                wake(Controller::Deployment, Key::new(Kind::Deployment, set.namespace(), owner.name.clone()));
+                let mut wake = |key| wake(Controller::Deployment, key);
+                wake_owner(owner, Kind::Deployment, set.namespace(), world, &mut wake);
             }
             Some(_) => {}
             None if same_but_status(change) => {}
@@ -434,7 +447,7 @@ fn revision_changed(change: &Change, world: &Snapshot, wake: &mut Wake) {
         match controller_of(revision.meta()) {
             Some(owner) => {
                 if let Some((who, kind)) = keeper(&owner.kind) {
-                    wake(who, Key::new(kind, revision.namespace(), owner.name.clone()));
+                    wake_owner(owner, kind, revision.namespace(), world, &mut |key| wake(who, key));
                 }
             }
             None => {

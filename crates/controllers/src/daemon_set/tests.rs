@@ -574,6 +574,23 @@ fn orphans_are_adopted_with_their_history() {
 }
 
 #[test]
+fn a_revision_that_somebody_gave_away_is_no_reason_to_roll() {
+    let mut world = world(2, rolling(json!(1)));
+    run(&mut world, 3);
+    let before = (world.pods(), status(&world));
+    let name = world.snapshot.list::<ControllerRevision>(None).next().unwrap().metadata.name.clone().unwrap();
+    world.user_edits::<ControllerRevision>(&name, |revision| {
+        revision.metadata.owner_references.as_mut().unwrap()[0].uid = "another".into();
+    });
+    world.settle();
+    run(&mut world, 3);
+    assert_eq!((world.pods(), status(&world)), before);
+    let revisions: Vec<&ControllerRevision> = world.snapshot.list(None).collect();
+    assert_eq!(revisions.iter().map(|it| it.metadata.name.clone().unwrap()).collect::<Vec<_>>(), [name]);
+    assert_ne!(revisions[0].metadata.owner_references.as_ref().unwrap()[0].uid, "another");
+}
+
+#[test]
 fn duplicates_go_and_the_available_one_stays() {
     let mut world = world(1, rolling(json!(1)));
     run(&mut world, 3);

@@ -145,6 +145,21 @@ fn adopts_and_releases_pods() {
     .assert_eq(&text);
 }
 
+/// Its set counts it by the uid, the collector does not find the name and ends it: the set has to hear of that.
+#[test]
+fn a_pod_that_names_its_set_wrongly_is_made_up_for() {
+    let mut world = World::read("rs web-a 2 orphan");
+    world.wake_all();
+    world.settle();
+    world.user_edits::<Pod>("web-a-0", |pod| {
+        pod.metadata.owner_references.as_mut().unwrap()[0].name = "another".into();
+    });
+    world.settle();
+    world.pod_gone("web-a-0");
+    world.settle();
+    assert_eq!(world.pods().len(), 2);
+}
+
 #[test]
 fn availability_takes_its_time() {
     let mut world = World::read("rs web-a 1 pods 0 min-ready 10 orphan");
