@@ -26,7 +26,7 @@ use server::why::Whys;
 use tokio::sync::oneshot;
 
 use crate::behind::HOLD_FROM_BEHIND;
-use crate::disk::{self, Disk};
+use crate::disk::{self, Disk, Stored};
 use crate::facts;
 use crate::faults::Faults;
 use crate::healing;
@@ -50,6 +50,8 @@ const REPORT: i64 = 15;
 const SET_UP: i64 = 12;
 /// Seconds between two signs of life of a node.
 const BEAT: i64 = 20;
+/// ... when no sign is lost any more.
+const BEAT_AT_REST: i64 = 35;
 /// Events of one run; more is a loop.
 const EVENTS: usize = 60_000;
 /// Changes of one turn; more is a loop.
@@ -216,11 +218,11 @@ impl Cluster {
         let mut random = StdRng::seed_from_u64(settings.seed);
         let mut faults = Faults::mix(&mut random);
         if settings.behind {
-            faults.crash = 0;
+            (faults.crash, faults.bad_disk) = (0, 0);
         }
         let nodes = random.random_range(3..=5);
         // What is never read back need not be written.
-        let disk = (faults.crash > 0).then(|| Disk::new(settings.seed, settings.disk));
+        let disk = (faults.crash + faults.bad_disk > 0).then(|| Disk::new(settings.seed, settings.disk));
         let mut cluster = Cluster::with(settings, random, faults, nodes, disk);
         cluster.people.bound(&mut cluster.random);
         cluster.begin();
@@ -326,10 +328,11 @@ impl Cluster {
 
     fn live(&mut self) -> Result<(), Breach> {
         for _ in 0..EVENTS {
-            let Some(((second, ..), event)) = self.events.pop_first() else { return self.end() };
+            let Some(((second, ..), event)) = self.events.pop_first() else { return self.is_over().map(|_| ()) };
             self.seconds = second;
-            if self.healed_at.is_some_and(|at| second > self.last_write.max(at + HEAL_AGAIN) + QUIET) {
-                return self.end();
+            let rests = self.healed_at.is_some_and(|at| second > self.last_write.max(at + HEAL_AGAIN) + QUIET);
+            if rests && self.is_over()? {
+                return Ok(());
             }
             if self.healed_at.is_some_and(|at| self.last_write > at + REST_WITHIN) {
                 return Err(Breach::new("I24 quiet", format!("still writes {REST_WITHIN}s after all faults stopped")));
@@ -339,10 +342,18 @@ impl Cluster {
         Err(Breach::new("I28 bounded work", format!("{EVENTS} events and no end")))
     }
 
-    /// Nothing more will happen: is all as it should be?
-    fn end(&mut self) -> Result<(), Breach> {
+    /// Nothing more will happen: is all as it should be? Then rollouts that were left stuck are mended, and it goes on.
+    fn is_over(&mut self) -> Result<bool, Breach> {
         healing::judge(&self.durable, &self.usage, self.now())?;
-        self.nodes.iter().filter(|node| node.up).try_for_each(|node| self.nothing_outlives_its_pod(node))
+        self.nodes.iter().filter(|node| node.up).try_for_each(|node| self.nothing_outlives_its_pod(node))?;
+        let mended = people::mend(&self.durable);
+        if mended.is_empty() {
+            return Ok(true);
+        }
+        self.trace.tell(self.seconds, "MEND", || "rollouts that were left stuck get a good image".into());
+        self.arrive_together(mended);
+        self.healed_at = Some(self.seconds);
+        Ok(false)
     }
 
     /// I21: when all is quiet no process is left of a pod that is gone.
@@ -377,11 +388,7 @@ impl Cluster {
             // One that was planned for later, and was overtaken, is for nothing.
             Event::Serve if self.serve_at.is_some_and(|at| at <= self.seconds) => self.serve()?,
             Event::Serve => {}
-            Event::Commit => {
-                if let Some(flight) = self.flights.pop_front() {
-                    self.commit(flight, true)?;
-                }
-            }
+            Event::Commit => self.commit_those_waiting()?,
             Event::Restart => self.restart()?,
             Event::Arrive(letter) => self.arrive(letter),
             Event::Node(index, event) => {
@@ -459,6 +466,14 @@ impl Cluster {
         lines.iter().filter(|line| !line.contains(" person ")).map(|line| format!("{line}\n")).collect()
     }
 
+    /// From now on there is so much work for an app, in thousandths of a core; nodes tell of it at their next report.
+    pub(crate) fn work(&mut self, app: &str, milli: i64) {
+        if !self.people.measure() {
+            self.schedule(0, Event::Report);
+        }
+        self.people.set_load(app, milli);
+    }
+
     /// Ends the server's process; it starts again after a while.
     pub(crate) fn stop(&mut self) -> Result<(), Breach> {
         self.crash()
@@ -533,6 +548,41 @@ impl Cluster {
         Ok(())
     }
 
+    /// The store takes the oldest turn, and perhaps some behind it with the same sync. If it fails, the server ends.
+    fn commit_those_waiting(&mut self) -> Result<(), Breach> {
+        let waiting = self.flights.len();
+        if waiting == 0 {
+            return Ok(());
+        }
+        let together = if waiting > 1 { self.random.random_range(1..=waiting) } else { 1 };
+        let trouble = self.faults.bad_disk > 0 && self.random.random_ratio(self.faults.bad_disk, 1000);
+        let group = self.flights.drain(..together).collect();
+        if self.store(group, true, trouble)? { Ok(()) } else { self.die() }
+    }
+
+    /// Makes turns durable together; false if the store failed.
+    fn store(&mut self, group: Vec<Flight>, answered: bool, trouble: bool) -> Result<bool, Breach> {
+        let turns: Vec<&Turn> = group.iter().map(|flight| &flight.turn).collect();
+        let stored = self.disk.as_mut().map_or(Ok(Stored::Acknowledged), |disk| disk.commit(&turns, trouble))?;
+        let (durable, answered) = match stored {
+            Stored::Acknowledged | Stored::ThenFailed => (true, answered),
+            Stored::Unanswered { durable } => (durable, false),
+        };
+        for flight in group {
+            if durable {
+                self.commit(flight, answered)?;
+            } else {
+                flight.letters.into_iter().for_each(|letter| self.bounce_unanswered(letter));
+            }
+        }
+        let fails = !matches!(stored, Stored::Acknowledged);
+        if fails {
+            let words = if durable { "what it was given is there" } else { "what it was given is lost" };
+            self.trace.tell(self.seconds, "disk", || format!("fails; {words}"));
+        }
+        Ok(!fails)
+    }
+
     /// The store has a turn: it is judged, answered, and seen by all who watch.
     fn commit(&mut self, flight: Flight, answered: bool) -> Result<(), Breach> {
         let Flight { turn, letters, taken } = flight;
@@ -541,7 +591,6 @@ impl Cluster {
             let message = format!("{} changes in one turn of a few dozen pods", turn.changes.len());
             return Err(Breach::new("I28 bounded work", message));
         }
-        self.disk.as_mut().map_or(Ok(()), |disk| disk.commit(&turn))?;
         self.witness.see(&turn, &taken)?;
         self.durable = turn.world;
         if self.witness.world().revision() != self.durable.revision() {
@@ -660,21 +709,27 @@ impl Cluster {
 
     /// The process is gone. Some turns had reached the disk, though nobody was told.
     fn crash(&mut self) -> Result<(), Breach> {
-        self.report.crashes += 1;
         let survive = self.random.random_range(0..=self.flights.len());
         let lost = self.flights.len() - survive;
         self.trace.tell(self.seconds, "CRASH", || format!("the server; {survive} turns survive, {lost} are lost"));
         self.writer = None;
-        self.usage = Usage::default();
-        self.serve_at = None;
         for _ in 0..survive {
-            if let Some(flight) = self.flights.pop_front() {
-                self.commit(flight, false)?;
+            let Some(flight) = self.flights.pop_front() else { break };
+            if !self.store(vec![flight], false, false)? {
+                return self.die();
             }
         }
-        if let Some(disk) = &mut self.disk {
-            disk.crash(self.flights.front().map(|flight| &flight.turn))?;
-        }
+        let lost: Vec<&Turn> = self.flights.iter().map(|flight| &flight.turn).collect();
+        self.disk.as_mut().map_or(Ok(()), |disk| disk.crash(&lost))?;
+        self.die()
+    }
+
+    /// What the server had in memory is lost; it starts again after a while.
+    fn die(&mut self) -> Result<(), Breach> {
+        self.report.crashes += 1;
+        self.writer = None;
+        self.usage = Usage::default();
+        self.serve_at = None;
         for flight in std::mem::take(&mut self.flights) {
             if self.settings.answers_early {
                 let answers = flight.turn.answers.into_iter().map(|(_, answer)| answer);
@@ -754,7 +809,8 @@ impl Cluster {
 
     /// Nodes that have power and a network renew their Leases, and those that were given up say that they live.
     fn beat(&mut self) {
-        self.schedule(BEAT, Event::Beat);
+        let wait = if self.healed_at.is_some() { BEAT_AT_REST } else { BEAT };
+        self.schedule(wait, Event::Beat);
         if self.writer.is_none() {
             return;
         }
@@ -938,7 +994,8 @@ impl Cluster {
         let nodes: Vec<&NodeObject> = self.durable.list::<NodeObject>(None).collect();
         let Some(node) = pick(&nodes, &mut self.random) else { return };
         let closed = node.spec.as_ref().and_then(|spec| spec.unschedulable) != Some(true);
-        let letter = people::cordon(node, closed);
+        let empties = people::is_tainted(node) || self.random.random_ratio(1, 5);
+        let letter = if empties { people::taint(node) } else { people::cordon(node, closed) };
         self.schedule(0, Event::Arrive(letter));
     }
 

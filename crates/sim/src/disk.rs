@@ -1,15 +1,17 @@
 //! The disk of a simulated cluster: the real store, in a folder that lies in memory.
 //!
-//! Every turn that commits is appended as it is by the server, and a server that starts gets what the store gives back.
-//! Beside it stands all that was acknowledged, record by record. I15: a folder that is opened holds exactly that, says
-//! that it cut off what a crash left torn, and serves nothing of it. I19: a copy of the folder in which one bit of an
+//! Turns that commit are appended as they are by the server, those that wait together, and a server that starts gets what
+//! the store gives back. Beside it stands all that was acknowledged, record by record. I15: a folder that is opened holds
+//! exactly that, says that it cut off what a crash left torn, and serves nothing of it; a store that failed takes no more,
+//! and what it failed to take is there as a whole or not at all. I19: a copy of the folder in which one bit of an
 //! acknowledged append is another is refused.
 //!
-//! The disk draws from a generator of its own, so that what it does to the files changes nobody's story.
+//! The disk draws from a generator of its own, so that what a crash does to the files changes nobody's story.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::ops::Range;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use api::{Kind, Object, Snapshot};
@@ -49,6 +51,32 @@ pub enum Fault {
     ServesTorn,
     /// A turn is appended when the next one is acknowledged.
     AppendsLate,
+    /// A store that failed is taken for one that did not.
+    IgnoresFailure,
+}
+
+/// What became of turns that were to be committed.
+pub enum Stored {
+    /// They are durable.
+    Acknowledged,
+    /// They are, and then the store failed: the server ends once it has answered.
+    ThenFailed,
+    /// The store failed, and the server ends: nobody is answered.
+    Unanswered {
+        /// They will be there when the store is opened again.
+        durable: bool,
+    },
+}
+
+/// What the disk refuses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Trouble {
+    /// An append: it is full, or a sync fails.
+    Append(store::Trouble),
+    /// A segment: it is full.
+    Segment,
+    /// A snapshot: it is full.
+    Snapshot,
 }
 
 /// One append: its file and its bytes.
@@ -78,7 +106,9 @@ pub struct Disk {
     appends: Vec<Append>,
     torn: Option<Torn>,
     fault: Option<Fault>,
-    late: Option<Batch>,
+    late: Option<Vec<Batch>>,
+    /// What is to be refused next.
+    trouble: Option<Trouble>,
     random: StdRng,
 }
 
@@ -96,58 +126,177 @@ impl Disk {
             torn: None,
             fault,
             late: None,
+            trouble: None,
             random: StdRng::seed_from_u64(seed ^ 0xD15C_0000_0000_0000),
         }
     }
 
-    /// Makes a turn durable, and now and then compacts the log, as `server::commit` does.
-    pub fn commit(&mut self, turn: &Turn) -> Result<(), Breach> {
-        let batch = turn.batch();
-        self.acknowledged.extend(batch.records.iter().cloned());
-        let due = if self.fault == Some(Fault::AppendsLate) { self.late.replace(batch) } else { Some(batch) };
-        let done = due.map_or(Ok(()), |batch| self.append(batch)).and_then(|()| self.compact(&turn.world));
-        done.map_err(|error| Breach::new(DURABLE, error.to_string()))
+    /// Makes turns durable together, and now and then compacts the log, as `server::commit` does. With `trouble` the disk
+    /// refuses something soon.
+    pub fn commit(&mut self, turns: &[&Turn], trouble: bool) -> Result<Stored, Breach> {
+        let batches = batches(turns);
+        let (false, Some(last)) = (batches.is_empty(), turns.last()) else { return Ok(Stored::Acknowledged) };
+        if trouble && self.trouble.is_none() {
+            self.bring_trouble();
+        }
+        if self.fault == Some(Fault::IgnoresFailure) && self.store().is_poisoned() {
+            return Ok(self.acknowledge(&batches));
+        }
+        let late = self.fault == Some(Fault::AppendsLate);
+        let due = if late { self.late.replace(batches.clone()).unwrap_or_default() } else { batches.clone() };
+        if let Err(error) = self.append(&due) {
+            return self.failed(&batches, &error);
+        }
+        self.acknowledge(&batches);
+        match self.compact(&last.world) {
+            Ok(()) => Ok(Stored::Acknowledged),
+            Err(StoreError::Full { .. }) if self.trouble == Some(Trouble::Snapshot) => {
+                self.close();
+                Ok(Stored::ThenFailed)
+            }
+            Err(error) => Err(Breach::new(DURABLE, error.to_string())),
+        }
     }
 
-    fn append(&mut self, batch: Batch) -> Result<(), StoreError> {
-        let store = self.store.as_mut().expect("a server that commits has opened its store");
-        if batch.records.is_empty() {
+    fn store(&mut self) -> &mut Store {
+        self.store.as_mut().expect("a server that commits has opened its store")
+    }
+
+    fn acknowledge(&mut self, batches: &[Batch]) -> Stored {
+        self.acknowledged.extend(batches.iter().flat_map(|batch| &batch.records).cloned());
+        Stored::Acknowledged
+    }
+
+    fn append(&mut self, batches: &[Batch]) -> Result<(), StoreError> {
+        let store = self.store();
+        if batches.is_empty() {
             return Ok(());
         }
-        store.append(&[batch])?;
+        store.append(batches)?;
         let (path, bytes) = store.newest_append().expect("there was one just now");
-        self.appends.push(Append { path: path.to_owned(), bytes });
+        let append = Append { path: path.to_owned(), bytes };
+        self.appends.push(append);
         Ok(())
     }
 
     /// A snapshot that was written is put in place some turns later: appends go on meanwhile.
     fn compact(&mut self, world: &Snapshot) -> Result<(), StoreError> {
-        let store = self.store.as_mut().expect("a server that commits has opened its store");
         if let Some(written) = self.snapshot.take_if(|_| self.random.random_ratio(1, 4)) {
-            store.adopt(written)?;
+            self.store().adopt(written)?;
         }
-        if self.snapshot.is_none() && self.late.is_none() && store.should_compact() {
-            self.snapshot = Some(write_snapshot(&store.snapshotter(), world)?);
+        if self.snapshot.is_none() && self.late.is_none() && self.store().should_compact() {
+            if self.trouble == Some(Trouble::Snapshot) {
+                self.fill(&format!("{:020}.snapshot", world.revision()));
+            }
+            self.snapshot = Some(write_snapshot(&self.store().snapshotter(), world)?);
         }
         Ok(())
     }
 
-    /// The process is gone, in the midst of the append of `lost` perhaps.
-    pub fn crash(&mut self, lost: Option<&Turn>) -> Result<(), Breach> {
-        self.late = None;
-        let lost = lost.map(Turn::batch).filter(|batch| !batch.records.is_empty());
-        let under_way = lost.filter(|_| self.random.random_ratio(2, 3));
-        if let Some(batch) = under_way.clone() {
-            self.append(batch).map_err(|error| Breach::new(DURABLE, error.to_string()))?;
+    /// The disk will refuse an append, the segment after the next one, or a snapshot.
+    fn bring_trouble(&mut self) {
+        let trouble = match self.random.random_range(0..4) {
+            0 => Trouble::Append(store::Trouble::SyncFails),
+            1 => Trouble::Append(store::Trouble::Full { bytes: self.random.random_range(0..2_000) }),
+            2 => Trouble::Segment,
+            _ => Trouble::Snapshot,
+        };
+        self.trouble = Some(trouble);
+        match trouble {
+            Trouble::Append(trouble) => self.store().meet(trouble),
+            // The next one is being made already.
+            Trouble::Segment => match self.store().newest_append().and_then(|(path, _)| number(path)) {
+                Some(number) => self.fill(&format!("{:020}.log", number + 2)),
+                None => self.trouble = None,
+            },
+            Trouble::Snapshot => {}
         }
-        // Who is killed tidies nothing: an unfinished snapshot stays.
-        self.snapshot.take().into_iter().for_each(std::mem::forget);
-        self.store = None;
-        if let Some((batch, append)) = under_way.and_then(|batch| Some((batch, self.appends.pop()?))) {
+    }
+
+    /// Whoever makes a file of this name finds that the disk is full.
+    fn fill(&self, name: &str) {
+        symlink("/dev/full", self.store_folder().join(format!("{name}.new"))).expect("a simulated disk can be written");
+    }
+
+    /// I15: a store that failed takes no more. What it was to take is there as a whole when it is opened again, or not at
+    /// all, and who ends the server may take the power as well.
+    fn failed(&mut self, batches: &[Batch], error: &StoreError) -> Result<Stored, Breach> {
+        let breach = |message: String| Err(Breach::new(DURABLE, message));
+        match (self.trouble, error) {
+            (Some(Trouble::Append(store::Trouble::SyncFails)), StoreError::Io { .. })
+            | (Some(Trouble::Append(store::Trouble::Full { .. }) | Trouble::Segment), StoreError::Full { .. }) => {}
+            _ => return breach(error.to_string()),
+        }
+        if self.fault == Some(Fault::IgnoresFailure) {
+            return Ok(self.acknowledge(batches));
+        }
+        if self.trouble != Some(Trouble::Segment) {
+            let more = Record { revision: u64::MAX, key: "more".into(), value: None };
+            if !matches!(self.store().append(&[Batch { records: vec![more] }]), Err(StoreError::Poisoned { .. })) {
+                return breach(format!("the store takes more, though it failed ({error})"));
+            }
+        }
+        let place = self.store().newest_append().map(|(path, bytes)| (path.to_owned(), bytes.end));
+        self.close();
+        let records: Vec<Record> = batches.iter().flat_map(|batch| batch.records.clone()).collect();
+        let append = place.and_then(|(path, start)| {
+            let end = read(&path).iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+            (end > start).then_some(Append { path, bytes: start..end })
+        });
+        let Some(append) = append else { return Ok(Stored::Unanswered { durable: false }) };
+        if self.random.random_bool(0.5) {
+            self.torn = Some(self.tear(&append, records));
+            return Ok(Stored::Unanswered { durable: false });
+        }
+        let last = records.last().map_or(0, |record| record.revision);
+        let (opened, _) = self.open_damaged(&append.path, |_| {})?;
+        let durable = opened.map_err(|error| Breach::new(DURABLE, error.to_string()))?.revision == last;
+        if durable {
+            self.appends.push(append);
+            self.acknowledge(batches);
+        } else {
+            self.torn = Some(left(&append, records));
+        }
+        Ok(Stored::Unanswered { durable })
+    }
+
+    /// The process is gone, in the midst of the append of some of the turns that are lost perhaps.
+    pub fn crash(&mut self, lost: &[&Turn]) -> Result<(), Breach> {
+        self.late = None;
+        let Some(fails) = self.store.as_ref().map(Store::is_poisoned) else { return Ok(()) };
+        let mut under_way = batches(lost);
+        if !under_way.is_empty() {
+            under_way.truncate(self.random.random_range(1..=lost.len()));
+        }
+        if !self.random.random_ratio(2, 3) || fails {
+            under_way.clear();
+        }
+        match self.append(&under_way) {
+            // The disk was full before anything was written.
+            Err(StoreError::Full { .. }) if self.trouble == Some(Trouble::Segment) => under_way.clear(),
+            other => other.map_err(|error| Breach::new(DURABLE, error.to_string()))?,
+        }
+        self.close();
+        if let Some(append) = self.appends.pop_if(|_| !under_way.is_empty()) {
             self.garble(&append)?;
-            self.torn = Some(self.tear(&append, batch.records));
+            let records = under_way.into_iter().flat_map(|batch| batch.records).collect();
+            self.torn = Some(self.tear(&append, records));
         }
         Ok(())
+    }
+
+    /// Who is killed tidies nothing: an unfinished snapshot stays. The disk has room again then.
+    fn close(&mut self) {
+        self.snapshot.take().into_iter().for_each(std::mem::forget);
+        self.store = None;
+        if self.trouble.take() == Some(Trouble::Segment) {
+            for entry in fs::read_dir(self.store_folder()).expect("a simulated disk can be read") {
+                let path = entry.expect("a simulated disk can be read").path();
+                if path.is_symlink() {
+                    fs::remove_file(path).expect("a simulated disk can be written");
+                }
+            }
+        }
     }
 
     /// Leaves of an append what an interrupted write may leave: its beginning, in a file that is short or goes on with
@@ -168,8 +317,7 @@ impl Disk {
             }
         }
         write(&append.path, &file);
-        let left = |from: usize| file.get(from..).is_some_and(|rest| rest.iter().any(|byte| *byte != 0));
-        Torn { records, something: left(start), beyond_header: left(start.max(HEADER)) }
+        left(append, records)
     }
 
     /// I19: bytes of an append that no interrupted write leaves are refused, or nothing of it is served.
@@ -282,6 +430,24 @@ impl Disk {
     fn store_folder(&self) -> PathBuf {
         self.folder.path().join("store")
     }
+}
+
+/// What is durable of turns.
+fn batches(turns: &[&Turn]) -> Vec<Batch> {
+    turns.iter().map(|turn| turn.batch()).filter(|batch| !batch.records.is_empty()).collect()
+}
+
+/// The number in a file's name.
+fn number(path: &Path) -> Option<u64> {
+    path.file_stem()?.to_str()?.parse().ok()
+}
+
+/// What is left of an append.
+fn left(append: &Append, records: Vec<Record>) -> Torn {
+    let file = read(&append.path);
+    let left = |from: usize| file.get(from..).is_some_and(|rest| rest.iter().any(|byte| *byte != 0));
+    let start = append.bytes.start;
+    Torn { records, something: left(start), beyond_header: left(start.max(HEADER)) }
 }
 
 /// What was cut off is told, and nothing is told where nothing was.

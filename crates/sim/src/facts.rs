@@ -298,6 +298,15 @@ pub fn lost_its_node(pod: &Pod, world: &Snapshot) -> bool {
     !node(pod).is_empty() && world.object(Kind::Node, "", node(pod)).is_none()
 }
 
+/// The owners of an object that are there, by name and uid.
+pub fn owners<'a>(object: &'a Object, world: &'a Snapshot) -> impl Iterator<Item = &'a Arc<Object>> {
+    object.meta().owner_references.iter().flatten().filter_map(|owner| {
+        let kind = Kind::by_name(&owner.api_version, &owner.kind)?;
+        let namespace = if kind.namespaced() { object.namespace() } else { "" };
+        world.object(kind, namespace, &owner.name).filter(|there| there.uid() == owner.uid)
+    })
+}
+
 /// True if an owner of exactly this uid is there.
 pub fn owner_is_there(object: &Object, world: &Snapshot) -> bool {
     object.meta().owner_references.iter().flatten().any(|owner| {

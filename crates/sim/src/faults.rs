@@ -11,6 +11,8 @@ pub struct Faults {
     pub crash: u32,
     /// F1, F4: turns are on their way to the disk when it crashes; some of them get there, unanswered.
     pub slow_disk: bool,
+    /// F5: the disk is full, or a sync fails.
+    pub bad_disk: u32,
     /// F2: watches are late, or are cut.
     pub late_watch: bool,
     /// F4: requests are late, are lost, or arrive twice.
@@ -29,9 +31,11 @@ pub struct Faults {
     pub deletes: bool,
     /// F10: people edit labels, adopt and release.
     pub labels: bool,
+    /// F15: who owns what is another one.
+    pub relations: bool,
     /// F10: people change the strategy, limits and deadlines.
     pub terms: bool,
-    /// F11, F12: nodes are cordoned and let in again, or leave for good.
+    /// F11, F12: nodes are cordoned or emptied and let in again, or leave for good.
     pub cordons: bool,
     /// F13: somebody has taken the name of the next ReplicaSet.
     pub collisions: bool,
@@ -50,6 +54,7 @@ impl Faults {
         Faults {
             crash: if on(50) { 60 } else { 0 },
             slow_disk: on(40),
+            bad_disk: if on(25) { 15 } else { 0 },
             late_watch: on(40),
             bad_network: if on(40) { 150 } else { 0 },
             nodes: on(40),
@@ -59,6 +64,7 @@ impl Faults {
             flapping: on(40),
             deletes: on(50),
             labels: on(30),
+            relations: on(20),
             terms: on(40),
             cordons: on(30),
             collisions: on(30),
@@ -73,6 +79,7 @@ impl Faults {
         let all = [
             ("crash", self.crash > 0),
             ("slow-disk", self.slow_disk),
+            ("bad-disk", self.bad_disk > 0),
             ("late-watch", self.late_watch),
             ("bad-network", self.bad_network > 0),
             ("nodes", self.nodes),
@@ -82,6 +89,7 @@ impl Faults {
             ("flapping", self.flapping),
             ("deletes", self.deletes),
             ("labels", self.labels),
+            ("relations", self.relations),
             ("terms", self.terms),
             ("cordons", self.cordons),
             ("collisions", self.collisions),

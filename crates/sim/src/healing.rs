@@ -13,8 +13,9 @@ use crate::{facts, people};
 
 /// Judges the world at the end, with what pods use then.
 pub fn judge(world: &Snapshot, usage: &Usage, now: Timestamp) -> Result<(), Breach> {
-    let checks: [(&str, WorldCheck); 9] = [
+    let checks: [(&str, WorldCheck); 10] = [
         ("I24 Deployments arrive", deployments_arrive),
+        ("I25 stuck rollouts tell", stuck_rollouts_tell),
         ("I24 sets are full", sets_are_full),
         ("I24 ReplicationControllers arrive", replication_controllers::arrive),
         ("I24 DaemonSets arrive", daemon_sets::arrive),
@@ -37,8 +38,7 @@ fn deployments_arrive(world: &Snapshot) -> Verdict {
         if facts::is_deleted(&deployment.metadata) {
             return Err(format!("Deployment {name} is still being deleted"));
         }
-        if is_stuck(deployment) {
-            tells_that_it_is_stuck(deployment)?;
+        if people::is_stuck(deployment) {
             continue;
         }
         let status = deployment.status.clone().unwrap_or_default();
@@ -68,12 +68,12 @@ fn deployments_arrive(world: &Snapshot) -> Verdict {
     Ok(())
 }
 
-/// True for a rollout that was left to pods that never become ready.
-fn is_stuck(deployment: &Deployment) -> bool {
-    facts::replicas(deployment) > 0 && !people::serves(&people::image_of(deployment))
+/// I25: rollouts that were left stuck tell so.
+fn stuck_rollouts_tell(world: &Snapshot) -> Verdict {
+    world.list::<Deployment>(None).filter(|it| people::is_stuck(it)).try_for_each(tells_that_it_is_stuck)
 }
 
-/// I25: a rollout that is stuck has been seen, and said so once its deadline had passed.
+/// A rollout that is stuck has been seen, and said so once its deadline had passed.
 fn tells_that_it_is_stuck(deployment: &Deployment) -> Verdict {
     let name = facts::name(&deployment.metadata);
     let status = deployment.status.clone().unwrap_or_default();
@@ -144,7 +144,7 @@ fn is_used_claim(object: &Object, world: &Snapshot) -> bool {
 
 /// No more old sets are kept than the history limit says, once a rollout is done.
 fn history_is_cut(world: &Snapshot) -> Verdict {
-    for deployment in world.list::<Deployment>(None).filter(|it| !is_stuck(it)) {
+    for deployment in world.list::<Deployment>(None).filter(|it| !people::is_stuck(it)) {
         let limit = deployment.spec.as_ref().and_then(|spec| spec.revision_history_limit).unwrap_or(10);
         let old = facts::sets(deployment, world).len() as i32 - 1;
         if old > limit {

@@ -1,7 +1,7 @@
 //! Scenarios: commands and what they print, on a simulated cluster of three nodes where nothing breaks but by command.
 //!
 //! A script is text. Lines that begin with `$` are commands in `kubectl`'s grammar (a small part of it), or `wait 20s`,
-//! `crash` and `power off|on NODE`; lines that begin with `|` are the manifest of the command above them. What is
+//! `crash`, `power off|on NODE` and `work APP 300m` (what there is to do for an app, shared by its ready pods); lines that begin with `|` are the manifest of the command above them. What is
 //! printed stands below, and is what [`play`] writes anew: a scenario is a test, a demonstration and documentation. Every
 //! invariant is asked after every change.
 
@@ -71,6 +71,11 @@ impl Stage {
             ["crash"] => {
                 self.cluster.stop().map_err(|breach| breach.to_string())?;
                 Ok(self.cluster.told())
+            }
+            ["work", app, amount] => {
+                let milli = amount.strip_suffix('m').and_then(|text| text.parse().ok());
+                self.cluster.work(app, milli.ok_or_else(|| format!("no work: {amount}"))?);
+                Ok(String::new())
             }
             ["power", switch, node] => {
                 let index = node.trim_start_matches('n').parse::<usize>().map_err(|_| format!("no node: {node}"))? - 1;

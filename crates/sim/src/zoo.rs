@@ -78,6 +78,8 @@ bugs! {
     StatefulUnordered "stateful-unordered" "pods are made and ended in any order";
     StatefulHurries "stateful-hurries" "the next pod does not wait until the one before is ready";
     StatefulPartition "stateful-partition" "the partition is passed";
+    NeverLate "never-late" "nothing looks when the progress deadline has passed";
+    StatefulStuck "stateful-stuck" "a pod of a broken revision is not replaced by one of a good one (k8s #67250)";
     StatefulForces "stateful-forces" "pods are deleted without grace, so that one name runs twice";
     JobCountsTwice "job-counts-twice" "a pod is counted when it is noted and again when it is let go";
     JobForgetsEnding "job-forgets-ending" "podReplacementPolicy Failed does not wait for pods that end";
@@ -100,6 +102,7 @@ bugs! {
     BehindUnaware "behind-unaware" "controllers with caches do not wait for their own writes (k8s #129795)";
     AnsweredEarly "answered-early" "writes are acknowledged before they are durable";
     AppendedLate "appended-late" "a turn is acknowledged when the one before it is in the log";
+    SyncIgnored "sync-ignored" "a failed sync is taken for done, and what follows for durable (PostgreSQL's fsync)";
     TornServed "torn-served" "what a crash left of an append is taken for written";
 }
 
@@ -125,6 +128,7 @@ pub fn run_with(bug: Bug, seed: u64, trace: bool) -> Ending {
     let minds = Arc::new(Zoo { bug, last: Mutex::default(), charged: Mutex::default() });
     let disk = match bug {
         Bug::AppendedLate => Some(Fault::AppendsLate),
+        Bug::SyncIgnored => Some(Fault::IgnoresFailure),
         Bug::TornServed => Some(Fault::ServesTorn),
         _ => None,
     };
@@ -392,7 +396,7 @@ impl Zoo {
     /// Changes a plan as the bug would.
     fn spoil(&self, who: Controller, key: &Key, world: &Snapshot, context: &Context, plan: &mut Plan) {
         match (self.bug, who) {
-            (Bug::NeverRequeued, _) => plan.wake_at = None,
+            (Bug::NeverRequeued, _) | (Bug::NeverLate, Controller::Deployment) => plan.wake_at = None,
             (Bug::NeverQuiet, Controller::Deployment) => never_quiet(key, world, context.now, plan),
             (Bug::HistoryTakesActive, Controller::Deployment) => take_oldest(key, world, plan),
             (Bug::CreatedTwice, Controller::ReplicaSet) => {
@@ -408,6 +412,7 @@ impl Zoo {
                 empty_at_once(key, world, plan)
             }
             (Bug::NamespaceGoesFull, Controller::Namespace) if !plan.writes.is_empty() => let_go(key, world, plan),
+            (Bug::StatefulStuck, Controller::StatefulSet) => keep_broken(world, plan),
             (Bug::StatefulForces, Controller::StatefulSet) => {
                 for write in &mut plan.writes {
                     if let Write::Delete { key, uid, .. } = write {
@@ -504,6 +509,15 @@ fn end_available(key: &Key, world: &Snapshot, now: Timestamp, plan: &mut Plan) {
             *uid = facts::uid(&pod.metadata).to_owned();
         }
     }
+}
+
+/// Who is not ready is waited for.
+fn keep_broken(world: &Snapshot, plan: &mut Plan) {
+    let is_broken = |key: &Key| {
+        let pod = world.get::<Pod>(&key.namespace, &key.name);
+        pod.is_some_and(|pod| facts::is_active(pod) && facts::ready_since(pod).is_none())
+    };
+    plan.writes.retain(|write| !matches!(write, Write::Delete { key, .. } if key.kind == Kind::Pod && is_broken(key)));
 }
 
 /// What is noted to have ended is counted, too.

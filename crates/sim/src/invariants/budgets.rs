@@ -85,6 +85,14 @@ fn kept(budget: &PodDisruptionBudget, world: &Snapshot) -> Option<i32> {
     Some(sizes.values().sum())
 }
 
+/// True if the uid of a pod's controller is that of an object of another name.
+fn names_its_keeper_wrongly(pod: &Pod, world: &Snapshot) -> bool {
+    let Some(owner) = controller_of(&pod.metadata) else { return false };
+    let kind = Kind::by_name(&owner.api_version, &owner.kind);
+    let mut objects = kind.into_iter().flat_map(|kind| world.objects(kind, pod.metadata.namespace.as_deref()));
+    objects.any(|object| object.uid() == owner.uid && object.name() != owner.name)
+}
+
 /// A pod that an eviction ends here: it says so itself, and the request that wrote that deletes it next.
 fn evicted<'a>(moment: &'a Moment) -> Option<&'a Pod> {
     if moment.change.kind() != Kind::Pod || !moment.asked {
@@ -116,7 +124,8 @@ pub fn evictions_keep_budgets(moment: &Moment) -> Verdict {
         let name = facts::name(&budget.metadata);
         let Some(before) = sum(budget, moment.before) else {
             // Nobody knows what the budget wants; who is not healthy takes nothing from it.
-            if is_healthy(pod) {
+            let wrongly = pods(budget, moment.before).any(|pod| names_its_keeper_wrongly(pod, moment.before));
+            if is_healthy(pod) && !wrongly {
                 return Err(format!("was evicted though budget {name} has pods of a keeper without a size"));
             }
             continue;
@@ -137,6 +146,10 @@ pub fn are_true(world: &Snapshot) -> Verdict {
     for budget in world.list::<PodDisruptionBudget>(None) {
         let name = facts::name(&budget.metadata);
         if !facts::namespace_stays(budget.metadata.namespace.as_deref().unwrap_or(""), world) {
+            continue;
+        }
+        // Upstream cannot count for as long as such a pod is there, which is collected at once; here its uid may do.
+        if pods(budget, world).any(|pod| names_its_keeper_wrongly(pod, world)) {
             continue;
         }
         let status = budget.status.clone().unwrap_or_default();

@@ -93,11 +93,11 @@ pub fn pods_are_as_their_template(moment: &Moment) -> Verdict {
     if same { Ok(()) } else { Err("is not as the template of its DaemonSet says".into()) }
 }
 
-/// A pod that a decision ends while it counts, and its set.
+/// A pod that a decision ends while it counts, and its set. A pod that its node's taints evict is not ended by us.
 fn ended<'a>(moment: &'a Moment) -> Option<(&'a Pod, &'a DaemonSet)> {
     let (Some(before), after) = moment.pod() else { return None };
     let ends = after.is_none_or(|after| facts::is_deleted(&after.metadata));
-    if !ends || moment.asked || !facts::is_active(before) {
+    if !ends || moment.asked || !facts::is_active(before) || facts::is_evicted(before, moment.before) {
         return None;
     }
     Some((before, set_of(before, moment)?))

@@ -29,8 +29,9 @@ pub fn availability_is_kept(moment: &Moment) -> Verdict {
         return Ok(());
     }
     let node = facts::node(before);
-    // What is on a machine that is gone is gone already.
-    if !node.is_empty() && moment.before.get::<Node>("", node).is_none() {
+    // What is on a machine that is gone is gone already, and a taint that evicts is nobody's rollout.
+    let is_gone = !node.is_empty() && moment.before.get::<Node>("", node).is_none();
+    if is_gone || facts::is_evicted(before, moment.before) {
         return Ok(());
     }
     let Some((set, deployment)) = family(before, moment) else { return Ok(()) };

@@ -83,9 +83,9 @@ pub fn collects_only_garbage(moment: &Moment) -> Verdict {
     // Sets of a Deployment that stays are forgotten beyond its history limit; that has an invariant of its own.
     if facts::owner_is_there(there, moment.before) && !stays {
         let leaving = moment.before.dependents(there.uid()).next().is_none();
-        let owner = facts::deployment_of(there.meta(), moment.before);
-        let foreground = owner.is_some_and(|owner| has_finalizer(&owner.metadata, "foregroundDeletion"));
-        if !foreground {
+        // Whoever goes in the foreground takes all that names it, be it the controller or not.
+        let mut owners = facts::owners(there, moment.before);
+        if !owners.any(|owner| has_finalizer(owner.meta(), "foregroundDeletion")) {
             return Err(format!("was ended while its owner is there (leaving: {leaving})"));
         }
     }

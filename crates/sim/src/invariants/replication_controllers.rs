@@ -29,7 +29,8 @@ pub fn no_pod_too_many(moment: &Moment) -> Verdict {
 pub fn ends_only_what_is_too_much(moment: &Moment) -> Verdict {
     let (Some(before), after) = moment.pod() else { return Ok(()) };
     let ends = after.is_none_or(|after| facts::is_deleted(&after.metadata));
-    if !ends || moment.asked || !facts::is_active(before) || facts::lost_its_node(before, moment.before) {
+    let by_its_node = facts::lost_its_node(before, moment.before) || facts::is_evicted(before, moment.before);
+    if !ends || moment.asked || !facts::is_active(before) || by_its_node {
         return Ok(());
     }
     let namespace = before.metadata.namespace.as_deref().unwrap_or("");

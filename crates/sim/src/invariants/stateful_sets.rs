@@ -73,11 +73,12 @@ fn made<'a>(moment: &'a Moment) -> Option<(&'a Pod, &'a StatefulSet)> {
     set_of(pod, moment).filter(|_| !moment.asked).map(|set| (pod, set))
 }
 
-/// A pod that a decision ends while it counts, and its set. A pod whose node is gone is not ended by us.
+/// A pod that a decision ends while it counts, and its set. A pod whose node is gone or evicts it is not ended by us.
 fn ended<'a>(moment: &'a Moment) -> Option<(&'a Pod, &'a StatefulSet)> {
     let (Some(before), after) = moment.pod() else { return None };
     let ends = after.is_none_or(|after| facts::is_deleted(&after.metadata));
-    if !ends || moment.asked || !facts::is_active(before) || facts::lost_its_node(before, moment.before) {
+    let by_its_node = facts::lost_its_node(before, moment.before) || facts::is_evicted(before, moment.before);
+    if !ends || moment.asked || !facts::is_active(before) || by_its_node {
         return None;
     }
     Some((before, set_of(before, moment)?))

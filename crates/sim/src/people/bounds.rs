@@ -29,14 +29,14 @@ pub struct Bounds {
     quota: bool,
     autoscalers: bool,
     /// By app, in thousandths of a core.
-    load: BTreeMap<&'static str, i64>,
+    load: BTreeMap<String, i64>,
 }
 
 impl Bounds {
     /// A random part of the kinds.
     pub fn some(random: &mut StdRng) -> Bounds {
         let [budgets, quota, autoscalers] = [(); 3].map(|()| random.random_ratio(1, 4));
-        let load = APPS.iter().map(|app| (*app, pick(&LOADS, random).unwrap_or_default())).collect();
+        let load = APPS.iter().map(|app| ((*app).to_owned(), pick(&LOADS, random).unwrap_or_default())).collect();
         Bounds { budgets, quota, autoscalers, load }
     }
 
@@ -53,6 +53,12 @@ impl Bounds {
     /// The work there is for an app, in thousandths of a core.
     pub fn load(&self, app: &str) -> i64 {
         self.load.get(app).copied().unwrap_or_default()
+    }
+
+    /// From now on there is so much work for an app, and it matters what pods use.
+    pub fn set_load(&mut self, app: &str, milli: i64) {
+        self.autoscalers = true;
+        self.load.insert(app.to_owned(), milli);
     }
 
     /// What is made first for these apps.
@@ -103,7 +109,7 @@ impl Bounds {
         let before = self.load(app);
         let drifted = before * random.random_range(92..=109) / 100;
         let jumped = pick(&LOADS, random).unwrap_or_default();
-        self.load.insert(app, if random.random_bool(0.5) { drifted } else { jumped });
+        self.load.insert(app.to_owned(), if random.random_bool(0.5) { drifted } else { jumped });
     }
 }
 

@@ -3,15 +3,17 @@
 mod bounds;
 mod workloads;
 
+use std::sync::Arc;
+
 use api::heard::NODE_LEASES;
 use api::patch::PatchType;
 use api::template_hash::template_hash;
-use api::{Body, Key, Kind, Pod, Propagation, Snapshot, Typed};
+use api::{Body, Key, Kind, Object, Pod, Propagation, Snapshot, Typed};
 use bytes::Bytes;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{Node, PodTemplateSpec};
+use k8s_openapi::api::core::v1::{Node, PodTemplateSpec, Taint};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
 use rand::Rng;
 use rand::rngs::StdRng;
@@ -24,12 +26,13 @@ use crate::letters::{Ask, Letter, Sender};
 use bounds::Bounds;
 pub use bounds::drained;
 use workloads::Workloads;
-pub use workloads::serves;
 
 /// Where people work.
 pub const NAMESPACE: &str = "default";
 /// A namespace that may be deleted with all that is in it.
 pub const SHORT_LIVED: &str = "trial";
+/// The taint of a node that somebody empties at once.
+const MAINTENANCE: &str = "maintenance";
 const APPS: [&str; 3] = ["web", "api", "job"];
 /// Most pods a Deployment is scaled to.
 const MOST_REPLICAS: i32 = 7;
@@ -73,6 +76,11 @@ impl People {
     /// The work there is for an app, in thousandths of a core.
     pub fn load(&self, app: &str) -> i64 {
         self.bounds.load(app)
+    }
+
+    /// From now on there is so much work for an app.
+    pub fn set_load(&mut self, app: &str, milli: i64) {
+        self.bounds.set_load(app, milli);
     }
 
     /// True if something is to happen every minute.
@@ -142,6 +150,9 @@ impl People {
         }
         if !self.bounds.is_empty() && random.random_ratio(1, 4) {
             return self.bounds.act(&APPS[..self.apps], world, random);
+        }
+        if faults.relations && random.random_ratio(1, 10) {
+            return corrupt(world, random).into_iter().collect();
         }
         let deployments: Vec<&Deployment> = world.list::<Deployment>(None).collect();
         if random.random_ratio(1, 8) || deployments.is_empty() {
@@ -287,8 +298,20 @@ pub fn put_right(world: &Snapshot) -> Vec<Letter> {
         if node.spec.as_ref().and_then(|spec| spec.unschedulable) == Some(true) {
             letters.push(cordon(node, false));
         }
+        letters.extend(is_tainted(node).then(|| taint(node)));
     }
     letters
+}
+
+/// What is put right when all else has come to rest: rollouts that were left stuck.
+pub fn mend(world: &Snapshot) -> Vec<Letter> {
+    let stuck = world.list::<Deployment>(None).filter(|deployment| is_stuck(deployment));
+    stuck.map(|deployment| set_image(deployment, &format!("{}:g9", facts::name(&deployment.metadata)))).collect()
+}
+
+/// True for a rollout to pods that never become ready.
+pub fn is_stuck(deployment: &Deployment) -> bool {
+    facts::replicas(deployment) > 0 && !workloads::serves(&image_of(deployment))
 }
 
 /// True for a rollout that nobody puts right: its new pods never become ready, all others are well, and nobody scales it.
@@ -326,6 +349,25 @@ pub fn cordon(node: &Node, closed: bool) -> Letter {
     let patch = json!({ "spec": { "unschedulable": closed } });
     let words = format!("{} node {name}", if closed { "cordons" } else { "uncordons" });
     patch_letter(Key::new(Kind::Node, "", name), patch, words)
+}
+
+/// Lets a node evict whatever does not put up with its maintenance, or no longer.
+pub fn taint(node: &Node) -> Letter {
+    let mut taints = node.spec.iter().flat_map(|spec| spec.taints.iter().flatten()).cloned().collect::<Vec<_>>();
+    let before = taints.len();
+    taints.retain(|taint| taint.key != MAINTENANCE);
+    let on = taints.len() == before;
+    if on {
+        taints.push(Taint { key: MAINTENANCE.into(), effect: "NoExecute".into(), ..Default::default() });
+    }
+    let name = facts::name(&node.metadata);
+    let words = format!("{} node {name} for maintenance", if on { "empties" } else { "lets in again" });
+    patch_letter(Key::new(Kind::Node, "", name), json!({ "spec": { "taints": taints } }), words)
+}
+
+/// True while a node is emptied.
+pub fn is_tainted(node: &Node) -> bool {
+    node.spec.iter().flat_map(|spec| spec.taints.iter().flatten()).any(|taint| taint.key == MAINTENANCE)
 }
 
 /// A node as its agent registers it.
@@ -464,6 +506,40 @@ fn edit_labels(world: &Snapshot, random: &mut StdRng) -> Option<Letter> {
             Some(Letter::of_person(ask.clone(), format!("makes {}", ask.key())))
         }
     }
+}
+
+/// What ties an object to its owner is another thing: nothing, somebody who is not there, somebody who does not control it.
+fn corrupt(world: &Snapshot, random: &mut StdRng) -> Option<Letter> {
+    let kind = pick(&[Kind::Pod, Kind::Pod, Kind::Pod, Kind::ReplicaSet, Kind::ControllerRevision], random)?;
+    // Jobs count what they made, and it is theirs for good.
+    let is_kept = |object: &&Arc<Object>| {
+        let owner = api::object::controller_of(object.meta());
+        owner.is_some_and(|owner| owner.kind != "Job") && !facts::is_deleted(object.meta())
+    };
+    let objects: Vec<&Arc<Object>> = world.objects(kind, Some(NAMESPACE)).filter(is_kept).collect();
+    let object = pick(&objects, random)?;
+    let mut owners = object.meta().owner_references.clone()?;
+    let owner = owners.first_mut()?;
+    let words = match random.random_range(0..4) {
+        0 => {
+            owners.clear();
+            "nobody"
+        }
+        1 => {
+            owner.uid = "another".into();
+            "another uid"
+        }
+        2 => {
+            owner.name = "another".into();
+            "another name"
+        }
+        _ => {
+            owner.controller = None;
+            "an owner that does not control it"
+        }
+    };
+    let patch = json!({ "metadata": { "ownerReferences": owners } });
+    Some(patch_letter(object.key(), patch, format!("gives {} to {words}", object.key())))
 }
 
 fn set_image(deployment: &Deployment, image: &str) -> Letter {
