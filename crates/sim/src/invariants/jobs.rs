@@ -190,11 +190,10 @@ pub fn ends_one_way(moment: &Moment) -> Verdict {
         return Err(format!("takes {type_} back"));
     }
     let Some(bad) = bad.filter(|it| told(before, FAILS).or(told(before, &it.type_)).is_none()) else { return Ok(()) };
-    let failed = moment.tally.of(facts::uid(&after.metadata)).ended_badly;
+    let failed = moment.tally.of(facts::uid(&after.metadata)).failed.len();
     match bad.reason.as_deref().unwrap_or_default() {
-        // Of any pod, also of one that is not counted (upstream: getFailJobMessage).
-        "PodFailurePolicy" if !failed || !failure_actions(after).iter().any(|it| it == "FailJob") => {
-            Err(format!("fails by its policy for no failure of it: {}", bad.message.as_deref().unwrap_or_default()))
+        "PodFailurePolicy" if failed == 0 || !failure_actions(after).iter().any(|it| it == "FailJob") => {
+            Err(format!("fails by its policy after {failed} failures: {}", bad.message.as_deref().unwrap_or_default()))
         }
         "MaxFailedIndexesExceeded" => {
             let lost = after.status.as_ref().and_then(|status| status.failed_indexes.as_deref()).map(indexes);

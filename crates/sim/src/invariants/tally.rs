@@ -33,8 +33,6 @@ pub struct JobTally {
     pub succeeded: BTreeSet<String>,
     /// Those that ended badly before they were counted.
     pub failed: BTreeSet<String>,
-    /// Some ended badly, though the Job may not count it: it was too many, and let go of, before it failed.
-    pub ended_badly: bool,
     /// Indexes of those that ended well.
     pub succeeded_indexes: BTreeSet<i64>,
 }
@@ -96,7 +94,6 @@ impl Tally {
         let uid = facts::uid(&pod.metadata).to_owned();
         tally.made.insert(uid.clone());
         let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-        tally.ended_badly |= phase == Some("Failed");
         match phase.filter(|_| is_tracked(pod)) {
             Some("Succeeded") => {
                 tally.succeeded_indexes.extend(index(pod));
