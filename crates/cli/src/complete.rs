@@ -118,12 +118,10 @@ pub async fn run(session: &mut Session, words: &[String]) -> Result<()> {
         }
     }
     session.say(format!(":{directive}"))?;
-    let name = match directive {
-        NO_FILES => "ShellCompDirectiveNoFileComp",
-        NO_SPACE => "ShellCompDirectiveNoSpace",
-        _ => "ShellCompDirectiveDefault",
-    };
-    session.warn(format!("Completion ended with directive: {name}"))
+    let names = [(NO_SPACE, "ShellCompDirectiveNoSpace"), (NO_FILES, "ShellCompDirectiveNoFileComp")];
+    let names: Vec<&str> = names.iter().filter(|(bit, _)| directive & bit != 0).map(|(_, name)| *name).collect();
+    let names = if names.is_empty() { "ShellCompDirectiveDefault".to_owned() } else { names.join(", ") };
+    session.warn(format!("Completion ended with directive: {names}"))
 }
 
 /// What is known of a line before the word that is completed.
@@ -291,8 +289,10 @@ async fn positional(session: &mut Session, line: &Line<'_>, current: &str) -> Re
         Arguments::Types | Arguments::Of(_) => names(session, &line.given[0].split(',').collect::<Vec<_>>()).await?,
         Arguments::Pods if line.given.is_empty() => {
             let mut found = names(session, &["pods"]).await?;
+            // Where only TYPE/ is left, the name follows at once.
+            let space = if found.iter().any(|name| name.starts_with(current)) { 0 } else { NO_SPACE };
             found.extend(WITH_PODS.iter().map(|kind| format!("{kind}/")));
-            found
+            return Ok((found, NO_FILES | space));
         }
         Arguments::Pods if line.path == "logs" => containers(session, line.given.first()).await?,
         Arguments::Pods => Vec::new(),

@@ -89,7 +89,7 @@ fn service(session: &Session, options: &Options, object: &Value) -> Result<Value
     if own.as_object().is_some_and(|labels| !labels.is_empty()) {
         meta["labels"] = own;
     }
-    let ports = ports(session, options, object)?;
+    let ports = ports(options, object)?;
     let mut spec = json!({"selector": selector});
     if !ports.is_empty() {
         spec["ports"] = ports.into();
@@ -150,7 +150,7 @@ fn selector_of(object: &Value) -> Result<Value> {
     }
 }
 
-fn ports(session: &Session, options: &Options, object: &Value) -> Result<Vec<Value>> {
+fn ports(options: &Options, object: &Value) -> Result<Vec<Value>> {
     let declared: Vec<&Value> = match object.text("kind") {
         "Service" => object.list("spec.ports").iter().collect(),
         "Pod" => object.list("spec.containers").iter().flat_map(|container| container.list("ports")).collect(),
