@@ -22,6 +22,8 @@ const ASKS: [&str; 2] = ["__complete", "__completeNoDesc"];
 const NO_FILES: u8 = 4;
 const FILES: u8 = 0;
 const NO_SPACE: u8 = 2;
+/// Nobody waits long in the middle of a line.
+const PATIENCE: &str = "5s";
 
 /// Workloads as `rollout` and others name them.
 const ROLLED: &[&str] = &["deployment", "daemonset", "statefulset"];
@@ -110,6 +112,9 @@ pub async fn run(session: &mut Session, words: &[String]) -> Result<()> {
     let whole = grammar::whole(&session.own, &session.program);
     let line = Line::read(&whole, before);
     session.global = line.global.clone();
+    if matches!(session.global.request_timeout.as_str(), "" | "0") {
+        session.global.request_timeout = PATIENCE.into();
+    }
     let (candidates, directive) = candidates(session, &whole, &line, current).await.unwrap_or((Vec::new(), NO_FILES));
     for (word, about) in candidates {
         match about.is_empty() || plain {

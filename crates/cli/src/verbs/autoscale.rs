@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use crate::change::{DryRun, Record};
+use crate::discovery::Resource;
 use crate::errors::{Error, Result};
 use crate::json::Json;
 use crate::objects::{self, Ask, Files};
@@ -51,7 +52,10 @@ pub async fn run(session: &mut Session, options: Options) -> Result<()> {
     let ask = Ask { words: options.words.clone(), files: options.files.clone(), live: true, ..Ask::default() };
     for item in objects::find_all(session, &ask).await? {
         if !item.resource.subresources.iter().any(|sub| sub == "scale") {
-            return Err(Error::told(format!("cannot autoscale a {}: no kind that can be scaled", item.resource.kind)));
+            let Resource { group, version, plural, kind, .. } = &item.resource;
+            return Err(Error::told(format!(
+                "cannot autoscale a {kind}: could not find scale subresource for {group}/{version}, Resource={plural} in discovery information"
+            )));
         }
         let name = options.name.clone().unwrap_or_else(|| item.name.clone());
         let mut object = json!({
