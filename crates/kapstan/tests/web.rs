@@ -145,6 +145,22 @@ fn events_as_they_come() {
     assert_eq!(told.iter().map(aged).collect::<Vec<_>>(), expected.iter().map(aged).collect::<Vec<_>>());
 }
 
+/// Nothing is forwarded to a simulated pod, and that is said at once.
+#[test]
+fn no_ports_of_simulated_pods() {
+    let Some(kubectl) = Kubectl::current() else { return };
+    let (cluster, ours) = (Setup::simulated(1).start(), Kubectl::ours());
+    let ready = "kubectl run web --image=nginx && kubectl wait --for=condition=Ready pod/web";
+    assert!(cluster.shell(&ours, ready).status.success());
+    let told = [&kubectl, &ours].map(|kubectl| {
+        let all = printed(&cluster, kubectl, "kubectl port-forward web :80 :81");
+        // kubectl logs its attempts, too.
+        all.lines().filter(|line| line.starts_with(['e', '[', 'F'])).collect::<Vec<_>>().join("\n")
+    });
+    assert_eq!(told[1], told[0]);
+    assert!(told[1].starts_with("error: error upgrading connection: ") && told[1].ends_with("[exit 1]"), "{}", told[1]);
+}
+
 /// bash completes types, names and namespaces by asking the command.
 #[test]
 fn completion_in_bash() {
