@@ -220,9 +220,13 @@ impl Turn<'_> {
 
     /// All the autoscalers of the same pods, when there are several.
     fn rivals(&self, target: &Target) -> Option<String> {
-        let namespace = self.key.namespace.as_str();
+        let (namespace, own) = (self.key.namespace.as_str(), &self.autoscaler.spec.scale_target_ref);
         let same = |it: &&HorizontalPodAutoscaler| {
-            Target::find(self.world, namespace, &it.spec.scale_target_ref).is_ok_and(|other| other.overlaps(target))
+            let its = &it.spec.scale_target_ref;
+            if its.kind == own.kind {
+                return its.name == own.name;
+            }
+            Target::find(self.world, namespace, its).is_ok_and(|other| other.overlaps(target))
         };
         let all = self.world.list::<HorizontalPodAutoscaler>(Some(namespace)).filter(same);
         let names: Vec<String> =

@@ -54,12 +54,12 @@ impl<'a> Target<'a> {
         sets.flat_map(|set| of(set.metadata.uid.as_deref().unwrap_or(""))).collect()
     }
 
-    /// True if both have pods in common: they are the same, or one is made by the other (a Deployment's ReplicaSet).
+    /// True if one is made by the other (a Deployment's ReplicaSet), so that they have pods in common.
     pub fn overlaps(&self, other: &Target) -> bool {
         let of = |inner: &Target, outer: &Target| {
             controller_of(inner.object.meta()).is_some_and(|owner| owner.uid == outer.object.uid())
         };
-        self.object.uid() == other.object.uid() || of(self, other) || of(other, self)
+        of(self, other) || of(other, self)
     }
 
     /// What its pods are selected by, as text.
