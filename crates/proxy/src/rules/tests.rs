@@ -237,9 +237,9 @@ spec: {clusterIP: 10.96.0.10, type: NodePort, ports: [{port: 80, nodePort: 30080
     set.lead(&ports.map(|port| (port, "10.244.0.7:80".parse().unwrap())).collect());
     expect![[r#"
         tcp node:8080 hostPort of 10.244.0.7:80 -> 10.244.0.7:80
-        tcp node:30080 default/web -> refuse
-        tcp 10.96.0.10:80 default/web -> refuse
+        tcp node:30080 default/web -> refuse masquerade
         udp 10.0.0.1:8080 hostPort of 10.244.0.7:80 -> 10.244.0.7:80
+        tcp 10.96.0.10:80 default/web -> refuse
         not programmed: hostPort of 10.244.0.7:80: tcp node:30080 is already taken by default/web
     "#]]
     .assert_eq(&set.to_string());
