@@ -55,7 +55,7 @@ const BEAT_AT_REST: i64 = 35;
 /// Events of one run; more is a loop.
 const EVENTS: usize = 60_000;
 /// Changes of one turn; more is a loop.
-const TURN_CHANGES: usize = 1_500;
+const TURN_CHANGES: usize = 600;
 /// Turns within one second; more is a loop.
 const TURNS_A_SECOND: usize = 400;
 
