@@ -378,7 +378,7 @@ mod tests {
             "rollout status deploy",
             "exec web -- get -n",
             "logs web --follow",
-            "get pods --dry-run",
+            "delete pods --dry-run",
             "get set pods",
         ];
         expect_test::expect![[r#"
@@ -390,7 +390,7 @@ mod tests {
             rollout status|deploy|-|false|None
             exec|web|-|true|None
             logs|web|-|false|None
-            get|pods|-|false|None
+            delete|pods|-|false|None
             get|set,pods|-|false|None"#]]
         .assert_eq(&lines.map(read).join("\n"));
     }
@@ -401,7 +401,7 @@ mod tests {
         let here = whole.find_subcommand("rollout").and_then(|rollout| rollout.find_subcommand("status")).unwrap();
         let names =
             |found: Vec<(String, String)>| found.into_iter().map(|(name, _)| name).collect::<Vec<_>>().join(" ");
-        assert_eq!(names(flags(here, "--t")), "--timeout --tls-server-name --token");
+        assert_eq!(names(flags(here, "--t")), "--timeout --token --tls-server-name");
         // The program's own commands know none of the flags of kubectl's.
         let server = whole.find_subcommand("server").unwrap();
         assert_eq!(names(flags(server, "--n")), "");
