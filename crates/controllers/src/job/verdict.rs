@@ -83,7 +83,7 @@ fn restarted_too_often(state: &State, limit: i32) -> bool {
     }
     let going_on = state.pods.iter().map(|pod| pod.pod());
     let going_on = going_on.filter(|pod| matches!(pods::phase(pod), "Running" | "Pending"));
-    let restarts = going_on.map(|pod| restarts(pod)).fold(0, i32::saturating_add);
+    let restarts = going_on.map(restarts).fold(0, i32::saturating_add);
     if limit == 0 { restarts > 0 } else { restarts >= limit }
 }
 
