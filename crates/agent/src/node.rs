@@ -81,8 +81,11 @@ pub struct Beside {
     /// The highest EndpointSlice revision that the proxy has in the kernel: known here before the proxy's Lease is.
     pub applied: watch::Receiver<u64>,
     /// Told whenever other ports of the node lead to pods.
-    pub lead: Box<dyn Fn(&LedPorts) + Send + Sync>,
+    pub lead: Lead,
 }
+
+/// Takes the ports of the node that lead to pods.
+pub type Lead = Box<dyn Fn(&LedPorts) + Send + Sync>;
 
 /// Runs a node until `shutdown`; its containers run on. `exits` is the runtime's.
 pub async fn run(
@@ -191,7 +194,7 @@ struct Floor {
     found: HashMap<String, PodSeen>,
     early: Vec<Exited>,
     listed: Option<HashSet<String>>,
-    lead: Option<Box<dyn Fn(&LedPorts) + Send + Sync>>,
+    lead: Option<Lead>,
     led: LedPorts,
 }
 
@@ -213,7 +216,7 @@ enum Ended {
 }
 
 impl Floor {
-    async fn new(shop: Arc<Workshop>, capacity: Capacity, lead: Option<Box<dyn Fn(&LedPorts) + Send + Sync>>) -> Floor {
+    async fn new(shop: Arc<Workshop>, capacity: Capacity, lead: Option<Lead>) -> Floor {
         let found = loop {
             match shop.runtime.list().await {
                 Ok(pods) => break pods,
