@@ -485,12 +485,13 @@ mod tests {
             }
             _ => json!({ "app": value, pod_facts::POD_INDEX_LABEL: "7", pod_facts::REVISION_LABEL: "r" }),
         });
-        let index = (number % 2 == 0).then(|| json!({ pod_facts::COMPLETION_INDEX: (number as i32 - 4).to_string() }));
+        let index =
+            number.is_multiple_of(2).then(|| json!({ pod_facts::COMPLETION_INDEX: (number as i32 - 4).to_string() }));
         let pod = json!({
             "metadata": {
                 "namespace": "ns", "name": name, "ownerReferences": owners, "labels": told, "annotations": index,
                 "deletionTimestamp": deleted.then(|| time(0)),
-                "finalizers": (number % 4 == 1).then(|| [pod_facts::JOB_TRACKING_FINALIZER]),
+                "finalizers": (number % 4 == 1).then_some([pod_facts::JOB_TRACKING_FINALIZER]),
             },
             "spec": { "nodeName": NODES[node], "containers": [{ "name": "c", "resources": { "requests": { "cpu": "1" } } }] },
             "status": { "phase": PHASES[phase], "conditions": condition.into_iter().collect::<Vec<_>>() },
