@@ -3,10 +3,12 @@
 //! Mirrors upstream's `pkg/controller/controller_ref_manager.go` (ClaimObject). Never takes what another controller
 //! manages, and never adopts while either side is being deleted.
 
+use std::sync::Arc;
+
 use api::limits::BURST_REPLICAS;
 use api::object::controller_of;
 use api::selector::Selector;
-use api::{Body, Kind, Member, Pod, Snapshot, Typed, Write};
+use api::{Body, Kind, Member, Object, Pod, Snapshot, Typed, Write};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
 use crate::kin::Kin;
@@ -112,6 +114,19 @@ pub fn settle(pod: &Pod, kind: Kind, owner: &ObjectMeta, fits: bool) -> Option<W
         Claim::Release => Some(release(pod, owner.uid.as_deref().unwrap_or(""))),
         Claim::Mine | Claim::Other => None,
     }
+}
+
+/// The object that a reference means, in a namespace (or the cluster): dependents are counted by the uid, so by that alone
+/// where somebody else or nobody has the name.
+pub fn owner<'a>(
+    reference: &OwnerReference,
+    kind: Kind,
+    namespace: &str,
+    world: &'a Snapshot,
+) -> Option<&'a Arc<Object>> {
+    let is_meant = |object: &&Arc<Object>| object.uid() == reference.uid;
+    let named = world.object(kind, namespace, &reference.name).filter(is_meant);
+    named.or_else(|| world.objects(kind, Some(namespace)).find(is_meant))
 }
 
 /// The reference that makes `owner`, of this kind, the controller of what carries it.

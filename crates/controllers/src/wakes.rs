@@ -5,7 +5,6 @@
 //! the workloads and services of its namespace, or by the dependents of an object that goes.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use api::object::controller_of;
 use api::selector::Selector;
@@ -18,7 +17,7 @@ use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, OwnerReference};
 
 use crate::{
-    Controller, daemon_set, disruption, endpoints, garbage_collector, job, node_lifecycle, persistent_volume,
+    Controller, claim, daemon_set, disruption, endpoints, garbage_collector, job, node_lifecycle, persistent_volume,
     pod_garbage_collector, pods, service_account, stateful_set, taint_eviction,
 };
 
@@ -212,14 +211,11 @@ fn keeper(kind: &str) -> Option<(Controller, Kind)> {
     })
 }
 
-/// Wakes an owner by its name, and by its uid, which it counts its own by, where somebody else or nobody has that name.
+/// Wakes an owner by its name, and by its uid, where somebody else or nobody has that name.
 fn wake_owner(owner: &OwnerReference, kind: Kind, namespace: &str, world: &Snapshot, wake: &mut dyn FnMut(Key)) {
     wake(Key::new(kind, namespace, owner.name.clone()));
-    let is_owner = |object: &&Arc<Object>| object.uid() == owner.uid;
-    if world.object(kind, namespace, &owner.name).filter(is_owner).is_none()
-        && let Some(renamed) = world.objects(kind, Some(namespace)).find(is_owner)
-    {
-        wake(renamed.key());
+    if let Some(other) = claim::owner(owner, kind, namespace, world).filter(|it| it.name() != owner.name) {
+        wake(other.key());
     }
 }
 

@@ -12,7 +12,7 @@ mod tests;
 use api::{Change, Key, Kind, Object, Plan, Propagation, Snapshot, Write};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
-use crate::claim::drop_owner;
+use crate::claim::{self, drop_owner};
 
 /// Finalizer of an object that goes after its dependents.
 const FOREGROUND: &str = "foregroundDeletion";
@@ -171,9 +171,9 @@ fn wake_leaving_owners(object: &Object, world: &Snapshot, wake: &mut dyn FnMut(K
     for reference in object.meta().owner_references.iter().flatten() {
         let Some(kind) = Kind::by_name(&reference.api_version, &reference.kind) else { continue };
         let namespace = if kind.namespaced() { object.namespace() } else { "" };
-        let owner = world.object(kind, namespace, &reference.name).filter(|owner| owner.uid() == reference.uid);
-        if owner.is_some_and(|owner| has_gone_foreground(owner.meta()) || is_orphaning(owner.meta())) {
-            wake(Key::new(kind, namespace, reference.name.clone()));
+        let owner = claim::owner(reference, kind, namespace, world);
+        if let Some(owner) = owner.filter(|it| has_gone_foreground(it.meta()) || is_orphaning(it.meta())) {
+            wake(owner.key());
         }
     }
 }

@@ -2,6 +2,7 @@ use expect_test::expect;
 use serde_json::{Value, json};
 
 use api::{Kind, Propagation};
+use k8s_openapi::api::core::v1::ConfigMap;
 
 use crate::Controller;
 use crate::testing::{World, show};
@@ -120,6 +121,20 @@ fn circles_end() {
     world.user_deletes(Kind::ConfigMap, "a", Propagation::Foreground);
     world.settle();
     assert_eq!(names(&world), "");
+}
+
+/// What is waited for is known by its uid, whatever name it gives its owner.
+#[test]
+fn an_owner_is_waited_for_under_another_name() {
+    for propagation in [Propagation::Orphan, Propagation::Foreground] {
+        let mut world = world(&["a", "b of a"]);
+        world.user_deletes(Kind::ConfigMap, "a", propagation);
+        world.user_edits::<ConfigMap>("b", |map| {
+            map.metadata.owner_references.as_mut().unwrap()[0].name = "another".into();
+        });
+        world.settle();
+        assert_eq!(names(&world), if propagation == Propagation::Orphan { "b" } else { "" });
+    }
 }
 
 /// Deleting a Deployment takes sets and pods along; orphaned sets go on.
