@@ -19,6 +19,10 @@ use crate::nodes::Session;
 
 /// How long a client may take to open its streams (upstream: `DefaultStreamCreationTimeout`).
 const CREATION: Duration = Duration::from_secs(30);
+/// How long a client over a WebSocket has to make its streams. Those of kubectl 1.32 begin to read before they have them,
+/// and lose what comes first (mended since: `readDemuxLoop` of client-go's `tools/remotecommand/websocket.go`). Upstream's
+/// API server gives them about as long, while it asks the kubelet.
+const STREAMS_MADE: Duration = Duration::from_millis(25);
 /// Bytes read from a process at once.
 const CHUNK: usize = 32 << 10;
 
@@ -58,6 +62,7 @@ impl Remote {
         let out = |wanted: bool, channel: u8| wanted.then(|| channels.outgoing(channel));
         let (stdout, stderr, error) =
             (out(wanted.stdout, STDOUT), out(wanted.stderr, STDERR), channels.outgoing(ERROR));
+        tokio::time::sleep(STREAMS_MADE).await;
         // The first message tells the client that it may begin.
         let first = stdout.as_ref().or(stderr.as_ref()).unwrap_or(&error);
         first.write(Bytes::new()).await.ok()?;
