@@ -45,10 +45,23 @@ pub fn availability_is_kept(moment: &Moment) -> Verdict {
     let sets = facts::sets(deployment, moment.after);
     let left: i32 = sets.iter().map(|set| facts::available(set, moment.after, moment.now)).sum();
     let fewest = facts::fewest(deployment);
-    if left >= fewest {
+    if left >= fewest || sets.iter().any(|set| has_one_back(set, moment)) {
         return Ok(());
     }
     Err(format!("was ended, which leaves {left} available pods where {fewest} have to be"))
+}
+
+/// True if a pod of the set was given to somebody else in this turn, and the set took it back: what was decided in between
+/// did not count on it.
+fn has_one_back(set: &ReplicaSet, moment: &Moment) -> bool {
+    let away = |pod: &Pod, world: &Snapshot| {
+        let namespace = pod.metadata.namespace.as_deref().unwrap_or("");
+        let then = world.get::<Pod>(namespace, facts::name(&pod.metadata));
+        let then = then.filter(|then| then.metadata.uid == pod.metadata.uid);
+        then.is_some_and(|then| facts::set_of(&then.metadata, world).is_none())
+    };
+    let mut pods = moment.after.controlled_by::<Pod>(facts::uid(&set.metadata));
+    pods.any(|pod| moment.worlds.iter().any(|world| away(pod, world)))
 }
 
 /// The size of a set when the turn began; none if it is of this turn.

@@ -15,8 +15,11 @@ pub fn one_controller(moment: &Moment) -> Verdict {
     if controllers > 1 { Err(format!("has {controllers} controllers")) } else { Ok(()) }
 }
 
-/// I5: only what fits is adopted, by an owner that is there and stays.
+/// I5: only what fits is adopted, by an owner that is there and stays. People may give things away to anybody.
 pub fn adopts_only_what_fits(moment: &Moment) -> Verdict {
+    if moment.asked {
+        return Ok(());
+    }
     let (Some(before), Some(after)) = (&moment.change.before, &moment.change.after) else { return Ok(()) };
     let (None, Some(owner)) = (controller_of(before.meta()), controller_of(after.meta())) else { return Ok(()) };
     if !matches!(after.kind(), Kind::Pod | Kind::ReplicaSet | Kind::ControllerRevision) {
