@@ -16,6 +16,7 @@ use crate::kinds::Body;
 use crate::node_fit;
 use crate::object::controller_of;
 use crate::pod::Pod;
+use crate::pod_resources;
 
 /// The label with the name of a StatefulSet's pod.
 pub const POD_NAME_LABEL: &str = "statefulset.kubernetes.io/pod-name";
@@ -100,6 +101,8 @@ fn available(ready: bool, since: impl FnOnce() -> Option<Timestamp>, min_ready_s
 pub struct Facts {
     kin: u64,
     node: u64,
+    uid: u64,
+    requests: u64,
     /// Zero if there is none.
     controller: u64,
     /// Zero if there is none.
@@ -130,6 +133,9 @@ const RUNNING: u16 = 64;
 const SUCCEEDED: u16 = 128;
 const TRACKED: u16 = 256;
 const NAMED: u16 = 512;
+const PENDING: u16 = 1024;
+/// Its node noted when it took the pod in.
+const STARTED: u16 = 2048;
 
 impl Facts {
     /// The facts of a pod or node; nothing holds of what is neither.
@@ -165,12 +171,16 @@ impl Facts {
             (phase(pod) == "Succeeded", SUCCEEDED),
             (is_tracked(pod), TRACKED),
             (is_named(pod), NAMED),
+            (phase(pod) == "Pending", PENDING),
+            (pod.status.as_ref().is_some_and(|status| status.start_time.is_some()), STARTED),
         ];
         let text = |text: Option<&str>| text.filter(|text| !text.is_empty()).map_or(0, number_of);
         let (stem, ordinal) = numbered(pod).unwrap_or(("", -1));
         Facts {
             kin: number(&(&pod.metadata.namespace, common(pod.metadata.labels.as_ref(), &OWN_LABELS))),
             node: text(pod.spec.as_deref().and_then(|spec| spec.node_name.as_deref())),
+            uid: text(pod.metadata.uid.as_deref()),
+            requests: pod.spec.as_deref().map_or(0, pod_resources::fingerprint),
             controller: controller_of(&pod.metadata).map_or(0, |owner| number(&owner.uid)),
             endpoint: endpoint_fingerprint::identity(pod).unwrap_or(0),
             revision: text(label(pod, REVISION_LABEL)),
@@ -193,6 +203,16 @@ impl Facts {
     /// [`number_of`] the name of the node it is on, or of the node itself; zero if it is on none.
     pub fn node(&self) -> u64 {
         self.node
+    }
+
+    /// [`number_of`] the pod's uid.
+    pub fn uid(&self) -> u64 {
+        self.uid
+    }
+
+    /// What its containers request, as a number ([`pod_resources::fingerprint`]).
+    pub fn requests(&self) -> u64 {
+        self.requests
     }
 
     /// A number that pods of one controller have in common; `None` for a pod that has none.
@@ -234,6 +254,16 @@ impl Facts {
     /// True while its containers run or are restarted.
     pub fn is_running(&self) -> bool {
         self.bits & RUNNING != 0
+    }
+
+    /// True until its first container has been started.
+    pub fn is_pending(&self) -> bool {
+        self.bits & PENDING != 0
+    }
+
+    /// True once its node noted when it took the pod in (`status.startTime`).
+    pub fn has_started(&self) -> bool {
+        self.bits & STARTED != 0
     }
 
     /// True if it ended well.

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{Container, PodSpec, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
+use crate::pod_facts::number;
 use crate::quantity::Amount;
 
 /// Amounts by the name of the resource.
@@ -41,6 +42,22 @@ pub fn requested(spec: &PodSpec) -> Amounts {
         *total.entry(name.clone()).or_default() += Amount::of(quantity);
     }
     total
+}
+
+/// A number that specs have in common whose containers have the same names and request the same, and as good as no others.
+pub fn fingerprint(spec: &PodSpec) -> u64 {
+    fn list(quantities: Option<&BTreeMap<String, Quantity>>) -> Vec<(&str, &str)> {
+        quantities.into_iter().flatten().map(|(name, quantity)| (name.as_str(), quantity.0.as_str())).collect()
+    }
+    fn requests(resources: Option<&ResourceRequirements>) -> Vec<(&str, &str)> {
+        list(resources.and_then(|it| it.requests.as_ref()))
+    }
+    fn container(it: &Container) -> (&str, bool, Vec<(&str, &str)>) {
+        (&it.name, is_sidecar(it), requests(it.resources.as_ref()))
+    }
+    let containers: Vec<_> = spec.containers.iter().map(container).collect();
+    let initial: Vec<_> = spec.init_containers.iter().flatten().map(container).collect();
+    number(&(containers, initial, requests(spec.resources.as_ref()), list(spec.overhead.as_ref())))
 }
 
 /// What the pod may use at most, of the resources that all its containers have limits for.
@@ -250,6 +267,32 @@ mod tests {
             json!({"containers": [container(json!({}), json!({"cpu": "1"}))], "overhead": {"cpu": "50m", "memory": "1Mi"}}),
         );
         assert_eq!(show(&limited(&bounded)), "cpu=1050m");
+    }
+
+    #[test]
+    fn a_fingerprint_tells_what_is_requested_and_nothing_else() {
+        let one = |requests: Value| json!({ "containers": [container(requests, json!({}))] });
+        let base = fingerprint(&spec(one(json!({ "cpu": "1" }))));
+        let mut elsewhere = one(json!({ "cpu": "1" }));
+        elsewhere["nodeName"] = "n1".into();
+        elsewhere["containers"][0]["image"] = "other".into();
+        elsewhere["containers"][0]["resources"]["limits"] = json!({ "cpu": "2" });
+        assert_eq!(fingerprint(&spec(elsewhere)), base);
+        let others = [
+            one(json!({ "cpu": "2" })),
+            one(json!({ "memory": "1" })),
+            one(json!({})),
+            json!({ "containers": [{ "name": "d", "resources": { "requests": { "cpu": "1" } } }] }),
+            json!({ "containers": [container(json!({ "cpu": "1" }), json!({}))], "resources": { "requests": { "cpu": "1" } } }),
+            json!({ "containers": [container(json!({ "cpu": "1" }), json!({}))], "overhead": { "cpu": "1" } }),
+            json!({ "containers": [container(json!({ "cpu": "1" }), json!({}))], "initContainers": [{ "name": "i" }] }),
+            json!({ "containers": [container(json!({ "cpu": "1" }), json!({}))], "initContainers": [{ "name": "i", "restartPolicy": "Always" }] }),
+        ];
+        let mut numbers: Vec<u64> = others.map(|other| fingerprint(&spec(other))).into();
+        numbers.push(base);
+        numbers.sort_unstable();
+        numbers.dedup();
+        assert_eq!(numbers.len(), 9);
     }
 
     #[test]

@@ -446,6 +446,7 @@ mod tests {
 
     use super::*;
     use crate::pod_facts::{self, OWN_LABELS, number_of};
+    use crate::pod_resources;
 
     const OWNERS: [&str; 3] = ["", "u1", "u2"];
     const NODES: [&str; 3] = ["", "n1", "n2"];
@@ -489,12 +490,12 @@ mod tests {
             number.is_multiple_of(2).then(|| json!({ pod_facts::COMPLETION_INDEX: (number as i32 - 4).to_string() }));
         let pod = json!({
             "metadata": {
-                "namespace": "ns", "name": name, "ownerReferences": owners, "labels": told, "annotations": index,
+                "namespace": "ns", "name": name, "uid": (number % 5 > 0).then(|| format!("uid-{number}")), "ownerReferences": owners, "labels": told, "annotations": index,
                 "deletionTimestamp": deleted.then(|| time(0)),
                 "finalizers": (number % 4 == 1).then_some([pod_facts::JOB_TRACKING_FINALIZER]),
             },
             "spec": { "nodeName": NODES[node], "containers": [{ "name": "c", "resources": { "requests": { "cpu": "1" } } }] },
-            "status": { "phase": PHASES[phase], "conditions": condition.into_iter().collect::<Vec<_>>() },
+            "status": { "phase": PHASES[phase], "startTime": since.map(time), "conditions": condition.into_iter().collect::<Vec<_>>() },
         });
         Object::recovered(Kind::Pod, pod.to_string().into(), revision, &mut crate::PodSpecs::default()).unwrap()
     }
@@ -512,7 +513,9 @@ mod tests {
             && (member.is_ready(), member.ready_since()) == (pod_facts::is_ready(pod), pod_facts::ready_since(pod))
             && (member.has_succeeded(), member.has_failed())
                 == (pod_facts::phase(pod) == "Succeeded", pod_facts::phase(pod) == "Failed")
-            && member.is_running() == (pod_facts::phase(pod) == "Running")
+            && (member.is_running(), member.is_pending())
+                == (pod_facts::phase(pod) == "Running", pod_facts::phase(pod) == "Pending")
+            && member.has_started() == pod.status.as_ref().is_some_and(|status| status.start_time.is_some())
             && (member.is_tracked(), member.is_named()) == (pod_facts::is_tracked(pod), pod_facts::is_named(pod))
             && member.completion_index() == pod_facts::completion_index(pod)
             && member.ordinal_in(number_of("p")) == pod_facts::numbered(pod).map(|(_, number)| number)
@@ -525,6 +528,8 @@ mod tests {
                     .and_then(|spec| spec.node_name.as_deref())
                     .filter(|node| !node.is_empty())
                     .map_or(0, number_of)
+            && member.uid() == pod.metadata.uid.as_deref().map_or(0, number_of)
+            && member.requests() == pod.spec.as_deref().map_or(0, pod_resources::fingerprint)
             && member.controller() == controller_of(&pod.metadata).map(|owner| number(&owner.uid))
             && available(0)
             && available(7)

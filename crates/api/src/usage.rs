@@ -11,6 +11,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::metric::{Query, Reading};
+use crate::pod_facts::{Facts, number_of};
 
 /// Seconds after which a sample says nothing any more: its node has stopped reporting.
 const OUTDATED_SECONDS: i64 = 90;
@@ -22,6 +23,13 @@ pub struct Used {
     pub cpu_nano: u64,
     /// Bytes of memory that cannot be given back at once (the working set).
     pub memory_bytes: u64,
+}
+
+impl Used {
+    /// Thousandths of a core, rounded up.
+    pub fn cpu_milli(&self) -> u64 {
+        self.cpu_nano.div_ceil(1_000_000)
+    }
 }
 
 /// What one container uses.
@@ -91,22 +99,101 @@ pub struct Report {
 /// Path that reports are sent to, as a JSON list of [`Report`].
 pub const REPORT_PATH: &str = "/kapstan/v1/usage";
 
+/// The last report of a node.
+#[derive(Debug)]
+struct Reported {
+    node: String,
+    usage: NodeUsage,
+    /// [`number_of`] the uids of its pods, which are in this order: who asks for thousands of them looks at little else.
+    uids: Vec<u64>,
+    /// Of the same pods.
+    wholes: Vec<Whole>,
+}
+
+impl Reported {
+    fn new(node: String, mut usage: NodeUsage) -> Reported {
+        usage.pods.sort_by_cached_key(|pod| number_of(&pod.uid));
+        let uids = usage.pods.iter().map(|pod| number_of(&pod.uid)).collect();
+        let wholes = usage.pods.iter().map(|pod| Whole::of(pod, &usage)).collect();
+        Reported { node, usage, uids, wholes }
+    }
+
+    fn position(&self, uid: u64) -> Option<usize> {
+        self.uids.binary_search(&uid).ok()
+    }
+}
+
+/// What all containers of a pod use together.
+#[derive(Debug)]
+struct Whole {
+    /// Begin of the window that its cpu is averaged over.
+    since: Timestamp,
+    /// Each container's rounded up, as upstream adds them.
+    cpu_milli: u64,
+    memory_bytes: u64,
+    containers: usize,
+}
+
+impl Whole {
+    fn of(pod: &PodUsage, node: &NodeUsage) -> Whole {
+        let since = node.at().saturating_sub(node.window_of(pod)).unwrap_or(Timestamp::MIN);
+        let all = pod.containers.iter().map(|container| container.used);
+        let cpu_milli = all.clone().map(|used| used.cpu_milli()).fold(0, u64::saturating_add);
+        let memory_bytes = all.map(|used| used.memory_bytes).fold(0, u64::saturating_add);
+        Whole { since, cpu_milli, memory_bytes, containers: pod.containers.len() }
+    }
+}
+
+/// A pod's part of the last report of its node.
+#[derive(Clone, Copy, Debug)]
+pub struct Measured<'a> {
+    node: &'a Reported,
+    position: usize,
+}
+
+impl<'a> Measured<'a> {
+    /// Begin of the window that its cpu is averaged over.
+    pub fn since(&self) -> Timestamp {
+        self.node.wholes[self.position].since
+    }
+
+    /// All of it.
+    pub fn pod(&self) -> &'a PodUsage {
+        &self.node.usage.pods[self.position]
+    }
+
+    /// Thousandths of a core that its containers use together; `None` if none of them runs.
+    pub fn cpu_milli(&self) -> Option<u64> {
+        self.whole().map(|whole| whole.cpu_milli)
+    }
+
+    /// Bytes of memory that its containers use together; `None` if none of them runs.
+    pub fn memory_bytes(&self) -> Option<u64> {
+        self.whole().map(|whole| whole.memory_bytes)
+    }
+
+    fn whole(&self) -> Option<&'a Whole> {
+        Some(&self.node.wholes[self.position]).filter(|whole| whole.containers > 0)
+    }
+}
+
 /// The last report of every node, and the last answer to every question to a metrics API. A clone costs a few pointers.
 #[derive(Clone, Debug, Default)]
 pub struct Usage {
-    nodes: OrdMap<Arc<str>, Arc<NodeUsage>>,
+    /// By [`number_of`] the node's name.
+    nodes: OrdMap<u64, Arc<Reported>>,
     readings: OrdMap<Query, Arc<Reading>>,
 }
 
 impl Usage {
     /// Takes a report in, unless a later one is there.
     pub fn take(&mut self, report: Report) {
-        let Report { node, mut usage } = report;
-        if self.nodes.get(node.as_str()).is_some_and(|known| usage.at_ms < known.at_ms) {
+        let Report { node, usage } = report;
+        let number = number_of(&node);
+        if self.nodes.get(&number).is_some_and(|known| usage.at_ms < known.usage.at_ms) {
             return;
         }
-        usage.pods.sort_by(|one, other| one.uid.cmp(&other.uid));
-        self.nodes.insert(node.into(), Arc::new(usage));
+        self.nodes.insert(number, Arc::new(Reported::new(node, usage)));
     }
 
     /// Number of nodes that have reported.
@@ -116,20 +203,31 @@ impl Usage {
 
     /// Forgets nodes that `exists` does not know.
     pub fn retain(&mut self, exists: impl Fn(&str) -> bool) {
-        let gone: Vec<Arc<str>> = self.nodes.keys().filter(|node| !exists(node)).cloned().collect();
-        gone.iter().for_each(|node| drop(self.nodes.remove(node)));
+        let gone: Vec<u64> =
+            self.nodes.iter().filter(|(_, known)| !exists(&known.node)).map(|(number, _)| *number).collect();
+        gone.iter().for_each(|number| drop(self.nodes.remove(number)));
     }
 
     /// What a node uses; `None` when nothing recent is known.
     pub fn of_node(&self, node: &str, now: Timestamp) -> Option<&NodeUsage> {
-        self.nodes.get(node).map(|usage| &**usage).filter(|usage| !usage.is_outdated(now))
+        self.reported(number_of(node), now).map(|reported| &reported.usage)
     }
 
     /// What the pod of this uid on that node uses, and the sample it is part of.
     pub fn of_pod(&self, node: &str, uid: &str, now: Timestamp) -> Option<(&NodeUsage, &PodUsage)> {
-        let usage = self.of_node(node, now)?;
-        let index = usage.pods.binary_search_by(|pod| pod.uid.as_str().cmp(uid)).ok()?;
-        Some((usage, &usage.pods[index]))
+        let reported = self.reported(number_of(node), now)?;
+        let position = reported.position(number_of(uid))?;
+        Some((&reported.usage, &reported.usage.pods[position]))
+    }
+
+    /// What the pod of these facts uses; `None` when nothing recent is known.
+    pub fn of_facts(&self, pod: &Facts, now: Timestamp) -> Option<Measured<'_>> {
+        let node = self.reported(pod.node(), now)?;
+        Some(Measured { node, position: node.position(pod.uid())? })
+    }
+
+    fn reported(&self, node: u64, now: Timestamp) -> Option<&Reported> {
+        self.nodes.get(&node).map(|reported| &**reported).filter(|reported| !reported.usage.is_outdated(now))
     }
 
     /// Takes an answer in.
@@ -152,7 +250,10 @@ impl Usage {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+    use crate::Body;
 
     fn report(at_ms: i64, cpu_nano: u64, uids: &[&str]) -> Report {
         let used = Used { cpu_nano, memory_bytes: 1 };
@@ -178,5 +279,32 @@ mod tests {
         assert!(usage.of_pod("n1", "a", at(20)).is_none());
         usage.retain(|_| false);
         assert!(usage.of_node("n1", at(20)).is_none());
+    }
+
+    #[test]
+    fn a_pod_is_found_by_its_facts_with_what_its_containers_use_together() {
+        let container = |cpu_nano: u64, memory_bytes: u64| ContainerUsage {
+            name: "c".into(),
+            used: Used { cpu_nano, memory_bytes },
+        };
+        let mut told = report(20_000, 0, &["idle", "two", "late"]);
+        told.usage.pods[0].containers.clear();
+        told.usage.pods[1].containers = vec![container(1, 7), container(2_000_001, 8)];
+        told.usage.pods[2].window_ms = Some(5_000);
+        let mut usage = Usage::default();
+        usage.take(told);
+        let found = |node: &str, uid: &str| {
+            let pod =
+                json!({ "metadata": { "name": "p", "uid": uid }, "spec": { "nodeName": node, "containers": [] } });
+            let facts = Facts::of_body(&Body::Pod(Box::new(serde_json::from_value(pod).unwrap())));
+            let measured = usage.of_facts(&facts, Timestamp::from_second(21).unwrap())?;
+            assert_eq!(measured.pod().uid, uid);
+            Some((measured.since().as_second(), measured.cpu_milli(), measured.memory_bytes()))
+        };
+        // Each container's cpu is rounded up before it is added.
+        assert_eq!(found("n1", "two"), Some((5, Some(4), Some(15))));
+        assert_eq!(found("n1", "late"), Some((15, Some(0), Some(1))));
+        assert_eq!(found("n1", "idle"), Some((5, None, None)));
+        assert_eq!((found("n1", "none"), found("n2", "two"), found("", "two")), (None, None, None));
     }
 }

@@ -121,10 +121,10 @@ fn sorted(values: &[Value], scene: &Scene) -> Result<Pods, String> {
     let mut found = Pods::default();
     let mut starting = Vec::new();
     for pod in scene.pods {
-        match told.get(pods::name(pod)) {
-            _ if pods::phase(pod) == "Pending" => found.unready.push(0),
+        match told.get(pods::name(pod.pod())) {
+            _ if pod.is_pending() => found.unready.push(0),
             None => found.missing.push(0),
-            Some(used) if pods::is_ready(pod) => found.ready.push(Sample { used: *used, requested: 0 }),
+            Some(used) if pod.is_ready() => found.ready.push(Sample { used: *used, requested: 0 }),
             Some(used) => starting.push(Sample { used: *used, requested: 0 }),
         }
     }
@@ -232,7 +232,7 @@ fn whole_or_share(
         let why = "no pods returned by selector while calculating replica count";
         return Err(format!("unable to calculate ready pods: {why}"));
     }
-    let ready = scene.pods.iter().filter(|pod| pods::phase(pod) == "Running" && pods::is_ready(pod)).count();
+    let ready = scene.pods.iter().filter(|pod| pod.is_running() && pod.is_ready()).count();
     let replicas = calculate::by_ratio(scene.replicas, ready, used, milli(target.value.as_ref()), tolerance);
     Ok((replicas, MetricValueStatus { value: Some(quantity(used)), ..Default::default() }))
 }

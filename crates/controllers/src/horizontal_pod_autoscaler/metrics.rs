@@ -5,14 +5,14 @@
 //! Values of pods come from the nodes' reports; those of the other metrics APIs are in `custom`.
 
 use api::quantity::Amount;
-use api::usage::PodUsage;
-use api::{Context, Pod, Usage, pod_resources};
+use api::usage::Measured;
+use api::{Context, Member, Pod, pod_resources};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::autoscaling::v2::{
     ContainerResourceMetricStatus, HorizontalPodAutoscalerBehavior, MetricSpec, MetricStatus, MetricTarget,
     MetricValueStatus, ResourceMetricStatus,
 };
-use k8s_openapi::api::core::v1::{Container, PodSpec};
+use k8s_openapi::api::core::v1::Container;
 
 use super::calculate::{self, Pods, Sample, Tolerance, Wanted};
 use super::custom;
@@ -52,7 +52,7 @@ pub struct Scene<'a> {
     /// What its pods are selected by.
     pub selector: &'a str,
     /// Its pods.
-    pub pods: &'a [&'a Pod],
+    pub pods: &'a [Member<'a>],
     /// Replicas asked for now.
     pub replicas: i32,
     /// Rules of the autoscaler.
@@ -160,9 +160,9 @@ fn sorted(resource: &str, container: &str, requests_matter: bool, scene: &Scene)
     let Context { now, usage, .. } = *scene.context;
     let (mut found, mut measured, mut unknown) = (Pods::default(), false, None);
     let mut requests = Requests { container, resource, last: None };
-    // One walk: of thousands of pods each look waits for memory.
+    // One walk, by facts: of thousands of pods each look waits for memory.
     for pod in scene.pods {
-        let sample = sample(pod, resource, container, usage, now);
+        let sample = usage.of_facts(pod, now).and_then(|found| Some((found, used(found, resource, container)?)));
         measured |= sample.is_some();
         let requested = if requests_matter { requests.of(pod) } else { Ok(0) };
         let requested = requested.unwrap_or_else(|error| {
@@ -170,9 +170,11 @@ fn sorted(resource: &str, container: &str, requests_matter: bool, scene: &Scene)
             0
         });
         match sample {
-            _ if pods::phase(pod) == "Pending" => found.unready.push(requested),
+            _ if pod.is_pending() => found.unready.push(requested),
             None => found.missing.push(requested),
-            Some((since, _)) if resource == "cpu" && starts_up(pod, since, now) => found.unready.push(requested),
+            Some((sample, _)) if resource == "cpu" && starts_up(pod, sample.since(), now) => {
+                found.unready.push(requested);
+            }
             Some((_, used)) => found.ready.push(Sample { used, requested }),
         }
     }
@@ -185,47 +187,46 @@ fn sorted(resource: &str, container: &str, requests_matter: bool, scene: &Scene)
     }
 }
 
-/// What pods request; asked once where several share a spec.
+/// What pods request; asked once where several in a row request the same.
 struct Requests<'a> {
     container: &'a str,
     resource: &'a str,
-    last: Option<(*const PodSpec, i64)>,
+    last: Option<(u64, i64)>,
 }
 
 impl Requests<'_> {
-    fn of(&mut self, pod: &Pod) -> Result<i64, String> {
-        let spec = pod.spec.as_deref().map(std::ptr::from_ref);
-        if let (Some(spec), Some((last, requested))) = (spec, self.last)
-            && spec == last
+    fn of(&mut self, pod: &Member) -> Result<i64, String> {
+        if let Some((last, requested)) = self.last
+            && last == pod.requests()
         {
             return Ok(requested);
         }
-        let requested = requested(pod, self.container, self.resource)?;
-        self.last = spec.map(|spec| (spec, requested));
+        let requested = requested(pod.pod(), self.container, self.resource)?;
+        self.last = Some((pod.requests(), requested));
         Ok(requested)
     }
 }
 
-/// What the pod (or one container of it) uses, in thousandths, and since when that was measured; `None` if nobody has.
-fn sample(pod: &Pod, resource: &str, container: &str, usage: &Usage, now: Timestamp) -> Option<(Timestamp, i64)> {
-    let (node, of_pod) = usage.of_pod(pods::node(pod), pod.metadata.uid.as_deref()?, now)?;
-    let since = node.at().saturating_sub(node.window_of(of_pod)).unwrap_or(Timestamp::MIN);
-    Some((since, used(of_pod, resource, container)?))
-}
-
-fn used(pod: &PodUsage, resource: &str, container: &str) -> Option<i64> {
-    let mut counted = pod.containers.iter().filter(|it| container.is_empty() || it.name == container).peekable();
-    counted.peek()?;
-    let milli = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
-    match resource {
-        "cpu" => Some(counted.map(|it| milli(it.used.cpu_nano.div_ceil(1_000_000))).sum()),
-        "memory" => Some(counted.map(|it| milli(it.used.memory_bytes.saturating_mul(1000))).sum()),
-        _ => None,
-    }
+/// What the pod (or one container of it) uses, in thousandths.
+fn used(measured: Measured, resource: &str, container: &str) -> Option<i64> {
+    let of_container = || measured.pod().containers.iter().find(|it| it.name == container).map(|it| it.used);
+    let amount = match (resource, container) {
+        ("cpu", "") => measured.cpu_milli()?,
+        ("cpu", _) => of_container()?.cpu_milli(),
+        ("memory", "") => measured.memory_bytes()?.saturating_mul(1000),
+        ("memory", _) => of_container()?.memory_bytes.saturating_mul(1000),
+        _ => return None,
+    };
+    Some(i64::try_from(amount).unwrap_or(i64::MAX))
 }
 
 /// True while cpu says nothing about the work a pod does: it is starting, or was never ready.
-fn starts_up(pod: &Pod, measured_since: Timestamp, now: Timestamp) -> bool {
+fn starts_up(pod: &Member, measured_since: Timestamp, now: Timestamp) -> bool {
+    let since = pod.ready_since().unwrap_or(Timestamp::MIN);
+    if pod.is_ready() && pod.has_started() && since <= measured_since {
+        return false;
+    }
+    let pod = pod.pod();
     let started = pod.status.as_ref().and_then(|status| status.start_time.as_ref());
     let (Some(ready), Some(started)) = (pods::condition(pod, "Ready"), started) else { return true };
     let after = |time: Timestamp, by: SignedDuration| time.saturating_add(by).unwrap_or(Timestamp::MAX);

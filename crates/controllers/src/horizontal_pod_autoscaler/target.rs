@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use api::object::controller_of;
 use api::selector::Selector;
-use api::{Body, Kind, Object, Pod, Refusal, Snapshot};
+use api::{Body, Kind, Member, Object, Refusal, Snapshot};
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::autoscaling::v2::CrossVersionObjectReference;
 
@@ -45,8 +45,8 @@ impl<'a> Target<'a> {
     }
 
     /// The target's pods that count: those that leave or have ended do no work any more.
-    pub fn pods(&self) -> Vec<&'a Pod> {
-        let of = |uid: &str| self.world.members(uid).filter(|pod| pod.is_active()).map(|pod| pod.pod());
+    pub fn pods(&self) -> Vec<Member<'a>> {
+        let of = |uid: &str| self.world.members(uid).filter(|pod| pod.is_active());
         if !matches!(self.object.body, Body::Deployment(_)) {
             return of(self.object.uid()).collect();
         }

@@ -8,7 +8,7 @@ use api::node_fit::only_node;
 use api::usage::{ContainerUsage, NodeUsage, PodUsage, Report, Used};
 use api::{Body, Context, Heard, Key, Kind, Object, PodSpecs, Snapshot, Usage, Write};
 use controllers::{Controller, reconcile};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use super::Settings;
@@ -122,8 +122,10 @@ fn made(mut body: Body, namespace: &str, number: u64) -> Body {
 }
 
 fn running(number: u64) -> Value {
-    let ready = json!({ "type": "Ready", "status": "True", "lastTransitionTime": Timestamp::UNIX_EPOCH });
-    json!({ "phase": "Running", "podIP": format!("10.244.{}.{}", number / 250, number % 250 + 1), "conditions": [ready] })
+    // Long ago: what a pod uses while it starts says nothing to an autoscaler.
+    let began = Timestamp::UNIX_EPOCH - SignedDuration::from_hours(1);
+    let ready = json!({ "type": "Ready", "status": "True", "lastTransitionTime": began });
+    json!({ "phase": "Running", "startTime": began, "podIP": format!("10.244.{}.{}", number / 250, number % 250 + 1), "conditions": [ready] })
 }
 
 /// The world after one pod of each story stopped being ready: what is decided is what has to be written about that.
