@@ -206,7 +206,7 @@ pub async fn until(client: &Client, item: &Found, met: impl Fn(&Value) -> bool) 
     let collection = item.resource.path(item.namespace.as_deref(), None);
     let by_name = ("fieldSelector", format!("metadata.name={}", item.name));
     loop {
-        let list = client.get(&collection, std::slice::from_ref(&by_name)).await?;
+        let list = client.list(&item.resource, item.namespace.as_deref(), std::slice::from_ref(&by_name)).await?;
         if list.list("items").first().is_some_and(&met) {
             return Ok(());
         }
