@@ -79,12 +79,41 @@ impl Voice {
         // What kubectl logs beside its messages comes and goes.
         let err: String = err.lines().filter(|line| !is_log(line)).map(|line| format!("{line}\n")).collect();
         let text = format!("{out}--- error\n{err}--- exit {}\n", output.status.code().unwrap_or(-1));
+        let text = without_repairs(&text);
         let lines: Vec<&str> = text.lines().collect();
         let text = ages::mask(&lines).join("\n");
         let text = text.replace(&self.folder.display().to_string(), "FOLDER");
         let text = text.replace(self.namespace, "NS").replace("simulated-0", "NODE").replace("simulated-1", "NODE");
         text.lines().map(|line| masked(line) + "\n").collect()
     }
+}
+
+/// What is told without the events of Kubernetes' server about an address of a Service that it gave but does not find yet: it
+/// tells them of some Services and not of others.
+fn without_repairs(text: &str) -> String {
+    let repairs = |line: &&str| line.contains("ClusterIPNotAllocated");
+    if !text.lines().any(|line| repairs(&line)) {
+        return text.to_owned();
+    }
+    let mut lines: Vec<&str> = text.lines().filter(|line| !repairs(line)).collect();
+    let title = lines.iter().position(|line| line.trim() == "Events:");
+    let is_row =
+        |line: &&str| line.starts_with("  ") && !line.trim_start().starts_with("Type ") && !line.contains("----");
+    if let Some(title) = title.filter(|title| !lines[title + 1..].iter().any(|line| is_row(&line))) {
+        lines.splice(title..=title + 2, ["Events:  <none>"]);
+    }
+    lines.iter().map(|line| format!("{line}\n")).collect()
+}
+
+#[test]
+fn events_of_repairs_are_left_out() {
+    let head = "Name:  web\nEvents:\n  Type     Reason                 Age  From                           Message\n";
+    let rule = "  ----     ------                 ---  ----                           -------\n";
+    let repair = "  Warning  ClusterIPNotAllocated  2s   ipallocator-repair-controller  Cluster IP is not allocated; repairing\n";
+    let other = "  Normal   Other                  2s   somebody                       Something\n";
+    assert_eq!(without_repairs(&[head, rule, repair].concat()), "Name:  web\nEvents:  <none>\n");
+    assert_eq!(without_repairs(&[head, rule, repair, other].concat()), [head, rule, other].concat());
+    assert_eq!(without_repairs(&[head, rule, other].concat()), [head, rule, other].concat());
 }
 
 /// Masks the words of a line that differ from run to run; runs of spaces, which follow their widths, become two.
