@@ -325,9 +325,14 @@ impl Disk {
         if !self.random.random_ratio(1, 4) {
             return Ok(());
         }
-        let range = written(&read(&append.path), &append.bytes);
+        let file = read(&append.path);
+        let range = written(&file, &append.bytes);
         let at = self.random.random_range(range.clone());
-        let noise: Vec<u8> = (at..range.end).map(|_| self.random.random()).collect();
+        let mut noise: Vec<u8> = (at..range.end).map(|_| self.random.random()).collect();
+        // Few bytes may by chance be what was there.
+        if noise == file[at..range.end] {
+            noise[0] ^= 1;
+        }
         let (opened, _) = self.open_damaged(&append.path, |file| file[at..range.end].copy_from_slice(&noise))?;
         match opened {
             Ok(recovered) => self.compare(&recovered).map_err(|message| Breach::new(DAMAGE, message)),
