@@ -21,7 +21,6 @@ const STATES: usize = 4_000;
 /// Invariants that hold although decisions look at the past. Once faults have stopped, all has to be as ever.
 pub const HOLD_FROM_BEHIND: &[&str] = &[
     "I5 one controller",
-    "I6 orphans",
     "I6 namespace goes empty",
     "I14 placement",
     "I14 bind is final",
