@@ -60,7 +60,8 @@ fn has_one_back(set: &ReplicaSet, moment: &Moment) -> bool {
         let then = then.filter(|then| then.metadata.uid == pod.metadata.uid);
         then.is_some_and(|then| facts::set_of(&then.metadata, world).is_none())
     };
-    let mut pods = moment.after.controlled_by::<Pod>(facts::uid(&set.metadata));
+    // It may be the one that is ended.
+    let mut pods = moment.before.controlled_by::<Pod>(facts::uid(&set.metadata));
     pods.any(|pod| moment.worlds.iter().any(|world| away(pod, world)))
 }
 
