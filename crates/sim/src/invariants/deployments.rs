@@ -51,18 +51,22 @@ pub fn availability_is_kept(moment: &Moment) -> Verdict {
     Err(format!("was ended, which leaves {left} available pods where {fewest} have to be"))
 }
 
-/// True if a pod of the set was given to somebody else in this turn, and the set took it back: what was decided in between
-/// did not count on it.
+/// True if a pod of the set was given to somebody else in this turn, and the set took it back.
 fn has_one_back(set: &ReplicaSet, moment: &Moment) -> bool {
-    let away = |pod: &Pod, world: &Snapshot| {
-        let namespace = pod.metadata.namespace.as_deref().unwrap_or("");
+    // It may be the one that is ended.
+    let mut pods = moment.before.controlled_by::<Pod>(facts::uid(&set.metadata));
+    pods.any(|pod| was_away(pod, moment))
+}
+
+/// True for a pod that had no set for a while in this turn: what was decided then did not count on it.
+fn was_away(pod: &Pod, moment: &Moment) -> bool {
+    let namespace = pod.metadata.namespace.as_deref().unwrap_or("");
+    let away = |world: &Snapshot| {
         let then = world.get::<Pod>(namespace, facts::name(&pod.metadata));
         let then = then.filter(|then| then.metadata.uid == pod.metadata.uid);
         then.is_some_and(|then| facts::set_of(&then.metadata, world).is_none())
     };
-    // It may be the one that is ended.
-    let mut pods = moment.before.controlled_by::<Pod>(facts::uid(&set.metadata));
-    pods.any(|pod| moment.worlds.iter().any(|world| away(pod, world)))
+    moment.worlds.iter().any(away)
 }
 
 /// The size of a set when the turn began; none if it is of this turn.
@@ -137,7 +141,8 @@ pub fn recreate_never_overlaps(moment: &Moment) -> Verdict {
     let alive: usize = others
         .map(|other| {
             // What somebody put into an empty set in this very turn is ended by it, and never started.
-            let runs = |pod: &&Pod| !facts::has_ended(pod) && !was_put_in(pod, moment);
+            let counts = |pod: &Pod| !was_put_in(pod, moment) && !was_away(pod, moment);
+            let runs = |pod: &&Pod| !facts::has_ended(pod) && counts(pod);
             facts::pods(other, moment.before).into_iter().filter(runs).count()
         })
         .sum();
