@@ -45,10 +45,22 @@ pub fn availability_is_kept(moment: &Moment) -> Verdict {
     let sets = facts::sets(deployment, moment.after);
     let left: i32 = sets.iter().map(|set| facts::available(set, moment.after, moment.now)).sum();
     let fewest = facts::fewest(deployment);
-    if left >= fewest || sets.iter().any(|set| has_one_back(set, moment)) {
+    if left >= fewest || lost_a_set(deployment, moment) || sets.iter().any(|set| has_one_back(set, moment)) {
         return Ok(());
     }
     Err(format!("was ended, which leaves {left} available pods where {fewest} have to be"))
+}
+
+/// True if a set was given to somebody else in this turn: its pods were counted on until then, and go with it perhaps.
+fn lost_a_set(deployment: &Deployment, moment: &Moment) -> bool {
+    let given = |set: &ReplicaSet, world: &Snapshot| {
+        let namespace = set.metadata.namespace.as_deref().unwrap_or("");
+        let then = world.get::<ReplicaSet>(namespace, facts::name(&set.metadata));
+        let then = then.filter(|then| then.metadata.uid == set.metadata.uid);
+        then.is_some_and(|then| facts::deployment_of(&then.metadata, world).is_none())
+    };
+    let sets = facts::sets(deployment, moment.start);
+    sets.into_iter().any(|set| moment.worlds.iter().any(|world| given(set, world)))
 }
 
 /// True if a pod of the set was given to somebody else in this turn, and the set took it back.
