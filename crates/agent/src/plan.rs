@@ -616,6 +616,62 @@ mod tests {
     }
 
     #[test]
+    fn a_sandbox_that_breaks_down_is_made_again_and_all_begins_anew() {
+        check(
+            "spec: {initContainers: [{name: i, image: web:v1}], containers: [{name: c, image: web:v1}, {name: d, image: web:v1}]}",
+            "go\n exit i 0\n break sandbox\n exit c 137\n exit d 137\n wait 1\n exit i 0",
+            expect![[r#"
+                > go
+                   0 volumes
+                   0 sandbox
+                   0 pull web:v1
+                       Normal Pulled: Container image "web:v1" already present on machine
+                   0 start i 0
+                       Normal Created: Created container: i
+                       Normal Started: Started container i
+                     = Pending, Ready False, i running, c PodInitializing, d PodInitializing
+                > exit i 0
+                   0 pull web:v1
+                       Normal Pulled: Container image "web:v1" already present on machine
+                   0 pull web:v1
+                       Normal Pulled: Container image "web:v1" already present on machine
+                   0 start c 0
+                       Normal Created: Created container: c
+                       Normal Started: Started container c
+                   0 start d 0
+                       Normal Created: Created container: d
+                       Normal Started: Started container d
+                     = Running, Ready True, i Completed 0 ready, c running ready, d running ready
+                > break sandbox
+                > exit c 137
+                   0 start c 1
+                       Normal Pulled: Container image "web:v1" already present on machine
+                       Normal SandboxChanged: Pod sandbox changed, it will be killed and re-created.
+                     = Running, Ready False, i PodInitializing, c Error 137, d running ready
+                > exit d 137
+                     = Running, Ready False, i PodInitializing, c Error 137, d Error 137
+                > wait 1
+                   1 sandbox
+                   1 start i 1
+                       Normal Pulled: Container image "web:v1" already present on machine
+                       Normal Created: Created container: i
+                       Normal Started: Started container i
+                     = Running, Ready False, i running x1, c Error 137, d Error 137
+                > exit i 0
+                   1 start c 1
+                       Normal Pulled: Container image "web:v1" already present on machine
+                       Normal Created: Created container: c
+                       Normal Started: Started container c
+                   1 start d 1
+                       Normal Pulled: Container image "web:v1" already present on machine
+                       Normal Created: Created container: d
+                       Normal Started: Started container d
+                     = Running, Ready True, i Completed 0 x1 ready, c running x1 ready, d running x1 ready
+            "#]],
+        );
+    }
+
+    #[test]
     fn a_changed_image_replaces_the_container_in_place() {
         check(
             "spec: {containers: [{name: c, image: web:v1}, {name: d, image: other:v1}]}",

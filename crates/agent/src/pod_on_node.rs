@@ -266,7 +266,7 @@ pub enum Outcome {
     VolumesFailed(String),
     /// The sandbox stands.
     SandboxReady(IpAddr),
-    /// It could not be made.
+    /// It could not be made, or what was to happen in it found that it has broken down.
     SandboxFailed(String),
     /// The image was not on the node; a registry is asked.
     PullBegan {
@@ -440,7 +440,7 @@ impl PodOnNode {
         }
     }
 
-    /// The node was rebooted: init containers run again, unless the pod had come to its end.
+    /// The node was rebooted, or the sandbox is another one: init containers run again, unless the pod had come to its end.
     fn start_over(&mut self, pod: &Pod) {
         let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
         if matches!(phase, Some("Succeeded" | "Failed")) {
@@ -574,11 +574,7 @@ impl PodOnNode {
                 self.ip = Some(ip);
                 self.sandbox = Stage::Done;
             }
-            Outcome::SandboxFailed(message) => {
-                self.sandbox = failed(&self.sandbox, now);
-                let message = format!("Failed to create pod sandbox: {message}");
-                return vec![warning(None, "FailedCreatePodSandBox", message)];
-            }
+            Outcome::SandboxFailed(message) => return self.sandbox_failed(pod, &message, now),
             Outcome::SandboxLost => self.lose_sandbox(),
             Outcome::SandboxStopped => {
                 self.sandbox = Stage::Removed;
@@ -590,6 +586,26 @@ impl PodOnNode {
             outcome => return self.apply_to_container(pod, outcome, now),
         }
         Vec::new()
+    }
+
+    /// It could not be made; or it stood and does not any more: then all begins again in another one.
+    fn sandbox_failed(&mut self, pod: &Pod, message: &str, now: Timestamp) -> Vec<Note> {
+        match self.sandbox {
+            Stage::Done => {
+                self.lose_sandbox();
+                self.start_over(pod);
+                self.sandbox = failed(&self.sandbox, now);
+                let message = "Pod sandbox changed, it will be killed and re-created.";
+                vec![Note { warning: false, reason: "SandboxChanged", message: message.into(), container: None }]
+            }
+            Stage::Doing(_) => {
+                self.sandbox = failed(&self.sandbox, now);
+                let message = format!("Failed to create pod sandbox: {message}");
+                vec![warning(None, "FailedCreatePodSandBox", message)]
+            }
+            // Several were to start in it, and each tells.
+            _ => Vec::new(),
+        }
     }
 
     /// Containers that were to start in it start in the next one.

@@ -610,6 +610,7 @@ impl Work {
             Ok(spec) => match self.shop.runtime.start_container(&spec).await {
                 Ok(seen) => Outcome::Started(seen),
                 Err(RuntimeError::NotFound(_)) => Outcome::SandboxLost,
+                Err(RuntimeError::Sandbox(message)) => Outcome::SandboxFailed(message),
                 Err(RuntimeError::ContainerConfig(message)) => Outcome::ConfigFailed { container, message },
                 Err(error) => Outcome::StartFailed { container, message: error.to_string() },
             },

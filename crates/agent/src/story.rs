@@ -26,6 +26,8 @@ struct Story {
     refused: HashMap<String, String>,
     /// Steps of these kinds are left without an answer.
     held: Vec<String>,
+    /// The sandbox has broken down, and nobody has noticed yet.
+    broken: bool,
     told: String,
     wake_at: Option<Timestamp>,
     last_status: String,
@@ -46,6 +48,7 @@ pub fn play(pod: &str, script: &str) -> String {
         now,
         refused: HashMap::new(),
         held: Vec::new(),
+        broken: false,
         told: String::new(),
         wake_at: None,
         last_status: String::new(),
@@ -75,6 +78,7 @@ impl Story {
             }
             ["refuse", what, why @ ..] => drop(self.refused.insert((*what).into(), why.join(" "))),
             ["accept", what] => drop(self.refused.remove(*what)),
+            ["break", "sandbox"] => self.broken = true,
             ["hold", step] => self.held.push((*step).into()),
             ["exit", name, code] => {
                 let id = self.seen.container(name).unwrap().running.as_ref().unwrap().id.clone();
@@ -142,7 +146,10 @@ impl Story {
     fn answer(&mut self, step: Step) {
         let outcome = match step {
             Step::PrepareVolumes => Outcome::VolumesReady,
-            Step::StartSandbox => Outcome::SandboxReady("10.244.0.9".parse().unwrap()),
+            Step::StartSandbox => {
+                self.broken = false;
+                Outcome::SandboxReady("10.244.0.9".parse().unwrap())
+            }
             Step::Pull { container, image, .. } => match self.refused.get(&image) {
                 Some(why) => {
                     Outcome::PullFailed { container, image, kind: TroubleKind::ErrImagePull, message: why.clone() }
@@ -152,6 +159,7 @@ impl Story {
                     Outcome::Pulled { container, image, seen, took: None }
                 }
             },
+            Step::Start { .. } if self.broken => Outcome::SandboxFailed("the pod's shim is gone".into()),
             Step::Start { container, attempt } => match self.refused.get(&container) {
                 Some(why) => Outcome::StartFailed { container, message: why.clone() },
                 None => Outcome::Started(self.instance(container, attempt)),

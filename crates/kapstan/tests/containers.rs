@@ -204,6 +204,35 @@ fn a_killed_server_takes_its_containers_over_untouched() {
 }
 
 #[test]
+fn a_pod_whose_sandbox_breaks_down_comes_back() {
+    if !staged("containers::a_pod_whose_sandbox_breaks_down_comes_back") {
+        return;
+    }
+    let Some(tools) = tools() else { return };
+    let (cluster, address) = nginx(&tools);
+    const PODS: &str = "kubectl get pods -o jsonpath='{range .items[*]}{.metadata.uid} {.status.podIP}{\"\\n\"}{end}'";
+    let before = told(&cluster, &tools, PODS);
+    let uids: Vec<&str> = before.lines().filter_map(|line| line.split(' ').next()).collect();
+    let shims = processes(|line| uids.iter().any(|uid| line.contains(&format!("\"pod_uid\":\"{uid}\""))));
+    assert_eq!(shims.len(), 4, "{before}");
+    for shim in shims {
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(shim), nix::sys::signal::Signal::SIGKILL).unwrap();
+    }
+    const READY: &str =
+        "kubectl get pods -o jsonpath='{range .items[*].status.containerStatuses[0]}{.restartCount}{.ready} {end}'";
+    let back = || {
+        let now = told(&cluster, &tools, READY);
+        (now.trim() == "1true 1true 1true 1true").then_some(()).ok_or(now)
+    };
+    eventually(PATIENCE, back).unwrap();
+    assert_eq!(told(&cluster, &tools, PODS), before, "they are the same pods at the same addresses");
+    one_request(address).expect("the service answers");
+    let events = told(&cluster, &tools, "kubectl get events -o jsonpath='{.items[*].reason}'");
+    assert!(events.contains("SandboxChanged"), "{events}");
+    leave(cluster, &tools);
+}
+
+#[test]
 fn a_job_runs_a_container_to_its_end() {
     if !staged("containers::a_job_runs_a_container_to_its_end") {
         return;
@@ -369,13 +398,16 @@ fn a_rolling_update_of_a_controller_loses_no_request() {
 
 /// Process ids of the nginx masters in these namespaces.
 fn masters() -> Vec<i32> {
+    processes(|command| command.starts_with("nginx: master"))
+}
+
+/// Process ids in these namespaces of those with such a command line.
+fn processes(wanted: impl Fn(&str) -> bool) -> Vec<i32> {
+    let command = |process: &i32| std::fs::read(format!("/proc/{process}/cmdline")).unwrap_or_default();
     let mut found: Vec<i32> = std::fs::read_dir("/proc")
         .unwrap()
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .filter(|process: &i32| {
-            let command = std::fs::read(format!("/proc/{process}/cmdline")).unwrap_or_default();
-            command.starts_with(b"nginx: master")
-        })
+        .filter(|process| wanted(&String::from_utf8_lossy(&command(process))))
         .collect();
     found.sort_unstable();
     found

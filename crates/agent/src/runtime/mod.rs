@@ -228,7 +228,7 @@ pub enum RuntimeError {
     /// `imagePullPolicy: Never` and the image is not here.
     #[error("{0}")]
     ImageNeverPull(String),
-    /// The sandbox could not be made.
+    /// The sandbox could not be made, or stands no more.
     #[error("{0}")]
     Sandbox(String),
     /// The container's configuration asks for what cannot be (missing user, refused right …).
