@@ -2,7 +2,8 @@
 
 use api::Pod;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::ContainerStatus;
+use k8s_openapi::api::core::v1::{Container, ContainerStateTerminated, ContainerStatus, HTTPGetAction, Probe};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use crate::pods;
 
@@ -23,13 +24,14 @@ pub fn describe(pod: &Pod, min_ready_seconds: i32, now: Timestamp) -> String {
     let of = |list: Option<&Vec<ContainerStatus>>| list.cloned().unwrap_or_default();
     let init = of(status.and_then(|status| status.init_container_statuses.as_ref()));
     let containers = of(status.and_then(|status| status.container_statuses.as_ref()));
-    if let Some(obstacle) = init.iter().filter(|container| !container.ready).find_map(container_obstacle) {
+    let obstacle = |container: &ContainerStatus| container_obstacle(container, pod);
+    if let Some(obstacle) = init.iter().filter(|container| !container.ready).find_map(obstacle) {
         return format!("{name} {obstacle}");
     }
     if containers.is_empty() {
         return format!("{name} has not been started by node {} yet", pods::node(pod));
     }
-    if let Some(obstacle) = containers.iter().filter(|container| !container.ready).find_map(container_obstacle) {
+    if let Some(obstacle) = containers.iter().filter(|container| !container.ready).find_map(obstacle) {
         return format!("{name} {obstacle}");
     }
     match pods::condition(pod, "Ready").and_then(|ready| ready.message.as_deref().or(ready.reason.as_deref())) {
@@ -45,7 +47,7 @@ fn not_placed(pod: &Pod, name: &str) -> String {
     }
 }
 
-fn container_obstacle(container: &ContainerStatus) -> Option<String> {
+fn container_obstacle(container: &ContainerStatus, pod: &Pod) -> Option<String> {
     let state = container.state.as_ref()?;
     if let Some(waiting) = &state.waiting {
         let reason = waiting.reason.as_deref().unwrap_or("Waiting");
@@ -58,7 +60,10 @@ fn container_obstacle(container: &ContainerStatus) -> Option<String> {
                 format!("cannot pull image {} ({detail})", container.image)
             }
             "CrashLoopBackOff" => {
-                format!("keeps crashing: container {}, {} restarts ({detail})", container.name, container.restart_count)
+                let last = container.last_state.as_ref().and_then(|last| last.terminated.as_ref());
+                let ended = last.map_or_else(String::new, |last| format!(" ended with {}", ending(last)));
+                let restarts = container.restart_count;
+                format!("keeps crashing: container {}{ended}, {restarts} restarts ({detail})", container.name)
             }
             "ContainerCreating" | "PodInitializing" => {
                 format!("is starting container {} with image {} ({detail})", container.name, container.image)
@@ -67,18 +72,128 @@ fn container_obstacle(container: &ContainerStatus) -> Option<String> {
         });
     }
     if let Some(ended) = &state.terminated {
-        return Some(format!("has container {} that ended with exit code {}", container.name, ended.exit_code));
+        return Some(format!("has container {} that ended with {}", container.name, ending(ended)));
     }
+    let spec = spec_of(container, pod);
     Some(if container.started == Some(false) {
-        format!("has container {} that runs but has not passed its startup probe", container.name)
+        let probe = spec.and_then(|spec| spec.startup_probe.as_ref()).and_then(check);
+        format!("has container {} that runs but has not passed its startup probe{}", container.name, asked(probe))
     } else {
-        format!("has container {} that runs but is not ready", container.name)
+        match spec.and_then(|spec| spec.readiness_probe.as_ref()) {
+            Some(probe) => {
+                format!(
+                    "has container {} that does not pass its readiness probe{}",
+                    container.name,
+                    asked(check(probe))
+                )
+            }
+            None => format!("has container {} that runs but is not ready", container.name),
+        }
     })
+}
+
+fn spec_of<'a>(container: &ContainerStatus, pod: &'a Pod) -> Option<&'a Container> {
+    let spec = pod.spec.as_deref()?;
+    let mut all = spec.init_containers.iter().flatten().chain(&spec.containers);
+    all.find(|it| it.name == container.name)
+}
+
+/// `exit code 137 (OOMKilled)`, with what it said last.
+fn ending(ended: &ContainerStateTerminated) -> String {
+    let reason = ended.reason.as_deref().filter(|reason| !matches!(*reason, "" | "Error" | "Completed"));
+    let reason = reason.map_or_else(String::new, |reason| format!(" ({reason})"));
+    let message = ended.message.as_deref().map(str::trim).filter(|message| !message.is_empty());
+    let message = message.map_or_else(String::new, |message| format!(": {}", shortened(message)));
+    format!("exit code {}{reason}{message}", ended.exit_code)
+}
+
+fn asked(check: Option<String>) -> String {
+    check.map_or_else(String::new, |check| format!(" ({check})"))
+}
+
+/// What a probe asks.
+fn check(probe: &Probe) -> Option<String> {
+    let port = |port: &IntOrString| match port {
+        IntOrString::Int(number) => number.to_string(),
+        IntOrString::String(name) => name.clone(),
+    };
+    if let Some(HTTPGetAction { path, port: at, .. }) = &probe.http_get {
+        return Some(format!("GET {} on port {}", path.as_deref().unwrap_or("/"), port(at)));
+    }
+    if let Some(socket) = &probe.tcp_socket {
+        return Some(format!("a connection to port {}", port(&socket.port)));
+    }
+    if let Some(service) = &probe.grpc {
+        return Some(format!("gRPC on port {}", service.port));
+    }
+    let command = probe.exec.as_ref()?.command.as_ref()?;
+    Some(format!("command {}", shortened(&command.join(" "))))
 }
 
 fn shortened(message: &str) -> String {
     match message.char_indices().nth(MESSAGE_CHARACTERS) {
         Some((end, _)) => format!("{}…", &message[..end]),
         None => message.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// What is said of a pod whose container has this beside its name, in this state.
+    fn told(probes: &Value, status: &Value) -> String {
+        let with = |mut base: Value, more: &Value| {
+            let more = more.as_object().unwrap().clone();
+            base.as_object_mut().unwrap().extend(more);
+            base
+        };
+        let told = json!({ "name": "c", "image": "web:v1", "imageID": "", "ready": false, "restartCount": 4 });
+        let pod = json!({
+            "metadata": { "name": "web-1" },
+            "spec": { "nodeName": "n1", "containers": [with(json!({ "name": "c" }), probes)] },
+            "status": { "containerStatuses": [with(told, status)] },
+        });
+        describe(&serde_json::from_value(pod).unwrap(), 0, Timestamp::UNIX_EPOCH)
+    }
+
+    #[test]
+    fn what_is_in_the_way_is_told_with_what_is_known_of_it() {
+        let waits = |reason: &str, message: &str| json!({ "waiting": { "reason": reason, "message": message } });
+        let ended = |code: i32, reason: &str, message: &str| json!({ "terminated": { "exitCode": code, "reason": reason, "message": message } });
+        let crash = |last: Value| json!({ "state": waits("CrashLoopBackOff", "back-off 40s"), "lastState": last });
+        let runs = |started: bool| json!({ "state": { "running": {} }, "started": started });
+        let cases = [
+            (json!({}), json!({ "state": waits("ErrImagePull", "not found") })),
+            (json!({}), json!({ "state": waits("ContainerCreating", "") })),
+            (json!({}), crash(ended(137, "OOMKilled", ""))),
+            (json!({}), crash(ended(1, "Error", "no database\n"))),
+            (json!({}), crash(json!({}))),
+            (json!({}), json!({ "state": ended(2, "Error", "") })),
+            (json!({}), json!({ "state": ended(137, "OOMKilled", "") })),
+            (json!({}), runs(true)),
+            (json!({ "readinessProbe": { "httpGet": { "path": "/ready", "port": "web" } } }), runs(true)),
+            (json!({ "readinessProbe": { "tcpSocket": { "port": 80 } } }), runs(true)),
+            (json!({ "readinessProbe": { "grpc": { "port": 90 } } }), runs(true)),
+            (json!({ "startupProbe": { "exec": { "command": ["test", "-f", "/up"] } } }), runs(false)),
+        ];
+        let table = cases.iter().map(|(probes, status)| told(probes, status) + "\n").collect::<String>();
+        expect![[r#"
+            web-1 cannot pull image web:v1 (ErrImagePull: not found)
+            web-1 is starting container c with image web:v1 (ContainerCreating)
+            web-1 keeps crashing: container c ended with exit code 137 (OOMKilled), 4 restarts (CrashLoopBackOff: back-off 40s)
+            web-1 keeps crashing: container c ended with exit code 1: no database, 4 restarts (CrashLoopBackOff: back-off 40s)
+            web-1 keeps crashing: container c, 4 restarts (CrashLoopBackOff: back-off 40s)
+            web-1 has container c that ended with exit code 2
+            web-1 has container c that ended with exit code 137 (OOMKilled)
+            web-1 has container c that runs but is not ready
+            web-1 has container c that does not pass its readiness probe (GET /ready on port web)
+            web-1 has container c that does not pass its readiness probe (a connection to port 80)
+            web-1 has container c that does not pass its readiness probe (gRPC on port 90)
+            web-1 has container c that runs but has not passed its startup probe (command test -f /up)
+        "#]].assert_eq(&table);
     }
 }
