@@ -67,12 +67,16 @@ fn is_told(
 pub fn remove(key: &Key, world: &Snapshot) -> Option<Write> {
     let endpoints = world.get::<Endpoints>(&key.namespace, &key.name)?;
     let meta = &endpoints.metadata;
-    let ours = meta.labels.as_ref().and_then(|labels| labels.get(MANAGED_BY.0)).is_some_and(|by| by == MANAGED_BY.1);
-    (ours && meta.deletion_timestamp.is_none()).then(|| Write::Delete {
+    (is_own(meta) && meta.deletion_timestamp.is_none()).then(|| Write::Delete {
         key: Key::new(Kind::Endpoints, key.namespace.clone(), key.name.clone()),
         uid: meta.uid.clone().unwrap_or_default(),
         propagation: Propagation::Background,
     })
+}
+
+/// True for Endpoints that this controller wrote.
+pub fn is_own(meta: &ObjectMeta) -> bool {
+    meta.labels.as_ref().and_then(|labels| labels.get(MANAGED_BY.0)).is_some_and(|by| by == MANAGED_BY.1)
 }
 
 fn labels(service: &Service) -> BTreeMap<String, String> {

@@ -2,9 +2,11 @@
 //!
 //! Mirrors upstream's `pkg/controller/endpointslice`, the staging module `k8s.io/endpointslice` and
 //! `pkg/controller/endpoint`. A pod that is being deleted is never told as ready: that is what takes it out of the
-//! proxies' rules before it is stopped. A Service without a selector is left to whoever writes its endpoints.
+//! proxies' rules before it is stopped. A Service without a selector is left to whoever writes its endpoints; where that
+//! are Endpoints, slices repeat them.
 
 mod legacy;
+mod mirror;
 mod slices;
 
 #[cfg(test)]
@@ -28,10 +30,11 @@ const HEADLESS: &str = "service.kubernetes.io/headless";
 /// Decides about the endpoints of one Service.
 pub fn reconcile(key: &Key, world: &Snapshot) -> Plan {
     let writes = match world.get::<Service>(&key.namespace, &key.name) {
-        // Slices of a Service that is gone are the garbage collector's.
-        None => legacy::remove(key, world).into_iter().collect(),
-        Some(service) if service.metadata.deletion_timestamp.is_some() || !is_told(service) => Vec::new(),
-        Some(service) => bring_up_to_date(key, service, world),
+        // Slices that are owned by a Service that is gone are the garbage collector's.
+        None => legacy::remove(key, world).into_iter().chain(mirror::remove(key, world)).collect(),
+        Some(service) if service.metadata.deletion_timestamp.is_some() => Vec::new(),
+        Some(service) if is_told(service) => bring_up_to_date(key, service, world),
+        Some(service) => mirror::reconcile(key, service, world),
     };
     Plan { writes, ..Plan::nothing() }
 }
@@ -48,9 +51,13 @@ fn bring_up_to_date(key: &Key, service: &Service, world: &Snapshot) -> Vec<Write
 
 /// True if this controller tells the endpoints of a Service.
 fn is_told(service: &Service) -> bool {
-    let spec = service.spec.as_ref();
-    let external = spec.and_then(|spec| spec.type_.as_deref()) == Some("ExternalName");
-    !external && spec.is_some_and(|spec| spec.selector.as_ref().is_some_and(|selector| !selector.is_empty()))
+    let external = service.spec.as_ref().and_then(|spec| spec.type_.as_deref()) == Some("ExternalName");
+    !external && has_selector(service)
+}
+
+fn has_selector(service: &Service) -> bool {
+    let selector = service.spec.as_ref().and_then(|spec| spec.selector.as_ref());
+    selector.is_some_and(|selector| !selector.is_empty())
 }
 
 /// True if the Service sends requests to this pod's labels.

@@ -17,20 +17,26 @@ use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::{
-    HEADLESS, SERVICE_NAME, by_ports, hostname, is_headless, pod_reference, protocol, publishes_not_ready,
+    HEADLESS, SERVICE_NAME, by_ports, hostname, is_headless, mirror, pod_reference, protocol, publishes_not_ready,
     service_ports, target_port, zone,
 };
 use crate::{claim, pods};
 
-const MANAGED_BY: (&str, &str) = ("endpointslice.kubernetes.io/managed-by", "endpointslice-controller.k8s.io");
+/// Label that names who keeps a slice.
+pub const MANAGER: &str = "endpointslice.kubernetes.io/managed-by";
+const MANAGED_BY: &str = "endpointslice-controller.k8s.io";
 /// Endpoints in one slice (upstream: `--max-endpoints-per-slice`).
 const ENDPOINTS: usize = 100;
 
-/// The Service of a slice that this controller keeps.
+/// Who keeps a slice.
+pub fn manager(meta: &ObjectMeta) -> Option<&str> {
+    meta.labels.as_ref()?.get(MANAGER).map(String::as_str)
+}
+
+/// The Service of a slice that is kept here or repeats Endpoints.
 pub fn service_name(meta: &ObjectMeta) -> Option<&str> {
-    let labels = meta.labels.as_ref()?;
-    labels.get(MANAGED_BY.0).filter(|by| *by == MANAGED_BY.1)?;
-    labels.get(SERVICE_NAME).map(String::as_str)
+    manager(meta).filter(|by| [MANAGED_BY, mirror::MANAGED_BY].contains(by))?;
+    meta.labels.as_ref()?.get(SERVICE_NAME).map(String::as_str)
 }
 
 /// The writes that bring the slices up to date.
@@ -223,7 +229,7 @@ fn labels(key: &Key, service: &Service) -> BTreeMap<String, String> {
         labels.insert(HEADLESS.into(), String::new());
     }
     labels.insert(SERVICE_NAME.into(), key.name.clone());
-    labels.insert(MANAGED_BY.0.into(), MANAGED_BY.1.into());
+    labels.insert(MANAGER.into(), MANAGED_BY.into());
     labels
 }
 
@@ -377,7 +383,8 @@ fn new_slice(group: &Group, service: &Service) -> EndpointSlice {
     }
 }
 
-fn delete(slice: &EndpointSlice) -> Write {
+/// The write that takes a slice out.
+pub fn delete(slice: &EndpointSlice) -> Write {
     let meta = &slice.metadata;
     Write::Delete {
         key: Key::new(

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use api::{Kind, Pod, Propagation};
-use k8s_openapi::api::core::v1::Endpoints;
+use k8s_openapi::api::core::v1::{Endpoints, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 use crate::testing::{World, show};
@@ -45,7 +45,7 @@ fn slices(world: &World) -> String {
             text += &format!(
                 "  {} {}{}{}{} on {} in {}\n",
                 endpoint.addresses.join(","),
-                endpoint.target_ref.as_ref().unwrap().name.as_deref().unwrap(),
+                endpoint.target_ref.as_ref().and_then(|target| target.name.as_deref()).unwrap_or("?"),
                 flag("ready", conditions.ready),
                 flag("serving", conditions.serving),
                 flag("terminating", conditions.terminating),
@@ -108,6 +108,104 @@ fn pods_that_are_not_ready_can_be_published() {
         endpoints {"endpoints.kubernetes.io/managed-by": "endpoint-controller", "service.kubernetes.io/headless": "", "team": "a"}
           ready 10.0.0.0 10.0.0.1 10.0.0.2; not ready ; ports [8080]
     "#]].assert_eq(&(slices(&world) + &endpoints(&world)));
+}
+
+/// Endpoints that somebody wrote for a Service without a selector, and what is done to them then.
+#[test]
+fn endpoints_written_by_hand_are_repeated_as_slices() {
+    let mut world = world("", json!({ "selector": null }));
+    let by_hand = json!({
+        "metadata": { "name": "web", "namespace": "default", "uid": "uid-endpoints", "labels": { "team": "b" } },
+        "subsets": [
+            {
+                "addresses": [{ "ip": "192.0.2.1", "nodeName": "n1" }, { "ip": "2001:db8::1" }],
+                "notReadyAddresses": [{ "ip": "192.0.2.2" }],
+                "ports": [{ "name": "http", "port": 8080, "protocol": "TCP" }],
+            },
+            { "addresses": [{ "ip": "192.0.2.3" }], "ports": [{ "port": 9090, "protocol": "TCP" }] },
+        ],
+    });
+    world.store(Kind::Endpoints, by_hand);
+    let mut told = String::new();
+    let mut world = settled(world);
+    let slice = world.snapshot.list::<EndpointSlice>(None).next().unwrap();
+    told += &format!("{:?}\n", slice.metadata.labels.as_ref().unwrap());
+    let owner = &slice.metadata.owner_references.as_ref().unwrap()[0];
+    told += &format!("owned by {} {}\n{}", owner.kind, owner.name, slices(&world));
+    world.user_edits::<Endpoints>("web", |endpoints| {
+        let subsets = endpoints.subsets.as_mut().unwrap();
+        subsets.truncate(1);
+        subsets[0].addresses.as_mut().unwrap().pop();
+        subsets[0].not_ready_addresses = None;
+    });
+    world.settle();
+    told += &format!("> one is left\n{}", slices(&world));
+    world.user_edits::<Endpoints>("web", |endpoints| {
+        let labels = endpoints.metadata.labels.get_or_insert_default();
+        labels.insert("endpointslice.kubernetes.io/skip-mirror".into(), "true".into());
+    });
+    world.settle();
+    told += &format!("> not to be repeated\n{}", slices(&world));
+    world.user_edits::<Endpoints>("web", |endpoints| {
+        endpoints.metadata.labels.as_mut().unwrap().remove("endpointslice.kubernetes.io/skip-mirror");
+    });
+    world.settle();
+    told += &format!("> to be repeated\n{}", slices(&world));
+    world.user_deletes(Kind::Endpoints, "web", Propagation::Background);
+    world.settle();
+    told += &format!("> deleted\n{}", slices(&world));
+    expect![[r#"
+        {"endpointslice.kubernetes.io/managed-by": "endpointslicemirroring-controller.k8s.io", "kubernetes.io/service-name": "web", "team": "b"}
+        owned by Endpoints web
+        web-00001 IPv4 [http:8080]
+          192.0.2.1 ? ready on n1 in ?
+          192.0.2.2 ? on ? in ?
+        web-00002 IPv6 [http:8080]
+          2001:db8::1 ? ready on ? in ?
+        web-00003 IPv4 [:9090]
+          192.0.2.3 ? ready on ? in ?
+        > one is left
+        web-00001 IPv4 [http:8080]
+          192.0.2.1 ? ready on n1 in ?
+        > not to be repeated
+        > to be repeated
+        web-00004 IPv4 [http:8080]
+          192.0.2.1 ? ready on n1 in ?
+        > deleted
+    "#]].assert_eq(&told);
+}
+
+/// A Service that begins to select pods tells of those alone; one that is gone leaves no slice.
+#[test]
+fn what_was_repeated_goes_with_its_reason() {
+    let repeated = || {
+        let mut world = world("rs web-a 1 orphan", json!({ "selector": null }));
+        let subset = json!({ "addresses": [{ "ip": "192.0.2.1" }], "ports": [{ "name": "http", "port": 8080, "protocol": "TCP" }] });
+        let meta = json!({ "name": "web", "namespace": "default", "uid": "uid-endpoints" });
+        world.store(Kind::Endpoints, json!({ "metadata": meta, "subsets": [subset] }));
+        settled(world)
+    };
+    let mut world = repeated();
+    let mut told = slices(&world);
+    world.user_edits::<Service>("web", |service| {
+        let selector = serde_json::from_value(json!({ "app": "web" })).unwrap();
+        service.spec.as_mut().unwrap().selector = selector;
+    });
+    world.settle();
+    told += &format!("> selects\n{}", slices(&world));
+    let mut world = repeated();
+    world.user_deletes(Kind::Service, "web", Propagation::Background);
+    world.settle();
+    told += &format!("> gone\n{}", slices(&world));
+    expect![[r#"
+        web-00001 IPv4 [http:8080]
+          192.0.2.1 ? ready on ? in ?
+        > selects
+        web-00002 IPv4 [http:8080]
+          10.0.0.0 web-a-0 ready serving on n1 in z1
+        > gone
+    "#]]
+    .assert_eq(&told);
 }
 
 #[test]
