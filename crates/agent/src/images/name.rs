@@ -35,11 +35,7 @@ pub struct Name {
 impl Name {
     /// Reads a name as people write it; the tag defaults to `latest` when there is neither tag nor digest.
     pub fn parse(text: &str) -> Result<Name, Error> {
-        parse(text).map_err(|problem| {
-            Error::InvalidName(format!(
-                "Failed to apply default image tag {text:?}: couldn't parse image name {text:?}: {problem}"
-            ))
-        })
+        parse(text).map_err(|problem| Error::InvalidName(format!("couldn't parse image name {text:?}: {problem}")))
     }
 
     /// The name without its digest when it has a tag: what a person calls it, `nginx:1.7.9`.
@@ -269,8 +265,8 @@ mod tests {
             );
         }
         expect![[r#"
-            Failed to apply default image tag "nginx:": couldn't parse image name "nginx:": invalid reference format
-            Failed to apply default image tag "Nginx:1": couldn't parse image name "Nginx:1": invalid reference format: repository name (library/Nginx) must be lowercase
+            couldn't parse image name "nginx:": invalid reference format
+            couldn't parse image name "Nginx:1": invalid reference format: repository name (library/Nginx) must be lowercase
         "#]]
         .assert_eq(&format!("{}\n{}\n", Name::parse("nginx:").unwrap_err(), Name::parse("Nginx:1").unwrap_err()));
     }

@@ -221,7 +221,7 @@ fn wrong_archives_say_what_is_wrong_and_leave_nothing() {
         cannot import /saved.tar: c names 2 layers, the archive has 1
         cannot import /saved.tar: layer "2" is missing in it
         cannot import /saved.tar: layer sha256:6c5f0ca3369831e135cdc8dd3be56860087d9a1dd4e4786646c57e8263612271: its content has the digest sha256:64f9b8aabfeda36efd59c592a48940aabd55dc83c940b662b99a83f5dc1ea446; it was damaged on the way or is not the layer of this image
-        cannot import /saved.tar: Failed to apply default image tag "Web:v1": couldn't parse image name "Web:v1": invalid reference format: repository name (library/Web) must be lowercase
+        cannot import /saved.tar: couldn't parse image name "Web:v1": invalid reference format: repository name (library/Web) must be lowercase
         cannot import /saved.tar: "../../c" is missing in it
         cannot import /saved.tar: it holds an image without a name; give it one with --name
         cannot import /saved.tar: the image is made for linux/s390x; this node is linux/amd64
