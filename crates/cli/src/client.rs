@@ -31,6 +31,8 @@ pub const JSON: &str = "application/json";
 /// What `get` accepts: tables made by the server.
 pub const TABLE: &str =
     "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json";
+/// Between two attempts to reach a server that is away.
+const AGAIN: Duration = Duration::from_millis(500);
 /// Objects of a list that are asked for at once.
 pub const PAGE: usize = 500;
 
@@ -154,7 +156,7 @@ impl Client {
         let answer = self.shared.transport.send(request);
         let answer = match self.shared.timeout {
             Some(limit) => tokio::time::timeout(limit, answer).await.map_err(|_| {
-                Error::bare("Unable to connect to the server: net/http: request canceled (Client.Timeout exceeded while awaiting headers)")
+                Error::away("Unable to connect to the server: net/http: request canceled (Client.Timeout exceeded while awaiting headers)")
             })?,
             None => answer.await,
         };
@@ -209,10 +211,7 @@ impl Client {
 
     fn keep_warnings(&self, answer: &Response<Body>) {
         for header in answer.headers().get_all(http::header::WARNING) {
-            let text = header.to_str().unwrap_or_default();
-            // 299 - "text", quotes and backslashes escaped.
-            let Some((_, quoted)) = text.split_once('"') else { continue };
-            let warning = quoted.trim_end_matches('"').replace("\\\"", "\"").replace("\\\\", "\\");
+            let Some(warning) = warning(&String::from_utf8_lossy(header.as_bytes())) else { continue };
             let mut kept = self.shared.warnings.borrow_mut();
             if !kept.contains(&warning) {
                 kept.push(warning);
@@ -226,9 +225,9 @@ impl Client {
         if cause.contains("refused") {
             let text =
                 format!("The connection to the server {host} was refused - did you specify the right host or port?");
-            return Error::bare(text).hinted("is it running? `kapstan server` starts one on this machine");
+            return Error::away(text).hinted("is it running? `kapstan server` starts one on this machine");
         }
-        Error::bare(format!("Unable to connect to the server: {cause}"))
+        Error::away(format!("Unable to connect to the server: {cause}"))
     }
 
     /// Sends a request and reads the answer as JSON.
@@ -329,18 +328,60 @@ impl Client {
     ) -> Result<impl futures::Stream<Item = Result<String>> + Unpin + use<>> {
         let answer = self.send(Method::GET, path, query, accept, None).await?;
         let bytes = answer.into_body().into_data_stream().map_err(std::io::Error::other);
-        let lines = bytes.into_async_read().lines().map(|line| line.map_err(Error::from));
+        let lines = bytes.into_async_read().lines().map(|line| line.map_err(|_| Error::away("error: unexpected EOF")));
         Ok(match self.shared.timeout {
             Some(limit) => lines.take_until(Box::pin(tokio::time::sleep(limit))).boxed_local(),
             None => lines.boxed_local(),
         })
+    }
+
+    /// Follows a watch. One that breaks off has ended: who wants to know more looks again (client-go `StreamWatcher`).
+    pub async fn watch(
+        &self,
+        path: &str,
+        query: &Query<'_>,
+        accept: &str,
+    ) -> Result<impl futures::Stream<Item = Result<Value>> + Unpin + use<>> {
+        let lines = self.lines(path, query, accept).await?;
+        let whole = lines.take_while(|line| std::future::ready(line.is_ok()));
+        Ok(whole.map(|line| Ok(serde_json::from_str(&line?)?)))
+    }
+
+    /// Asks again until a server answers: for what follows objects that it has shown before, through restarts of the server
+    /// (client-go `RetryWatcher`).
+    pub async fn patiently<T>(&self, mut ask: impl AsyncFnMut() -> Result<T>) -> Result<T> {
+        let mut is_told = false;
+        loop {
+            match ask().await {
+                Err(error) if error.is_away() => {
+                    if !std::mem::replace(&mut is_told, true) {
+                        eprintln!("Warning: the server does not answer; trying again");
+                    }
+                    tokio::time::sleep(AGAIN).await;
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+}
+
+/// The text of `299 - "text"`, in which quotes and backslashes stand behind a backslash (apimachinery `net.ParseWarningHeader`).
+fn warning(header: &str) -> Option<String> {
+    let mut letters = header.split_once('"')?.1.chars();
+    let mut text = String::new();
+    loop {
+        match letters.next()? {
+            '"' => return Some(text),
+            '\\' => text.push(letters.next()?),
+            letter => text.push(letter),
+        }
     }
 }
 
 /// Reads an answer's body to its end.
 pub async fn read(answer: Response<Body>) -> Result<Vec<u8>> {
     let collected = answer.into_body().collect().await;
-    let bytes = collected.map_err(|error| Error::told(format!("the answer broke off: {error}")))?;
+    let bytes = collected.map_err(|_| Error::away("Unable to connect to the server: unexpected EOF"))?;
     Ok(bytes.to_bytes().to_vec())
 }
 
@@ -397,4 +438,19 @@ pub fn escape(text: &str) -> String {
         }
     }
     escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn warnings_are_unquoted() {
+        assert_eq!(
+            warning(r#"299 - "unknown field \"spec.replcas\"""#).as_deref(),
+            Some(r#"unknown field "spec.replcas""#)
+        );
+        assert_eq!(warning(r#"299 - "a \\ b" "Sun, 29 Nov 2026 07:00:00 GMT""#).as_deref(), Some(r"a \ b"));
+        assert_eq!(warning("299 - broken"), None);
+    }
 }

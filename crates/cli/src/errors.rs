@@ -26,6 +26,8 @@ enum What {
     Told(String),
     /// Printed as it is.
     Bare(String),
+    /// The server did not answer; printed as it is.
+    Away(String),
     /// A `Status` of the server.
     Refused(Box<Value>),
     /// Several failures, printed one after the other.
@@ -52,6 +54,11 @@ impl Error {
     /// `error: MESSAGE`, then where to read about the verb.
     pub fn usage(program: &str, verb: &str, message: &str) -> Error {
         Error::told(format!("{message}\nSee '{program} {verb} -h' for help and examples"))
+    }
+
+    /// The message alone, about a server that does not answer.
+    pub fn away(message: impl Into<String>) -> Error {
+        Error::of(What::Away(message.into()))
     }
 
     /// What the server answered.
@@ -122,6 +129,11 @@ impl Error {
         }
     }
 
+    /// True if no server answered.
+    pub fn is_away(&self) -> bool {
+        matches!(self.what, What::Away(_))
+    }
+
     /// True for the server's 404.
     pub fn is_not_found(&self) -> bool {
         self.reason() == "NotFound"
@@ -145,7 +157,7 @@ impl Error {
         match &self.what {
             What::Told(message) if message.starts_with("error: ") => message.clone(),
             What::Told(message) => format!("error: {message}"),
-            What::Bare(message) => message.clone(),
+            What::Bare(message) | What::Away(message) => message.clone(),
             What::Refused(status) => refusal(status),
             What::Several(errors) => errors.iter().map(Error::message_of_many).collect::<Vec<_>>().join("\n"),
             What::Silent => String::new(),
@@ -166,7 +178,7 @@ impl Error {
     /// The message without `error: `, for use inside another message.
     pub fn inner_message(&self) -> String {
         match &self.what {
-            What::Told(message) | What::Bare(message) => message.clone(),
+            What::Told(message) | What::Bare(message) | What::Away(message) => message.clone(),
             What::Refused(status) => status.text("message").to_owned(),
             What::Several(_) => format!("[{}]", self.parts().join(", ")),
             What::Silent => self.message(),

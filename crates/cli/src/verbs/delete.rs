@@ -350,20 +350,20 @@ async fn follow(session: &mut Session, item: &Found, uid: &str) -> Result<()> {
     let collection = item.resource.path(item.namespace.as_deref(), None);
     let by_name = ("fieldSelector", format!("metadata.name={}", item.name));
     loop {
-        let list = client.get(&collection, std::slice::from_ref(&by_name)).await?;
+        let list = client.patiently(async || client.get(&collection, std::slice::from_ref(&by_name)).await).await?;
         let here = list.list("items").first();
         if here.is_none_or(|object| !uid.is_empty() && object.text("metadata.uid") != uid) {
             return Ok(());
         }
         let revision = list.text("metadata.resourceVersion").to_owned();
         let query = [by_name.clone(), ("watch", "true".into()), ("resourceVersion", revision)];
-        let mut events = client.lines(&collection, &query, crate::client::JSON).await?;
-        while let Some(line) = events.next().await {
-            let event: Value = serde_json::from_str(&line?)?;
-            if event.text("type") == "DELETED" {
+        let mut events =
+            client.patiently(async || client.watch(&collection, &query, crate::client::JSON).await).await?;
+        while let Some(event) = events.next().await {
+            if event?.text("type") == "DELETED" {
                 return Ok(());
             }
         }
-        // The server ended the watch: look again.
+        // The watch has ended: look again.
     }
 }

@@ -158,10 +158,10 @@ async fn follow(
     printer: &mut Printer,
 ) -> Result<()> {
     query.extend([("watch", "true".into()), ("resourceVersion", version)]);
-    let mut events = client.lines(&resource.path(namespace, None), &query, JSON).await?;
+    let mut events = client.watch(&resource.path(namespace, None), &query, JSON).await?;
     let format = options.output.format()?;
-    while let Some(line) = events.next().await {
-        let told: Value = serde_json::from_str(&line?)?;
+    while let Some(told) = events.next().await {
+        let told = told?;
         let event = told.at("object");
         match told.text("type") {
             "ERROR" => return Err(Error::refused(event.clone())),

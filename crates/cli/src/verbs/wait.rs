@@ -201,20 +201,21 @@ fn met(wanted: &Wanted, object: &Value) -> bool {
     }
 }
 
-/// Watches one object until it is as wanted; its deletion is an error.
+/// Watches one object until it is as wanted, through restarts of the server.
 pub async fn until(client: &Client, item: &Found, met: impl Fn(&Value) -> bool) -> Result<()> {
     let collection = item.resource.path(item.namespace.as_deref(), None);
     let by_name = ("fieldSelector", format!("metadata.name={}", item.name));
     loop {
-        let list = client.list(&item.resource, item.namespace.as_deref(), std::slice::from_ref(&by_name)).await?;
+        let (namespace, by_name) = (item.namespace.as_deref(), std::slice::from_ref(&by_name));
+        let list = client.patiently(async || client.list(&item.resource, namespace, by_name).await).await?;
         if list.list("items").first().is_some_and(&met) {
             return Ok(());
         }
         let revision = list.text("metadata.resourceVersion").to_owned();
-        let query = [by_name.clone(), ("watch", "true".into()), ("resourceVersion", revision)];
-        let mut events = client.lines(&collection, &query, JSON).await?;
-        while let Some(line) = events.next().await {
-            let event: Value = serde_json::from_str(&line?)?;
+        let query = [by_name[0].clone(), ("watch", "true".into()), ("resourceVersion", revision)];
+        let mut events = client.patiently(async || client.watch(&collection, &query, JSON).await).await?;
+        while let Some(event) = events.next().await {
+            let event = event?;
             match event.text("type") {
                 "ADDED" | "MODIFIED" if met(&event["object"]) => return Ok(()),
                 "ERROR" => break,

@@ -55,15 +55,24 @@ pub async fn follow(session: &mut Session, item: &Found, revision: i64) -> Resul
     let terminal = console::Term::stdout();
     let screen = ProgressBar::with_draw_target(None, ProgressDrawTarget::stdout());
     screen.set_style(ProgressStyle::with_template("{msg}").expect("a message is a template"));
+    let mut picture = Vec::new();
     let outcome = loop {
         let scene = match look(&client, item).await {
             Ok(scene) => scene,
+            // Its last picture stays until the server is back.
+            Err(error) if error.is_away() && !picture.is_empty() => {
+                screen.set_message(format!("{}\n  the server does not answer; trying again", picture.join("\n")));
+                screen.tick();
+                tokio::time::sleep(LOOK).await;
+                continue;
+            }
             Err(error) if error.is_not_found() => break Err(Error::told("object has been deleted")),
             Err(error) => break Err(error),
         };
         let size = terminal.size_checked().map(|(rows, columns)| (usize::from(columns), usize::from(rows)));
         let (width, height) = size.unwrap_or((USUAL_WIDTH, usize::MAX));
-        screen.set_message(frame(&scene, Timestamp::now(), width, height).join("\n"));
+        picture = frame(&scene, Timestamp::now(), width, height);
+        screen.set_message(picture.join("\n"));
         screen.tick();
         match words::status(&scene.workload, revision) {
             Ok(told) if told.is_done() => break Ok(told),

@@ -99,7 +99,8 @@ async fn lines(session: &mut Session, item: &Found, options: &Options) -> Result
     let one = ("fieldSelector", format!("metadata.name={}", item.name));
     loop {
         // The list is what a watch starts from; after a watch that broke off it tells what was missed.
-        let mut list = client.json(Method::GET, &path, std::slice::from_ref(&one), JSON, None).await?;
+        let list = async || client.json(Method::GET, &path, std::slice::from_ref(&one), JSON, None).await;
+        let mut list = client.patiently(list).await?;
         let version = list.text("metadata.resourceVersion").to_owned();
         for mut object in objects::items(&mut list) {
             object["kind"] = item.resource.kind.clone().into();
@@ -108,9 +109,9 @@ async fn lines(session: &mut Session, item: &Found, options: &Options) -> Result
             }
         }
         let query = [one.clone(), ("watch", "true".into()), ("resourceVersion", version)];
-        let mut events = client.lines(&path, &query, JSON).await?;
-        while let Some(line) = events.next().await {
-            let event: Value = serde_json::from_str(&line?)?;
+        let mut events = client.patiently(async || client.watch(&path, &query, JSON).await).await?;
+        while let Some(event) = events.next().await {
+            let event = event?;
             match event.text("type") {
                 "ADDED" | "MODIFIED" if tell(session, event.at("object"), options)? => return Ok(()),
                 "DELETED" => return Err(Error::told("object has been deleted")),
