@@ -44,6 +44,7 @@ pub mod terminal;
 pub mod time;
 pub mod verbs;
 pub mod web;
+mod yaml;
 
 use std::path::Path;
 use std::process::ExitCode;

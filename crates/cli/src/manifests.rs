@@ -5,13 +5,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
 use serde_json::Value;
 
 use crate::errors::{Error, Result};
 use crate::json::Json;
 use crate::session::Session;
-use crate::web;
+use crate::{objects, web, yaml};
 
 /// The largest manifest that is read.
 const LARGEST_BYTES: u64 = 64 << 20;
@@ -25,33 +24,42 @@ pub struct Manifest {
     pub object: Value,
 }
 
-/// Reads the files that `-f` names.
-pub async fn read(session: &mut Session, names: &[String], recursive: bool) -> Result<Vec<Manifest>> {
-    let mut manifests = Vec::new();
+/// Reads the files that `-f` names. What cannot be read is told beside what can: one bad file does not hold up the others
+/// (`ContinueOnError` of cli-runtime's builder).
+pub async fn read(session: &mut Session, names: &[String], recursive: bool) -> Result<(Vec<Manifest>, Vec<Error>)> {
+    let mut texts = Vec::new();
     for name in names {
         if name == "-" {
-            let mut text = String::new();
-            std::io::Read::read_to_string(&mut std::io::Read::take(&mut session.io.stdin, LARGEST_BYTES), &mut text)?;
-            manifests.extend(parse("STDIN", &text)?);
-            continue;
-        }
-        if web::is_url(name) {
+            let mut bytes = Vec::new();
+            std::io::Read::read_to_end(&mut std::io::Read::take(&mut session.io.stdin, LARGEST_BYTES), &mut bytes)?;
+            texts.push(("STDIN".to_owned(), bytes));
+        } else if web::is_url(name) {
             let most = usize::try_from(LARGEST_BYTES).unwrap_or(usize::MAX);
-            manifests.extend(parse(name, &web::read(name, most).await?)?);
-            continue;
-        }
-        let path = Path::new(name);
-        if !path.exists() {
-            return Err(Error::told(format!("the path {name:?} does not exist")));
-        }
-        for file in files(path, recursive, true)? {
-            let text = fs::read_to_string(&file)?;
-            // Of what is in the folder `.` only the name is told.
-            let shown = file.strip_prefix(".").unwrap_or(&file);
-            manifests.extend(parse(&shown.display().to_string(), &text)?);
+            texts.push((name.clone(), web::read(name, most).await?.into_bytes()));
+        } else {
+            let path = Path::new(name);
+            if !path.exists() {
+                return Err(Error::told(format!("the path {name:?} does not exist")));
+            }
+            for file in files(path, recursive, true)? {
+                // Of what is in the folder `.` only the name is told.
+                let shown = file.strip_prefix(".").unwrap_or(&file).display().to_string();
+                texts.push((shown, fs::read(&file)?));
+            }
         }
     }
-    Ok(manifests)
+    let (mut manifests, mut errors) = (Vec::new(), Vec::new());
+    for (source, bytes) in texts {
+        match String::from_utf8(bytes) {
+            Ok(text) => {
+                let (found, error) = parse(&source, &text);
+                manifests.extend(found);
+                errors.extend(error);
+            }
+            Err(_) => errors.push(Error::told(format!("error parsing {source}: it is not text in UTF-8"))),
+        }
+    }
+    Ok((manifests, errors))
 }
 
 fn files(path: &Path, recursive: bool, named: bool) -> Result<Vec<PathBuf>> {
@@ -76,31 +84,25 @@ fn files(path: &Path, recursive: bool, named: bool) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// Understands a text of YAML or JSON documents; lists become their items.
-pub fn parse(source: &str, text: &str) -> Result<Vec<Manifest>> {
+/// Understands a text of YAML or JSON documents up to the first that is wrong; lists become their items.
+fn parse(source: &str, text: &str) -> (Vec<Manifest>, Option<Error>) {
+    let manifest = |object| Manifest { source: source.to_owned(), object };
+    let (documents, error) = up_to_the_first_wrong(source, text);
     let mut manifests = Vec::new();
-    for document in documents(source, text)? {
-        if document.is_null() {
-            continue;
-        }
+    for mut document in documents.into_iter().filter(|document| !document.is_null()) {
         if !document.is_object() {
             let message = "json: cannot unmarshal ".to_owned()
                 + kind_of(&document)
                 + " into Go value of type unstructured.detector";
-            return Err(Error::told(format!("error validating {source:?}: error validating data: {message}")));
+            let error = Error::told(format!("error validating {source:?}: error validating data: {message}"));
+            return (manifests, Some(error));
         }
-        let list = document.text("kind").ends_with("List") && document["items"].is_array();
-        match list {
-            true => manifests.extend(
-                document
-                    .list("items")
-                    .iter()
-                    .map(|object| Manifest { source: source.to_owned(), object: object.clone() }),
-            ),
-            false => manifests.push(Manifest { source: source.to_owned(), object: document }),
+        match document.text("kind").ends_with("List") && document["items"].is_array() {
+            true => manifests.extend(objects::items(&mut document).into_iter().map(manifest)),
+            false => manifests.push(manifest(document)),
         }
     }
-    Ok(manifests)
+    (manifests, error)
 }
 
 fn kind_of(value: &Value) -> &'static str {
@@ -114,15 +116,64 @@ fn kind_of(value: &Value) -> &'static str {
 
 /// Every document of a text.
 pub fn documents(source: &str, text: &str) -> Result<Vec<Value>> {
-    let trimmed = text.trim_start();
-    if trimmed.starts_with('{') {
-        let stream = serde_json::Deserializer::from_str(trimmed).into_iter::<Value>();
+    match up_to_the_first_wrong(source, text) {
+        (documents, None) => Ok(documents),
+        (_, Some(error)) => Err(error),
+    }
+}
+
+fn up_to_the_first_wrong(source: &str, text: &str) -> (Vec<Value>, Option<Error>) {
+    // Editors of Windows write a mark in front.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    if text.trim_start().starts_with('{') {
+        let stream = serde_json::Deserializer::from_str(text).into_iter::<Value>();
         if let Ok(values) = stream.collect::<std::result::Result<Vec<Value>, _>>() {
-            return Ok(values);
+            return (values, None);
         }
     }
-    let wrong = |error: serde_yaml::Error| {
-        Error::told(format!("error parsing {source}: error converting YAML to JSON: yaml: {error}"))
-    };
-    serde_yaml::Deserializer::from_str(text).map(|document| Value::deserialize(document).map_err(wrong)).collect()
+    let mut values = Vec::new();
+    for document in yaml::documents(text) {
+        match document {
+            Ok(value) => values.push(value),
+            Err(error) => {
+                let error = format!("error parsing {source}: error converting YAML to JSON: yaml: {error}");
+                return (values, Some(Error::told(error)));
+            }
+        }
+    }
+    (values, None)
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
+
+    use super::*;
+
+    fn told(text: &str) -> String {
+        let (manifests, error) = parse("some.yaml", text);
+        let mut lines: Vec<String> = manifests.iter().map(|manifest| manifest.object.to_string()).collect();
+        lines.extend(error.map(|error| error.message()));
+        lines.join("\n")
+    }
+
+    #[test]
+    fn what_stands_before_a_wrong_document_is_read() {
+        expect![[r#"
+            {"items":1,"kind":"A"}
+            {"kind":"B"}
+            {"kind":"B"}
+            error: error parsing some.yaml: error converting YAML to JSON: yaml: did not find expected node content at line 7 column 1, while parsing a flow node"#]]
+        .assert_eq(&told(
+            "{kind: A, items: 1}\n---\nkind: BList\nitems: [{kind: B}, {kind: B}]\n---\nx: [\n---\nkind: C\n",
+        ));
+    }
+
+    #[test]
+    fn a_mark_of_the_byte_order_is_no_text() {
+        expect![[r#"
+            {"kind":"A"}
+            {"kind":"A"}"#]]
+        .assert_eq(&[told("\u{feff}kind: A\n"), told("\u{feff}{\"kind\": \"A\"}")].join("\n"));
+    }
 }

@@ -32,8 +32,8 @@ impl Files {
         self.filename.is_empty() && self.kustomize.is_none()
     }
 
-    /// Reads the manifests.
-    pub async fn read(&self, session: &mut Session) -> Result<Vec<manifests::Manifest>> {
+    /// Reads the manifests, and says of which texts it cannot.
+    pub async fn read(&self, session: &mut Session) -> Result<(Vec<manifests::Manifest>, Vec<Error>)> {
         if let Some(folder) = &self.kustomize {
             let error = Error::told(format!("kustomizations are not supported: {folder}"));
             return Err(error.hinted(format!("build it first: `kustomize build {folder} | kapstan apply -f -`")));
@@ -302,13 +302,12 @@ pub async fn elsewhere(session: &mut Session, error: Error, target: &Target) -> 
 }
 
 async fn from_files(session: &mut Session, ask: &Ask) -> Result<(Vec<Found>, Vec<Error>)> {
-    let manifests = ask.files.read(session).await?;
+    let (manifests, mut errors) = ask.files.read(session).await?;
     let wanted = match &ask.selector {
         Some(text) => Some(api::selector::Selector::parse(text).map_err(|error| Error::told(error.to_string()))?),
         None => None,
     };
     let mut found = Vec::new();
-    let mut errors = Vec::new();
     for manifest in manifests {
         if wanted.as_ref().is_some_and(|selector| !selector.matches(&manifest.object.labels("metadata.labels"))) {
             continue;

@@ -8,7 +8,7 @@ use crate::client::{JSON, TABLE};
 use crate::discovery::Resource;
 use crate::errors::{Error, Result};
 use crate::json::Json;
-use crate::objects::{self, Ask, Files, Target};
+use crate::objects::{self, Ask, Files, Found, Target};
 use crate::print::{self, Format, Output, jsonpath, table};
 use crate::session::Session;
 
@@ -102,13 +102,14 @@ pub async fn run(session: &mut Session, options: Options) -> Result<()> {
     if options.output_watch_events && !options.watch && !options.watch_only {
         return Err(Error::told("--output-watch-events option can only be used with --watch or --watch-only"));
     }
-    let targets = targets(session, &options).await?;
+    let (targets, errors) = targets(session, &options).await?;
     if options.watch || options.watch_only {
+        Error::several(errors)?;
         return watch(session, &options, &format, targets).await;
     }
     match format {
-        Format::Human { wide } => tables(session, &options, targets, wide).await,
-        format => whole(session, &options, &format, targets).await,
+        Format::Human { wide } => tables(session, &options, (targets, errors), wide).await,
+        format => whole(session, &options, &format, (targets, errors)).await,
     }
 }
 
@@ -126,21 +127,27 @@ fn ask(options: &Options) -> Ask {
     }
 }
 
-async fn targets(session: &mut Session, options: &Options) -> Result<Vec<Target>> {
+/// What is asked for; what files name and cannot be asked for is told beside it.
+async fn targets(session: &mut Session, options: &Options) -> Result<(Vec<Target>, Vec<Error>)> {
     if options.files.is_empty() {
-        return objects::targets(session, &ask(options)).await;
+        return Ok((objects::targets(session, &ask(options)).await?, Vec::new()));
     }
     if !options.words.is_empty() {
         return Err(Error::told(
             "when paths, URLs, or stdin is provided as input, you may not specify resource arguments as well",
         ));
     }
+    let (manifests, mut errors) = options.files.read(session).await?;
     let mut targets = Vec::new();
-    for manifest in options.files.read(session).await? {
-        let found = objects::place(session, manifest).await?;
-        targets.push(Target { resource: found.resource, namespace: found.namespace, name: Some(found.name) });
+    for manifest in manifests {
+        match objects::place(session, manifest).await {
+            Ok(Found { resource, namespace, name, .. }) => {
+                targets.push(Target { resource, namespace, name: Some(name) });
+            }
+            Err(error) => errors.push(error),
+        }
     }
-    Ok(targets)
+    Ok((targets, errors))
 }
 
 fn path(options: &Options, target: &Target) -> String {
@@ -151,8 +158,12 @@ fn path(options: &Options, target: &Target) -> String {
 }
 
 /// Tables, one for each type.
-async fn tables(session: &mut Session, options: &Options, targets: Vec<Target>, wide: bool) -> Result<()> {
-    let mut errors = Vec::new();
+async fn tables(
+    session: &mut Session,
+    options: &Options,
+    (targets, mut errors): (Vec<Target>, Vec<Error>),
+    wide: bool,
+) -> Result<()> {
     let mut groups: Vec<(Resource, Value)> = Vec::new();
     for target in &targets {
         match table_of(session, options, target).await {
@@ -337,10 +348,14 @@ fn natural(one: &str, other: &str) -> std::cmp::Ordering {
 }
 
 /// Whole objects, for yaml, json, templates and names.
-async fn whole(session: &mut Session, options: &Options, format: &Format, targets: Vec<Target>) -> Result<()> {
+async fn whole(
+    session: &mut Session,
+    options: &Options,
+    format: &Format,
+    (targets, mut errors): (Vec<Target>, Vec<Error>),
+) -> Result<()> {
     let client = session.client()?;
     let mut items = Vec::new();
-    let mut errors = Vec::new();
     // One object that was named is printed alone; everything else is a list.
     let alone = targets.len() == 1 && targets[0].name.is_some();
     for target in &targets {
@@ -434,9 +449,9 @@ async fn watch(session: &mut Session, options: &Options, format: &Format, target
     let mut columns = first["columnDefinitions"].clone();
     query.push(("watch", "true".into()));
     query.push(("resourceVersion", first.text("metadata.resourceVersion").to_owned()));
-    let mut lines = client.lines(&collection, &query, &accept).await?;
-    while let Some(line) = lines.next().await {
-        let event: Value = serde_json::from_str(&line?)?;
+    let mut events = client.watch(&collection, &query, &accept).await?;
+    while let Some(event) = events.next().await {
+        let event = event?;
         let (what, object) = (event.text("type"), &event["object"]);
         match (what, object.text("kind")) {
             ("ERROR", _) => return Err(Error::refused(object.clone())),

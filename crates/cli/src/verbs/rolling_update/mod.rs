@@ -240,7 +240,8 @@ impl Update {
 
     async fn next_from_file(&self, session: &mut Session, options: &Options, old: &Value) -> Result<Value> {
         let file = &options.filename[0];
-        let mut manifests = crate::manifests::read(session, &options.filename, false).await?;
+        let (mut manifests, errors) = crate::manifests::read(session, &options.filename, false).await?;
+        Error::several(errors)?;
         let manifest = match manifests.len() {
             1 => manifests.remove(0),
             0 => return Err(Error::told(format!("please make sure {file} exists and is not empty"))),
