@@ -29,6 +29,9 @@ pub struct Parsed {
     pub verb: Verb,
 }
 
+/// Commands of kubectl 1.32 that are not here.
+const ONLY_KUBECTL: [&str; 6] = ["alpha", "certificate", "debug", "kustomize", "plugin", "proxy"];
+
 /// Why nothing is to be run: help was asked for, or the line is wrong.
 pub struct Stop {
     text: String,
@@ -71,14 +74,14 @@ fn name_of(program: &str) -> &'static str {
     if program == "kubectl" { "kubectl" } else { "kapstan" }
 }
 
-/// Understands a command line.
-pub fn parse(program: &str, words: &[String]) -> Result<Parsed, Stop> {
+/// Understands a command line. The commands of `own` are none of the verbs; who mistypes one of them is told so.
+pub fn parse(program: &str, words: &[String], own: &Command) -> Result<Parsed, Stop> {
     let command = command().name(name_of(program)).bin_name(program.to_owned());
     let line = plain_booleans(&command, words);
     let argv = std::iter::once(program.to_owned()).chain(line);
-    let matches =
-        command.clone().try_get_matches_from(argv).map_err(|error| wrong(program, &command, &error, words))?;
-    let parsed = Line::from_arg_matches(&matches).map_err(|error| wrong(program, &command, &error, words))?;
+    let wrong = |error: clap::Error| wrong(program, (&command, own), &error, words);
+    let matches = command.clone().try_get_matches_from(argv).map_err(wrong)?;
+    let parsed = Line::from_arg_matches(&matches).map_err(wrong)?;
     Ok(Parsed { global: parsed.global, verb: parsed.verb })
 }
 
@@ -190,7 +193,7 @@ fn plain_booleans(top: &Command, words: &[String]) -> Vec<String> {
     kept
 }
 
-fn wrong(program: &str, command: &Command, error: &clap::Error, words: &[String]) -> Stop {
+fn wrong(program: &str, (command, own): (&Command, &Command), error: &clap::Error, words: &[String]) -> Stop {
     let said = |kind: ContextKind| error.get(kind).map(ToString::to_string).unwrap_or_default();
     let path = path_of(command, words);
     let see = format!("See '{program}{path} --help' for usage.");
@@ -213,8 +216,13 @@ fn wrong(program: &str, command: &Command, error: &clap::Error, words: &[String]
         }
         ErrorKind::InvalidSubcommand => {
             let word = said(ContextKind::InvalidSubcommand);
-            let names: Vec<&str> = command.get_subcommands().map(Command::get_name).collect();
-            match closest(&word, names.into_iter()) {
+            let all = command.get_subcommands().chain(own.get_subcommands().filter(|command| !command.is_hide_set()));
+            match closest(&word, all.map(Command::get_name)) {
+                _ if ONLY_KUBECTL.contains(&word.as_str()) => {
+                    format!(
+                        "Error: unknown command {word:?} for {program:?}\nhint: kapstan has no such command; kubectl has it"
+                    )
+                }
                 Some(near) => {
                     format!("Error: unknown command {word:?} for {program:?}\n\nDid you mean this?\n\t{near}\n")
                 }

@@ -61,7 +61,7 @@ pub fn run(argv: &[String], own: clap::Command, io: Io) -> ExitCode {
     let words = argv.get(1..).unwrap_or_default();
     let (global, verb) = match complete::is_asked(words) {
         true => Default::default(),
-        false => match grammar::parse(program, words) {
+        false => match grammar::parse(program, words, &own) {
             Ok(parsed) => (parsed.global, Some(parsed.verb)),
             Err(stop) => return stop.tell(io),
         },

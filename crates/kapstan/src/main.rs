@@ -66,10 +66,13 @@ fn own_commands(argv: &[String]) -> clap::Command {
 
 fn voice(argv: &[String]) -> Voice {
     let called_kubectl = is_called_kubectl(argv);
-    match argv.get(1).map(String::as_str) {
-        None | Some("help" | "-h" | "--help") if !called_kubectl => Voice::Help,
-        Some("--version" | "-V") => Voice::Ours,
-        Some(word) if !called_kubectl && Args::command().find_subcommand(word).is_some() => Voice::Ours,
+    let is_ours = |word: &str| !called_kubectl && Args::command().find_subcommand(word).is_some();
+    let word = |index: usize| argv.get(index).map(String::as_str);
+    match (word(1), word(2)) {
+        (None | Some("-h" | "--help"), _) | (Some("help"), None) if !called_kubectl => Voice::Help,
+        (Some("--version" | "-V"), _) => Voice::Ours,
+        (Some("help"), Some(about)) if is_ours(about) => Voice::Ours,
+        (Some(command), _) if is_ours(command) => Voice::Ours,
         _ => Voice::Verb,
     }
 }
