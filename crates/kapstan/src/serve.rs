@@ -87,7 +87,8 @@ fn hostname() -> String {
 pub fn start_logging() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("KAPSTAN_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let is_coloured = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(is_coloured).with_writer(std::io::stderr).init();
 }
 
 fn refuse_other_stores(store: &str) -> Result<(), String> {
