@@ -135,7 +135,7 @@ fn told(item: &Found, live: Option<&Value>, wanted: &Value, course: &Value, was_
     let rows: String = rows.iter().map(|(name, value)| format!("  {name}\t{value}\n")).collect();
     text += &tabwriter::align(&rows, tabwriter::DESCRIBE);
     text += &table(course);
-    text + &ending(item, course)
+    text + &ending(item, wanted, course)
 }
 
 /// `: revision 2 -> 3`.
@@ -232,7 +232,7 @@ fn table(course: &Value) -> String {
     if steps.is_empty() { String::new() } else { tabwriter::align(&rows, tabwriter::DESCRIBE) }
 }
 
-fn ending(item: &Found, course: &Value) -> String {
+fn ending(item: &Found, wanted: &Value, course: &Value) -> String {
     let texts =
         |name: &str| -> Vec<String> { course.list(name).iter().filter_map(Value::as_str).map(str::to_owned).collect() };
     let unpullable = texts("unpullable");
@@ -249,5 +249,43 @@ fn ending(item: &Found, course: &Value) -> String {
         return text + &format!("complete if every new pod becomes ready{at_least}\n");
     }
     text += &format!("{} gets no further:\n", item.printed());
-    text + &texts("why").iter().map(|why| format!("  {why}\n")).collect::<String>()
+    let why = texts("why").into_iter().chain(held(wanted));
+    text + &why.map(|why| format!("  {why}\n")).collect::<String>()
+}
+
+/// What holds a rollout that waits for nothing: its strategy leaves the rest to somebody.
+fn held(wanted: &Value) -> Option<String> {
+    let strategy = wanted.at("spec.updateStrategy");
+    match (strategy.text("type"), strategy.number("rollingUpdate.partition")) {
+        ("OnDelete", _) => Some("under OnDelete a pod gets the new template once somebody deletes it".to_owned()),
+        (_, partition @ 1..) => {
+            Some(format!("its partition holds back the pods with numbers below {partition}: they keep their template"))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_rollout_that_its_strategy_holds_says_so() {
+        let strategy = |strategy: Value| held(&json!({"spec": {"updateStrategy": strategy}})).unwrap_or_default();
+        let texts = [
+            strategy(json!({"type": "OnDelete"})),
+            strategy(json!({"type": "RollingUpdate", "rollingUpdate": {"partition": 2}})),
+            strategy(json!({"type": "RollingUpdate", "rollingUpdate": {"partition": 0}})),
+            held(&json!({"spec": {"strategy": {"type": "Recreate"}}})).unwrap_or_default(),
+        ];
+        expect_test::expect![[r#"
+            under OnDelete a pod gets the new template once somebody deletes it
+            its partition holds back the pods with numbers below 2: they keep their template
+
+
+        "#]]
+        .assert_eq(&(texts.join("\n") + "\n"));
+    }
 }
