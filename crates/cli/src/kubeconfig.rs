@@ -28,7 +28,10 @@ pub fn files(global: &Global, environment: &BTreeMap<String, String>) -> Vec<Pat
     }
     let home = environment.get("HOME").map(|home| Path::new(home).join(".kube/config"));
     let mut candidates: Vec<PathBuf> = home.iter().cloned().collect();
-    candidates.extend(local_server(environment));
+    // Who names a server says who they are, too: the rights of this machine's administrator are not lent.
+    if global.server.is_none() {
+        candidates.extend(local_server(environment));
+    }
     let found = candidates.into_iter().find(|path| path.exists());
     found.or(home).into_iter().collect()
 }
@@ -166,4 +169,22 @@ fn user(config: &Kubeconfig, context: &Context, global: &Global) -> Result<AuthI
         user.impersonate_groups = Some(global.act_as_group.clone());
     }
     Ok(user)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_local_administrator_is_nobody_on_a_server_that_is_named() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let admin = folder.path().join("admin.kubeconfig");
+        std::fs::write(&admin, "{}").expect("a file");
+        let environment = BTreeMap::from([("KAPSTAN_DATA_DIR".to_owned(), folder.path().display().to_string())]);
+        let found = |server: Option<&str>| {
+            files(&Global { server: server.map(str::to_owned), ..Global::default() }, &environment)
+        };
+        assert_eq!(found(None), [admin]);
+        assert!(found(Some("https://127.0.0.1:6443")).is_empty());
+    }
 }
