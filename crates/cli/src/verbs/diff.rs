@@ -45,10 +45,8 @@ pub async fn run(session: &mut Session, options: Options) -> Result<()> {
     }
     let ask = Ask { files: options.files.clone(), selector: options.selector.clone(), ..Ask::default() };
     let found = objects::find_all(session, &ask).await.map_err(|error| error.exiting(2))?;
-    let folder = tempfile::Builder::new().prefix("diff-").tempdir()?;
-    let (live, merged) = (folder.path().join("LIVE"), folder.path().join("MERGED"));
-    fs::create_dir(&live)?;
-    fs::create_dir(&merged)?;
+    let folder = |name: &str| tempfile::Builder::new().prefix(name).tempdir();
+    let (live, merged) = (folder("LIVE-")?, folder("MERGED-")?);
     let client = session.client()?;
     for item in found {
         let usual = if options.server_side { "kubectl" } else { "kubectl-client-side-apply" };
@@ -79,14 +77,14 @@ pub async fn run(session: &mut Session, options: Options) -> Result<()> {
             format!("{group}.{}.{}.{}", item.resource.kind, item.namespace.clone().unwrap_or_default(), item.name);
         let text = |object: &Value| yaml::text(&shown(object, options.show_managed_fields));
         if let Some(before) = &before {
-            fs::write(live.join(&name), text(before))?;
+            fs::write(live.path().join(&name), text(before))?;
         }
-        fs::write(merged.join(&name), text(&after))?;
+        fs::write(merged.path().join(&name), text(&after))?;
     }
     let program = session.io.environment.get("KUBECTL_EXTERNAL_DIFF").filter(|text| !text.is_empty()).cloned();
     let program = program.unwrap_or_else(|| "diff -u -N".into());
     let mut words = program.split_whitespace();
-    let output = Command::new(words.next().unwrap_or("diff")).args(words).arg(&live).arg(&merged).output();
+    let output = Command::new(words.next().unwrap_or("diff")).args(words).arg(live.path()).arg(merged.path()).output();
     let output = output.map_err(|error| Error::told(format!("failed to run {program:?}: {error}")).exiting(2))?;
     session.print(String::from_utf8_lossy(&output.stdout))?;
     match output.status.code() {

@@ -134,6 +134,7 @@ async fn from_files(session: &mut Session, options: Options) -> Result<()> {
     }
     options.record.warn(session)?;
     let dry_run = options.making.dry_run.strategy(session)?;
+    validation(&options.making.validate)?;
     let ask = Ask { files: options.files.clone(), selector: options.selector.clone(), ..Ask::default() };
     let (found, mut errors) = objects::find(session, &ask).await?;
     if found.is_empty() && errors.is_empty() {
