@@ -326,3 +326,41 @@ fn path_of(top: &Command, words: &[String]) -> String {
     }
     path
 }
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
+
+    use super::*;
+
+    #[test]
+    fn commands_that_are_none() {
+        let own = Command::new("kapstan").subcommand(Command::new("server")).subcommand(Command::new("web").hide(true));
+        let told = |word: &str| match parse("kapstan", &[word.to_owned()], &own) {
+            Ok(_) => "understood".to_owned(),
+            Err(stop) => stop.text,
+        };
+        expect![[r#"
+            Error: unknown command "servr" for "kapstan"
+
+            Did you mean this?
+            	server
+
+            ---
+            Error: unknown command "aply" for "kapstan"
+
+            Did you mean this?
+            	apply
+
+            ---
+            Error: unknown command "wep" for "kapstan"
+            ---
+            Error: unknown command "debug" for "kapstan"
+            hint: kapstan has no such command; kubectl has it
+            ---
+            Error: unknown command "nothing" for "kapstan"
+            ---
+        "#]]
+        .assert_eq(&["servr", "aply", "wep", "debug", "nothing"].map(|word| told(word) + "\n---\n").concat());
+    }
+}
