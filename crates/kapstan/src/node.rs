@@ -1,7 +1,7 @@
 //! A node in this process: the agent, its containers, its proxy, its logs and the streams into its pods, put together.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
 
@@ -75,7 +75,9 @@ impl Node {
         let (images, containers) = (native.images().clone(), native.clone());
         let shutdown = CancellationToken::new();
         let (applied, acknowledged) = watch::channel(0);
-        let (names, answered_here) = name_server(client.clone()).await?;
+        let gateway = OWN_PODS.parse::<Cidr>()?.gateway();
+        server.let_pods_in(gateway).await.map_err(|error| format!("pods cannot reach the API: {error}"))?;
+        let (names, answered_here) = name_server(client.clone(), gateway).await?;
         let rules = open_proxy(&options.name, answered_here)?;
         let (lead, led) = watch::channel(BTreeMap::new());
         let proxy = tokio::spawn(proxy(client.clone(), rules, led, applied, shutdown.clone()));
@@ -134,9 +136,11 @@ pub fn start_simulated(client: Client, count: usize, prefix: &str, profile: Prof
 
 /// Starts the node's own name server, at the end of the pods' network that is the node's; and what the proxy has to lead
 /// there.
-async fn name_server(client: Client) -> Result<(JoinHandle<()>, BTreeMap<Frontend, SocketAddrV4>), String> {
+async fn name_server(
+    client: Client,
+    gateway: Ipv4Addr,
+) -> Result<(JoinHandle<()>, BTreeMap<Frontend, SocketAddrV4>), String> {
     let told = |error: &dyn std::fmt::Display| format!("the name server of this node: {error}");
-    let gateway = OWN_PODS.parse::<Cidr>()?.gateway();
     let server = dns::server::Server::bind(gateway.into()).await.map_err(|error| told(&error))?;
     let mut answered_here = BTreeMap::new();
     for (protocol, address) in [(Protocol::Udp, server.udp_address()), (Protocol::Tcp, server.tcp_address())] {

@@ -89,10 +89,18 @@ fn pods_of_a_stateful_set_find_each_other() {
         inside(&cluster, &tools, "web-0", &format!("nslookup {missing}")).unwrap_err();
     }
 
+    // The API, which listens at an address that pods do not reach, is found by its Service.
+    let endpoints =
+        told(&cluster, &tools, "kubectl get endpoints kubernetes -o jsonpath={.subsets[*].addresses[*].ip}");
+    assert_eq!(endpoints, "10.244.0.1");
+    let connect = "nc -w 2 kubernetes.default 443";
+    eventually(PATIENCE, || inside(&cluster, &tools, "web-0", connect)).unwrap();
+
     // The next server answers at other ports, which the rules then lead to; containers notice nothing.
     cluster.kill();
     cluster.restart();
     answers(&cluster, &tools, "web-0", "wget -qO- http://web-1.web/", "web-1\n");
+    eventually(PATIENCE, || inside(&cluster, &tools, "web-0", connect)).unwrap();
     // A name goes with its pod.
     told(&cluster, &tools, "kubectl scale sts/web --replicas=1");
     told(&cluster, &tools, "kubectl wait --for=delete pod/web-1 --timeout=60s");

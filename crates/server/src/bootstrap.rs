@@ -1,6 +1,7 @@
 //! What every cluster has from the first moment: namespaces, roles, and the Service of the API itself.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::sync::OnceLock;
 
 use api::{Body, Kind, Snapshot};
 use k8s_openapi::api::core::v1::Service;
@@ -15,6 +16,8 @@ pub const DNS_SERVICE_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
 pub struct Furniture {
     /// Where the API listens.
     pub endpoint: SocketAddr,
+    /// Where pods reach it, once there is such a place.
+    pub endpoint_for_pods: OnceLock<SocketAddrV4>,
     /// PEM of the cluster's authority.
     pub authority: String,
     /// PEM of the authority of the server as a front proxy.
@@ -60,6 +63,11 @@ fn put_right(current: &Body, wanted: &Body) -> Option<Body> {
         }
         (Body::Role(role), Body::Role(wanted)) => role.rules.clone_from(&wanted.rules),
         (Body::ConfigMap(map), Body::ConfigMap(wanted)) => map.data.clone_from(&wanted.data),
+        (Body::Endpoints(current), Body::Endpoints(wanted)) => current.subsets.clone_from(&wanted.subsets),
+        (Body::EndpointSlice(current), Body::EndpointSlice(wanted)) => {
+            current.endpoints.clone_from(&wanted.endpoints);
+            current.ports.clone_from(&wanted.ports);
+        }
         _ => {}
     }
     (right != *current).then_some(right)
@@ -98,10 +106,28 @@ fn wanted(furniture: &Furniture) -> Vec<(&'static str, Body)> {
         }),
     ));
     all.push((Kind::Service, "kube-system", name_server()));
+    all.extend(furniture.endpoint_for_pods.get().into_iter().flat_map(|address| endpoints(*address)));
     let typed = |(kind, namespace, value): (Kind, &'static str, Value)| {
         (namespace, kind.decode(value).expect("the built-in objects are well formed"))
     };
     all.into_iter().map(typed).collect()
+}
+
+/// Where the Service of the API leads (upstream: `controlplane/reconcilers`, `EndpointsAdapter`).
+fn endpoints(address: SocketAddrV4) -> [(Kind, &'static str, Value); 2] {
+    let (ip, port) = (address.ip().to_string(), json!({ "name": "https", "port": address.port(), "protocol": "TCP" }));
+    let meta = |label: &str, value: &str| json!({ "name": "kubernetes", "namespace": "default", "labels": { (label): value } });
+    let endpoints = json!({
+        "metadata": meta("endpointslice.kubernetes.io/skip-mirror", "true"),
+        "subsets": [{ "addresses": [{ "ip": ip }], "ports": [port] }],
+    });
+    let slice = json!({
+        "metadata": meta("kubernetes.io/service-name", "kubernetes"),
+        "addressType": "IPv4",
+        "endpoints": [{ "addresses": [ip], "conditions": { "ready": true } }],
+        "ports": [port],
+    });
+    [(Kind::Endpoints, "default", endpoints), (Kind::EndpointSlice, "default", slice)]
 }
 
 /// The Service of the name servers. It selects no pods: every node answers for its own. The name is the one that tools look for.
@@ -225,18 +251,22 @@ mod tests {
     use super::*;
     use api::Object;
 
-    fn missing_services(world: &Snapshot) -> Vec<String> {
-        let furniture = Furniture {
+    fn furniture() -> Furniture {
+        Furniture {
             endpoint: ([127, 0, 0, 1], 6443).into(),
             authority: String::new(),
             front_proxy_authority: String::new(),
-        };
-        let services = missing(world, &furniture).into_iter().filter(|(_, body)| body.kind() == Kind::Service);
+        }
+    }
+
+    fn missing_services(world: &Snapshot) -> Vec<String> {
+        let services = missing(world, &furniture()).into_iter().filter(|(_, body)| body.kind() == Kind::Service);
         services.map(|(namespace, body)| format!("{namespace}/{}", name(&body))).collect()
     }
 
     #[test]
     fn an_address_that_somebody_has_is_left_to_them() {
+            endpoint_for_pods: OnceLock::new(),
         let mut world = Snapshot::default();
         assert_eq!(missing_services(&world), ["default/kubernetes", "kube-system/kube-dns"]);
         let other =
@@ -245,3 +275,27 @@ mod tests {
         assert_eq!(missing_services(&world), ["default/kubernetes"]);
     }
 }
+
+    #[test]
+    fn the_endpoints_of_the_api_are_where_pods_reach_it_now() {
+        let mut world = Snapshot::default();
+        let at = |port: u16| {
+            let furniture = furniture();
+            furniture.endpoint_for_pods.set(SocketAddrV4::new([10, 244, 0, 1].into(), port)).unwrap();
+            furniture
+        };
+        let told = |body: &Body| match body {
+            Body::Endpoints(endpoints) => format!("{:?}", endpoints.subsets),
+            Body::EndpointSlice(slice) => format!("{:?} {:?}", slice.endpoints, slice.ports),
+            _ => String::new(),
+        };
+        let is_told = |body: &Body| matches!(body.kind(), Kind::Endpoints | Kind::EndpointSlice);
+        for (_, body) in missing(&world, &at(6443)).into_iter().filter(|(_, body)| is_told(body)) {
+            world.put(Object::written(body, 1));
+        }
+        assert!(!missing(&world, &at(6443)).iter().any(|(_, body)| is_told(body)));
+        assert!(outdated(&world, &at(6443)).is_empty());
+        let moved = outdated(&world, &at(7443));
+        assert_eq!(moved.iter().map(Body::kind).collect::<Vec<_>>(), [Kind::Endpoints, Kind::EndpointSlice]);
+        assert!(moved.iter().map(told).all(|text| text.contains("7443") && text.contains("10.244.0.1")));
+    }

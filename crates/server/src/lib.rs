@@ -29,10 +29,10 @@ pub mod turn;
 pub mod why;
 mod writer;
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
 use api::{Key, limits};
@@ -115,6 +115,15 @@ pub struct Server {
     stop: watch::Sender<bool>,
     threads: Vec<JoinHandle<()>>,
     listening: tokio::task::JoinHandle<()>,
+    further: Further,
+}
+
+/// What it takes to listen at further addresses.
+struct Further {
+    port: listen::Port,
+    router: axum::Router,
+    gate: Gate,
+    furniture: Arc<bootstrap::Furniture>,
 }
 
 impl Server {
@@ -139,37 +148,53 @@ impl Server {
         let (gate, threads) = start_writer(store, recovered, &pki, aggregator, stopping.clone());
         let furniture = Arc::new(bootstrap::Furniture {
             endpoint: address,
+            endpoint_for_pods: OnceLock::new(),
             authority: pki.authority_pem.clone(),
             front_proxy_authority: pki.front_proxy.authority_pem.clone(),
         });
         furnish(&gate, &furniture).await?;
-        tokio::spawn(keep_furnished(gate.clone(), furniture, stopping.clone()));
+        tokio::spawn(keep_furnished(gate.clone(), furniture.clone(), stopping.clone()));
         tokio::spawn(aggregate::keep_checking(gate.clone(), stopping.clone()));
         tokio::spawn(metric_reader::keep_asking(gate.clone(), stopping.clone()));
         let router = http::router(gate.clone());
         let port = listen::Port::new(&pki, gate.authenticator.clone())?;
-        let listening = tokio::spawn(port.serve(listener, router.clone(), stopping));
+        let listening = tokio::spawn(port.clone().serve(listener, router.clone(), stopping));
         let url = format!("https://{}", reachable(address));
         Ok(Server {
             address,
             kubeconfig: pki::kubeconfig(&pki, &url),
             join_token: pki.join_token.clone(),
-            router: listen::in_process(router),
-            nodes: gate.nodes,
+            router: listen::in_process(router.clone()),
+            nodes: gate.nodes.clone(),
             stop,
             threads,
             listening,
+            further: Further { port, router, gate, furniture },
         })
+    }
+
+    /// Makes the Service `kubernetes` lead here: `own` is an address of this machine that its pods reach. The API listens
+    /// there too, at the same port.
+    pub async fn let_pods_in(&self, own: Ipv4Addr) -> Result<(), ServerError> {
+        let address = SocketAddrV4::new(own, self.address.port());
+        let Further { port, router, gate, furniture } = &self.further;
+        if !self.address.ip().is_unspecified() && self.address != address.into() {
+            let cannot = |error| ServerError::Listen { address: address.into(), error };
+            let listener = TcpListener::bind(address).await.map_err(cannot)?;
+            tokio::spawn(port.clone().serve(listener, router.clone(), self.stop.subscribe()));
+        }
+        let _ = furniture.endpoint_for_pods.set(address);
+        furnish(gate, furniture).await
     }
 
     /// Stops taking requests, commits what was taken, and closes the store.
     pub async fn stop(self) {
-        let Server { stop, threads, listening, router, .. } = self;
+        let Server { stop, threads, listening, router, further, .. } = self;
         stop.send_replace(true);
         if let Err(error) = listening.await {
             tracing::warn!(%error, "the listener ended badly");
         }
-        drop(router);
+        drop((router, further));
         let joined = tokio::task::spawn_blocking(move || threads.into_iter().for_each(|thread| drop(thread.join())));
         // Connections still open hold the writer's mailbox; what they wrote is durable, so there is nothing to wait for.
         drop(tokio::time::timeout(std::time::Duration::from_secs(2), joined).await);

@@ -38,6 +38,7 @@ const PONG_WITHIN: Duration = Duration::from_secs(20);
 const SILENT: Duration = Duration::from_secs(60);
 
 /// How the port proves itself and knows its clients.
+#[derive(Clone)]
 pub struct Port {
     acceptor: TlsAcceptor,
     authenticator: Arc<Authenticator>,
