@@ -41,6 +41,11 @@ apiVersion: v1
 kind: Service
 metadata: {name: echo}
 spec: {selector: {app: box}, ports: [{port: 70, targetPort: echo}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: files}
+spec: {selector: {app: box}, ports: [{name: http, port: 80, targetPort: 7780}]}
 ";
 
 /// Connections at once.
@@ -188,16 +193,21 @@ fn ports(cluster: &Cluster, client: &Kubectl) {
     reader.join().unwrap();
 }
 
-/// Requests through the API server to a port of a pod, one that nobody listens at among them.
+/// Requests through the API server to a port of a pod or of a Service, one that nobody listens at among them.
 fn passed_on(cluster: &Cluster, client: &Kubectl) {
-    let asked = |path: &str| {
-        said(&cluster.shell(client, &format!("kubectl get --raw /api/v1/namespaces/default/pods/{path} | head -1")))
+    let get = |path: &str| {
+        said(&cluster.shell(client, &format!("kubectl get --raw /api/v1/namespaces/default/{path} | head -1")))
     };
+    let asked = |path: &str| get(&format!("pods/{path}"));
     let hosts = said(&cluster.shell(client, "kubectl exec box -c main -- head -1 /etc/hosts"));
     assert_eq!(asked("box:7780/proxy/hosts"), hosts, "{}", client.version);
     assert_eq!(asked("http:box:7780/proxy/hosts?a=b"), hosts, "{}", client.version);
+    assert_eq!(get("services/files:80/proxy/hosts"), hosts, "{}", client.version);
+    assert_eq!(get("services/http:files:http/proxy/hosts"), hosts, "{}", client.version);
     let nobody = asked("box:9/proxy/");
     assert!(nobody.contains("error trying to reach service: "), "{}: {nobody}", client.version);
+    let none = get("services/files:81/proxy/");
+    assert!(none.contains("no service port 81 found for service \"files\""), "{}: {none}", client.version);
 }
 
 fn free_port() -> u16 {

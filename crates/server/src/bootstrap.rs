@@ -198,7 +198,7 @@ fn roles() -> Vec<(Kind, &'static str, Value)> {
             "configmaps", "secrets", "events", "pods", "services", "serviceaccounts", "deployments", "deployments/scale",
             "replicasets", "replicasets/scale", "replicationcontrollers", "replicationcontrollers/scale", "daemonsets",
             "statefulsets", "statefulsets/scale", "jobs", "cronjobs", "horizontalpodautoscalers", "endpoints", "leases",
-            "persistentvolumeclaims", "pods/attach", "pods/exec", "pods/portforward", "pods/proxy", "pods/eviction", "poddisruptionbudgets", "serviceaccounts/token",
+            "persistentvolumeclaims", "pods/attach", "pods/exec", "pods/portforward", "pods/proxy", "pods/eviction", "services/proxy", "poddisruptionbudgets", "serviceaccounts/token",
             "ingresses"
         ], "verbs": ["*"] }
     ]);

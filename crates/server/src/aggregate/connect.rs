@@ -92,6 +92,21 @@ fn roots(pem: &[u8]) -> Result<RootCertStore, String> {
     if roots.is_empty() { Err("caBundle: it holds no certificate".into()) } else { Ok(roots) }
 }
 
+/// TLS over a connection to a pod, whose certificate is of its own making and not checked.
+pub async fn unchecked_tls<S>(stream: S) -> Result<tokio_rustls::client::TlsStream<S>, String>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions();
+    let builder = builder.map_err(|error| error.to_string())?.dangerous();
+    let config = builder.with_custom_certificate_verifier(Arc::new(Unchecked(provider))).with_no_client_auth();
+    let name = ServerName::try_from("localhost").map_err(|error| error.to_string())?;
+    let connected = TlsConnector::from(Arc::new(config)).connect(name, stream);
+    let connected = tokio::time::timeout(CONNECT, connected).await.map_err(|_| "no TLS came about in time")?;
+    connected.map_err(|error| error.to_string())
+}
+
 /// Sends a request to `host` over a connection of its own. The body of the answer goes on coming; whoever drops it ends the
 /// connection.
 pub async fn exchange<S>(stream: S, host: &str, request: Request<Body>) -> Result<Response<Body>, hyper::Error>

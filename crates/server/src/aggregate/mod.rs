@@ -20,7 +20,7 @@ use crate::ServerError;
 use crate::pki::FrontProxy;
 pub use availability::{is_available, keep_checking};
 pub use backend::{Backend, Unavailable, backend};
-pub use connect::{Dialer, exchange, identify};
+pub use connect::{Dialer, exchange, identify, unchecked_tls};
 
 /// What is shared by those who pass on, look and discover.
 pub struct Aggregator {

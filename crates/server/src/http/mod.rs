@@ -9,7 +9,7 @@ mod logs;
 mod measured;
 mod negotiate;
 mod openapi;
-mod pod_proxy;
+mod proxy;
 mod query;
 mod read;
 mod reply;
@@ -118,7 +118,7 @@ async fn answer(gate: &Gate, who: Identity, request: HttpRequest) -> Result<Resp
     }
     match route {
         Route::Resource(target) => resource(gate, &user, &target, request).await,
-        Route::PodProxy(namespace, id) => pod_proxy::serve(gate, &user, &namespace, &id, request).await,
+        Route::Proxy(kind, namespace, id) => proxy::serve(gate, &user, (kind, &namespace, &id), request).await,
         Route::OtherVersion(target) => versions::serve(gate, &user, &target, request).await,
         Route::CoreVersions => Ok(discovery::core_versions(&accept)),
         Route::Groups => Ok(discovery::groups(&accept, &gate.extensions())),

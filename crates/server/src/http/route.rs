@@ -11,8 +11,8 @@ pub enum Route {
     Resource(Target),
     /// The same in a version that is not the stored one.
     OtherVersion(Target),
-    /// `/api/v1/namespaces/NAMESPACE/pods/POD/proxy`, with what is below it: a pod's own paths.
-    PodProxy(String, String),
+    /// `/api/v1/namespaces/NAMESPACE/pods/POD/proxy`, with what is below it: a pod's own paths. The same for a Service.
+    Proxy(Kind, String, String),
     /// `/api`.
     CoreVersions,
     /// `/apis`.
@@ -74,7 +74,10 @@ impl Route {
             ["apis", group, version] => Route::GroupVersion((*group).to_owned(), (*version).to_owned()),
             ["apis", "apiextensions.k8s.io", "v1", "customresourcedefinitions"] => Route::CustomKinds,
             ["api", "v1", "namespaces", namespace, "pods", pod, "proxy", ..] => {
-                Route::PodProxy((*namespace).to_owned(), (*pod).to_owned())
+                Route::Proxy(Kind::Pod, (*namespace).to_owned(), (*pod).to_owned())
+            }
+            ["api", "v1", "namespaces", namespace, "services", service, "proxy", ..] => {
+                Route::Proxy(Kind::Service, (*namespace).to_owned(), (*service).to_owned())
             }
             ["api", version, rest @ ..] => resource("", version, rest),
             ["apis", measured::GROUP, measured::VERSION, rest @ ..] => {
@@ -184,7 +187,7 @@ mod tests {
         assert_eq!(target("/api/v1/namespaces/a/pods/p/nope"), None);
         for rest in ["", "/", "/a/b/"] {
             let route = Route::parse(&format!("/api/v1/namespaces/a/pods/p:80/proxy{rest}"));
-            assert_eq!(route, Route::PodProxy("a".into(), "p:80".into()));
+            assert_eq!(route, Route::Proxy(Kind::Pod, "a".into(), "p:80".into()));
         }
         assert_eq!(target("/apis/apps/v1beta1/deployments"), None);
     }
