@@ -2,19 +2,36 @@
 
 use api::{Kind, Pod, Refusal};
 use axum::body::Body;
+use axum::extract::Request as HttpRequest;
 use axum::response::Response;
+use bytes::Bytes;
 use futures::StreamExt;
 use http::{HeaderValue, StatusCode};
 use jiff::Timestamp;
+use tokio::sync::mpsc::Receiver;
 use tokio::sync::oneshot;
 
 use super::query::Query;
 use super::route::Target;
+use super::streams::Upgrade;
 use super::{Gate, reply};
 use crate::nodes::{LogRequest, NodeRequest};
 
-/// Streams a container's log.
-pub async fn stream(gate: &Gate, target: &Target, query: &Query) -> Result<Response, Refusal> {
+/// The log in the messages of a WebSocket (upstream: `wsstream.NewDefaultReaderProtocols`).
+const OVER_WEBSOCKET: [&str; 1] = ["binary.k8s.io"];
+
+/// Streams a container's log; over a WebSocket if that is asked for.
+pub async fn stream(gate: &Gate, target: &Target, query: &Query, request: HttpRequest) -> Result<Response, Refusal> {
+    if Upgrade::is_websocket(request.headers()) {
+        let upgrade = Upgrade::agree(request, &OVER_WEBSOCKET, &[]).await?;
+        let lines = lines(gate, target, query).await?;
+        return Ok(upgrade.accept(|carrier| carrier.send(lines)));
+    }
+    let stream = tokio_stream(lines(gate, target, query).await?).map(Ok::<_, std::convert::Infallible>);
+    Ok(reply::with_type(StatusCode::OK, HeaderValue::from_static("text/plain"), Body::from_stream(stream)))
+}
+
+async fn lines(gate: &Gate, target: &Target, query: &Query) -> Result<Receiver<Bytes>, Refusal> {
     let snapshot = gate.snapshot();
     let pod: &Pod =
         snapshot.get(&target.namespace, &target.name).ok_or_else(|| Refusal::not_found(Kind::Pod, &target.name))?;
@@ -37,12 +54,10 @@ pub async fn stream(gate: &Gate, target: &Target, query: &Query) -> Result<Respo
     let mailbox = gate.nodes.find(&node).ok_or_else(unreachable)?;
     let (reply, answer) = oneshot::channel();
     mailbox.send(NodeRequest::Logs(request, reply)).await.map_err(|_| unreachable())?;
-    let lines = answer.await.map_err(|_| unreachable())?.map_err(Refusal::bad_request)?;
-    let stream = tokio_stream(lines).map(Ok::<_, std::convert::Infallible>);
-    Ok(reply::with_type(StatusCode::OK, HeaderValue::from_static("text/plain"), Body::from_stream(stream)))
+    answer.await.map_err(|_| unreachable())?.map_err(Refusal::bad_request)
 }
 
-fn tokio_stream(mut lines: tokio::sync::mpsc::Receiver<bytes::Bytes>) -> impl futures::Stream<Item = bytes::Bytes> {
+fn tokio_stream(mut lines: Receiver<Bytes>) -> impl futures::Stream<Item = Bytes> {
     futures::stream::poll_fn(move |context| lines.poll_recv(context))
 }
 

@@ -158,7 +158,7 @@ async fn resource(gate: &Gate, user: &User, target: &Target, request: HttpReques
     authorize(&gate.snapshot(), user, &asked)?;
     match (verb, target.subresource.as_str()) {
         ("create", "token") => token::create(gate, target, request).await,
-        ("get", "log") => logs::stream(gate, target, &query).await,
+        ("get", "log") => logs::stream(gate, target, &query, request).await,
         (_, streams::EXEC | streams::ATTACH | streams::PORT_FORWARD) => {
             // Looking is not doing: who may only `get` must not get in by way of a WebSocket, which is a GET (upstream:
             // `registry/core/pod/rest/subresources.go: ensureAuthorizedForVerb`).

@@ -15,6 +15,7 @@ use api::{Kind, Pod, Refusal};
 use axum::body::Body;
 use axum::extract::Request as HttpRequest;
 use axum::response::Response;
+use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
 use k8s_openapi::api::core::v1::{Container, Node};
 use tokio::net::TcpStream;
@@ -26,7 +27,7 @@ use super::{Gate, logs, reply};
 use crate::nodes::{AttachRequest, ConnectRequest, ExecRequest, NodeRequest, Session};
 use port_forward::Ports;
 use remote::{Remote, Wanted};
-use upgrade::{Carrier, Upgrade};
+pub use upgrade::{Carrier, Upgrade};
 
 /// The subresource that runs a command.
 pub const EXEC: &str = "exec";
@@ -35,8 +36,10 @@ pub const ATTACH: &str = "attach";
 /// The subresource that connects to ports.
 pub const PORT_FORWARD: &str = "portforward";
 
-/// What is spoken for exec and attach: over a WebSocket, the better one first; over SPDY. Older ones tell no exit codes.
-const REMOTE_PROTOCOLS: [&str; 2] = ["v5.channel.k8s.io", "v4.channel.k8s.io"];
+/// What is spoken for exec and attach over a WebSocket, the better one first. The oldest tells no exit codes.
+const REMOTE_PROTOCOLS: [&str; 3] = ["v5.channel.k8s.io", "v4.channel.k8s.io", "channel.k8s.io"];
+/// And over SPDY.
+const REMOTE_PROTOCOL: &str = "v4.channel.k8s.io";
 /// What is spoken for port-forward over SPDY.
 const PORTS_PROTOCOL: &str = "portforward.k8s.io";
 /// The same within a WebSocket, and a WebSocket's own way, with two channels for each port.
@@ -46,7 +49,7 @@ const PORTS_PROTOCOLS: [&str; 2] = ["SPDY/3.1+portforward.k8s.io", "v4.channel.k
 pub async fn open(gate: &Gate, target: &Target, query: &Query, request: HttpRequest) -> Result<Response, Refusal> {
     let (over_websocket, over_spdy): (&[&str], &[&str]) = match target.subresource.as_str() {
         PORT_FORWARD => (&PORTS_PROTOCOLS, &[PORTS_PROTOCOL]),
-        _ => (&REMOTE_PROTOCOLS, &REMOTE_PROTOCOLS[1..]),
+        _ => (&REMOTE_PROTOCOLS, &[REMOTE_PROTOCOL]),
     };
     let upgrade = Upgrade::agree(request, over_websocket, over_spdy).await?;
     let busy = |_| Refusal::too_many_requests("too many streams into pods are open; try again", 1);
@@ -104,11 +107,19 @@ fn wanted(query: &Query) -> Result<Wanted, Refusal> {
 }
 
 impl Carrier {
+    /// Sends what is read, as it is, until it ends or the client leaves.
+    pub async fn send(self, pieces: mpsc::Receiver<Bytes>) {
+        if let Carrier::WebSocket(socket, _) = self {
+            websocket::send(*socket, pieces).await;
+        }
+    }
+
     async fn remote(self, wanted: Wanted) -> Option<Remote> {
         match self {
-            Carrier::WebSocket(socket, _) => {
+            Carrier::WebSocket(socket, protocol) => {
                 let channels = websocket::Channels::serve(*socket, Remote::channels());
-                Remote::over_websocket(channels, wanted).await
+                let tells_codes = protocol != REMOTE_PROTOCOLS[2];
+                Remote::over_websocket(channels, wanted, tells_codes).await
             }
             Carrier::Spdy(io) => Remote::over_spdy(spdy::connection::Connection::serve(*io), wanted).await,
         }

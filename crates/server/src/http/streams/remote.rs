@@ -54,11 +54,13 @@ pub struct Remote {
     stderr: Option<Outgoing>,
     resize: Option<Receiver<Bytes>>,
     error: Outgoing,
+    /// The outcome is told as a Status, not in words.
+    tells_codes: bool,
 }
 
 impl Remote {
     /// Over a WebSocket.
-    pub async fn over_websocket(mut channels: Channels, wanted: Wanted) -> Option<Remote> {
+    pub async fn over_websocket(mut channels: Channels, wanted: Wanted, tells_codes: bool) -> Option<Remote> {
         let out = |wanted: bool, channel: u8| wanted.then(|| channels.outgoing(channel));
         let (stdout, stderr, error) =
             (out(wanted.stdout, STDOUT), out(wanted.stderr, STDERR), channels.outgoing(ERROR));
@@ -68,7 +70,7 @@ impl Remote {
         first.write(Bytes::new()).await.ok()?;
         let stdin = channels.incoming(STDIN).filter(|_| wanted.stdin);
         let resize = channels.incoming(RESIZE).filter(|_| wanted.tty);
-        Some(Remote { stdin, stdout, stderr, resize, error })
+        Some(Remote { stdin, stdout, stderr, resize, error, tells_codes })
     }
 
     /// How many channels a WebSocket has.
@@ -104,6 +106,7 @@ impl Remote {
             stderr: outgoing(stderr),
             resize: incoming(resize),
             error: outgoing(error)?,
+            tells_codes: true,
         })
     }
 
@@ -117,7 +120,7 @@ impl Remote {
     }
 
     async fn carry_to_the_end(self, session: Session) {
-        let Remote { stdin, stdout, stderr, resize, error } = self;
+        let Remote { stdin, stdout, stderr, resize, error, tells_codes } = self;
         let Session { stdin: to, stdout: from, stderr: from_error, resize: terminal, ended, input_open } = session;
         let input = async {
             if let (Some(stdin), Some(to)) = (stdin, to) {
@@ -150,7 +153,8 @@ impl Remote {
             outcome = output => outcome,
             () = input_and_sizes => return,
         };
-        if error.write(outcome.to_string().into()).await == Ok(()) {
+        let outcome = if tells_codes { outcome.to_string() } else { in_words(&outcome) };
+        if outcome.is_empty() || error.write(outcome.into()).await == Ok(()) {
             drop(error.finish().await);
         }
     }
@@ -214,6 +218,11 @@ async fn follow_sizes(mut resize: Receiver<Bytes>, terminal: Box<dyn Fn(u16, u16
     }
 }
 
+/// An outcome as the oldest clients are told: nothing if all went well (upstream: `v1WriteStatusFunc`).
+fn in_words(outcome: &Value) -> String {
+    outcome["message"].as_str().unwrap_or_default().to_owned()
+}
+
 fn success() -> Value {
     json!({ "metadata": {}, "status": "Success" })
 }
@@ -242,6 +251,12 @@ mod tests {
     use tokio::sync::mpsc;
 
     use super::*;
+
+    #[test]
+    fn old_clients_are_told_of_failures_only() {
+        let told = [success(), exited(3)].map(|outcome| in_words(&outcome));
+        assert_eq!(told, ["", "command terminated with non-zero exit code: exit status 3"]);
+    }
 
     #[tokio::test]
     async fn sizes_are_heard_however_they_are_cut() {

@@ -12,6 +12,7 @@ use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 
 const SPDY: &str = "SPDY/3.1";
+const WEBSOCKET: &str = "websocket";
 const PROTOCOL: HeaderName = HeaderName::from_static("x-stream-protocol-version");
 /// Bytes of one message of a WebSocket.
 const MESSAGE_MAX: usize = 16 << 20;
@@ -36,6 +37,11 @@ pub enum Carrier {
 }
 
 impl Upgrade {
+    /// Whether a client asks for a WebSocket where it could do without.
+    pub fn is_websocket(headers: &HeaderMap) -> bool {
+        wants(headers, WEBSOCKET)
+    }
+
     /// Understands a request; the first protocol that the client speaks too is agreed on.
     pub async fn agree(
         request: Request,
@@ -43,16 +49,14 @@ impl Upgrade {
         over_spdy: &[&'static str],
     ) -> Result<Upgrade, Refusal> {
         let (mut parts, _) = request.into_parts();
-        let wants =
-            |name: &str| listed(&parts.headers, &header::UPGRADE).iter().any(|one| one.eq_ignore_ascii_case(name));
-        if wants("websocket") {
+        if wants(&parts.headers, WEBSOCKET) {
             let protocol = choose(&parts.headers, &header::SEC_WEBSOCKET_PROTOCOL, over_websocket)?;
             let upgrade = WebSocketUpgrade::from_request_parts(&mut parts, &()).await;
             let upgrade = upgrade.map_err(|rejection| Refusal::bad_request(rejection.body_text()))?;
             let upgrade = upgrade.protocols([protocol]).max_message_size(MESSAGE_MAX).max_frame_size(MESSAGE_MAX);
             return Ok(Upgrade { way: Way::WebSocket(Box::new(upgrade)), protocol });
         }
-        if wants(SPDY) {
+        if wants(&parts.headers, SPDY) {
             let protocol = choose(&parts.headers, &PROTOCOL, over_spdy)?;
             if let Some(upgrade) = parts.extensions.remove::<OnUpgrade>() {
                 return Ok(Upgrade { way: Way::Spdy(upgrade), protocol });
@@ -87,6 +91,10 @@ impl Upgrade {
             }
         }
     }
+}
+
+fn wants(headers: &HeaderMap, way: &str) -> bool {
+    listed(headers, &header::UPGRADE).iter().any(|one| one.eq_ignore_ascii_case(way))
 }
 
 fn switching(protocol: &'static str) -> Response {

@@ -100,6 +100,25 @@ async fn end(to: &mut SplitSink<WebSocket, Message>) {
     drop(to.close().await);
 }
 
+/// Sends pieces as they are, each a message, until they end or the client leaves.
+pub async fn send(socket: WebSocket, mut pieces: Receiver<Bytes>) {
+    let (mut to, mut from) = socket.split();
+    let leaving = async { while let Some(Ok(_)) = from.next().await {} };
+    tokio::pin!(leaving);
+    let sending = async {
+        while let Some(bytes) = pieces.recv().await {
+            if to.send(Message::Binary(bytes)).await.is_err() {
+                return;
+            }
+        }
+        end(&mut to).await;
+    };
+    tokio::select! {
+        () = &mut leaving => {}
+        () = sending => drop(tokio::time::timeout(LINGER, leaving).await),
+    }
+}
+
 /// The bytes that travel in the messages of a WebSocket, as a connection.
 pub fn tunnel(socket: WebSocket) -> DuplexStream {
     let (ours, theirs) = tokio::io::duplex(TUNNEL);
