@@ -3,6 +3,8 @@
 //! Upstream: `apiserver/pkg/endpoints/filters/impersonation.go`. The right to impersonate is not given by rules here:
 //! members of `system:masters` have it.
 
+use std::collections::BTreeMap;
+
 use api::Refusal;
 use http::HeaderMap;
 
@@ -10,6 +12,9 @@ use crate::authorize::User;
 
 const USER: &str = "impersonate-user";
 const GROUP: &str = "impersonate-group";
+const UID: &str = "impersonate-uid";
+/// What follows names what else is known of the user.
+const EXTRA: &str = "impersonate-extra-";
 /// Prefix of every header of this kind; those not named above are refused rather than ignored.
 const PREFIX: &str = "impersonate-";
 const SERVICE_ACCOUNT: &str = "system:serviceaccount:";
@@ -18,14 +23,16 @@ const SERVICE_ACCOUNT: &str = "system:serviceaccount:";
 pub fn acting(user: User, headers: &HeaderMap) -> Result<User, Refusal> {
     let asked: Vec<&str> =
         headers.keys().map(http::HeaderName::as_str).filter(|name| name.starts_with(PREFIX)).collect();
-    if let Some(other) = asked.iter().find(|name| **name != USER && **name != GROUP) {
+    let known = |name: &str| [USER, GROUP, UID].contains(&name) || name.starts_with(EXTRA);
+    if let Some(other) = asked.iter().find(|name| !known(name)) {
         return Err(Refusal::bad_request(format!("the header {other} is not supported")));
     }
     if asked.is_empty() {
         return Ok(user);
     }
     let name = values(headers, USER).next().filter(|name| !name.is_empty());
-    let name = name.ok_or_else(|| Refusal::bad_request("requested groups without impersonating a user"))?;
+    let name = name
+        .ok_or_else(|| Refusal::bad_request(format!("requested {} without impersonating a user", without(&asked))))?;
     if !user.is_master() {
         return Err(Refusal::new(
             403,
@@ -44,7 +51,41 @@ pub fn acting(user: User, headers: &HeaderMap) -> Result<User, Refusal> {
         groups = vec!["system:serviceaccounts".into(), format!("system:serviceaccounts:{namespace}")];
     }
     groups.push(if name == "system:anonymous" { "system:unauthenticated" } else { "system:authenticated" }.into());
-    Ok(User { name: name.to_owned(), groups, ..User::default() })
+    let uid = values(headers, UID).next().unwrap_or_default().to_owned();
+    let mut extra: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for key in asked.iter().filter(|name| name.starts_with(EXTRA)) {
+        extra.entry(unescaped(&key[EXTRA.len()..])).or_default().extend(values(headers, key).map(str::to_owned));
+    }
+    Ok(User { name: name.to_owned(), uid, groups, extra })
+}
+
+/// What was asked for without a user, in upstream's words.
+fn without(asked: &[&str]) -> &'static str {
+    match () {
+        () if asked.contains(&GROUP) => "groups",
+        () if asked.contains(&UID) => "uid",
+        () => "userExtra",
+    }
+}
+
+/// A key as it was before it became part of a header's name (upstream: `unescapeExtraKey`); as it is if it was not made so.
+fn unescaped(key: &str) -> String {
+    let mut bytes = Vec::with_capacity(key.len());
+    let mut rest = key.as_bytes();
+    while let Some((&byte, after)) = rest.split_first() {
+        let (byte, after) = match (byte, after) {
+            (b'%', [high, low, after @ ..]) => {
+                let digit = |digit: u8| char::from(digit).to_digit(16);
+                let (Some(high), Some(low)) = (digit(*high), digit(*low)) else { return key.to_owned() };
+                ((high * 16 + low) as u8, after)
+            }
+            (b'%', _) => return key.to_owned(),
+            (byte, after) => (byte, after),
+        };
+        bytes.push(byte);
+        rest = after;
+    }
+    String::from_utf8(bytes).unwrap_or_else(|_| key.to_owned())
 }
 
 fn values<'a>(headers: &'a HeaderMap, name: &str) -> impl Iterator<Item = &'a str> {
@@ -86,6 +127,22 @@ mod tests {
     }
 
     #[test]
+    fn what_is_known_of_the_user_is_kept() {
+        let headers = [
+            (USER, "jane"),
+            (UID, "7"),
+            ("impersonate-extra-scopes", "a"),
+            ("impersonate-extra-scopes", "b"),
+            ("impersonate-extra-acme.com%2fproject", "x"),
+            ("impersonate-extra-100%", "y"),
+        ];
+        let jane = act(User::system(), &headers).unwrap();
+        assert_eq!(jane.uid, "7");
+        let extra: Vec<String> = jane.extra.iter().map(|(key, values)| format!("{key}={values:?}")).collect();
+        assert_eq!(extra, [r#"100%=["y"]"#, r#"acme.com/project=["x"]"#, r#"scopes=["a", "b"]"#]);
+    }
+
+    #[test]
     fn nobody_else_does_and_nothing_is_ignored() {
         assert_eq!(
             act(user("bob", &["system:authenticated"]), &[(USER, "jane")]),
@@ -97,9 +154,10 @@ mod tests {
             act(User::system(), &[(GROUP, "a")]),
             Err("400 requested groups without impersonating a user".into())
         );
+        assert_eq!(act(User::system(), &[(UID, "7")]), Err("400 requested uid without impersonating a user".into()));
         assert_eq!(
-            act(User::system(), &[(USER, "jane"), ("impersonate-uid", "7")]),
-            Err("400 the header impersonate-uid is not supported".into())
+            act(User::system(), &[(USER, "jane"), ("impersonate-shoe", "7")]),
+            Err("400 the header impersonate-shoe is not supported".into())
         );
     }
 }
