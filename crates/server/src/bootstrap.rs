@@ -175,6 +175,9 @@ fn roles() -> Vec<(Kind, &'static str, Value)> {
     let monitoring = json!([{ "nonResourceURLs": [
         "/healthz", "/healthz/*", "/livez", "/livez/*", "/metrics", "/metrics/slis", "/readyz", "/readyz/*"
     ], "verbs": ["get"] }]);
+    let issuer = json!([{ "nonResourceURLs": [
+        "/.well-known/openid-configuration", "/.well-known/openid-configuration/", "/openid/v1/jwks", "/openid/v1/jwks/"
+    ], "verbs": ["get"] }]);
     let delegator = json!([
         { "apiGroups": ["authentication.k8s.io"], "resources": ["tokenreviews"], "verbs": ["create"] },
         { "apiGroups": ["authorization.k8s.io"], "resources": ["subjectaccessreviews"], "verbs": ["create"] }
@@ -227,6 +230,7 @@ fn roles() -> Vec<(Kind, &'static str, Value)> {
         role("system:discovery", &discovery),
         role("system:basic-user", &oneself),
         role("system:monitoring", &monitoring),
+        role("system:service-account-issuer-discovery", &issuer),
         role("system:auth-delegator", &delegator),
         role("system:controller:horizontal-pod-autoscaler", &metrics),
         binding("cluster-admin", "cluster-admin", "system:masters"),
@@ -234,6 +238,11 @@ fn roles() -> Vec<(Kind, &'static str, Value)> {
         binding("system:discovery", "system:discovery", "system:authenticated"),
         binding("system:basic-user", "system:basic-user", "system:authenticated"),
         binding("system:monitoring", "system:monitoring", "system:monitoring"),
+        binding(
+            "system:service-account-issuer-discovery",
+            "system:service-account-issuer-discovery",
+            "system:serviceaccounts",
+        ),
         autoscaler_binding(),
     ]
 }
@@ -254,6 +263,7 @@ mod tests {
     fn furniture() -> Furniture {
         Furniture {
             endpoint: ([127, 0, 0, 1], 6443).into(),
+            endpoint_for_pods: OnceLock::new(),
             authority: String::new(),
             front_proxy_authority: String::new(),
         }
@@ -266,7 +276,6 @@ mod tests {
 
     #[test]
     fn an_address_that_somebody_has_is_left_to_them() {
-            endpoint_for_pods: OnceLock::new(),
         let mut world = Snapshot::default();
         assert_eq!(missing_services(&world), ["default/kubernetes", "kube-system/kube-dns"]);
         let other =
@@ -274,7 +283,6 @@ mod tests {
         world.put(Object::written(Kind::Service.decode(other).unwrap(), 1));
         assert_eq!(missing_services(&world), ["default/kubernetes"]);
     }
-}
 
     #[test]
     fn the_endpoints_of_the_api_are_where_pods_reach_it_now() {
@@ -299,3 +307,4 @@ mod tests {
         assert_eq!(moved.iter().map(Body::kind).collect::<Vec<_>>(), [Kind::Endpoints, Kind::EndpointSlice]);
         assert!(moved.iter().map(told).all(|text| text.contains("7443") && text.contains("10.244.0.1")));
     }
+}

@@ -6,17 +6,36 @@
 use std::collections::BTreeMap;
 
 use api::Refusal;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
-use rcgen::KeyPair;
+use rcgen::{KeyPair, PublicKeyData};
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 /// Who issues tokens, and for whom they are if nobody says otherwise.
 pub const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
+
+/// What is said of the issuer to who checks tokens without asking us (OpenID Connect Discovery).
+pub fn issuer() -> Value {
+    json!({
+        "issuer": ISSUER,
+        "jwks_uri": format!("{ISSUER}/openid/v1/jwks"),
+        "response_types_supported": ["id_token"],
+        "subject_types_supported": ["public"],
+        "id_token_signing_alg_values_supported": ["ES256"],
+    })
+}
 
 /// The key that tokens are signed with, and its public half.
 pub struct TokenKeys {
     signing: EncodingKey,
     checking: DecodingKey,
+    /// What tokens call the key.
+    id: String,
+    /// The point on the curve: 4, and two coordinates.
+    point: Vec<u8>,
 }
 
 /// What a token says.
@@ -75,12 +94,25 @@ impl TokenKeys {
         TokenKeys {
             signing: EncodingKey::from_ec_der(&pair.serialize_der()),
             checking: DecodingKey::from_ec_der(pair.public_key_raw()),
+            id: URL_SAFE_NO_PAD.encode(Sha256::digest(pair.subject_public_key_info())),
+            point: pair.public_key_raw().to_vec(),
         }
+    }
+
+    /// The key that others check tokens with, as a set of JSON Web Keys (upstream: `pkg/serviceaccount/openidmetadata.go`).
+    pub fn public(&self) -> Value {
+        let (x, y) = self.point[1..].split_at(self.point.len() / 2);
+        let text = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+        let key = json!({
+            "use": "sig", "kty": "EC", "kid": self.id, "crv": "P-256", "alg": "ES256", "x": text(x), "y": text(y),
+        });
+        json!({ "keys": [key] })
     }
 
     /// The token that says this.
     pub fn sign(&self, claims: &Claims) -> Result<String, Refusal> {
-        jsonwebtoken::encode(&Header::new(Algorithm::ES256), claims, &self.signing).map_err(Refusal::internal)
+        let header = Header { kid: Some(self.id.clone()), ..Header::new(Algorithm::ES256) };
+        jsonwebtoken::encode(&header, claims, &self.signing).map_err(Refusal::internal)
     }
 
     /// What a token says, if it is ours, is valid now and is for one of these audiences.
@@ -153,5 +185,18 @@ mod tests {
         assert_eq!(check(&Claims { aud: vec!["vault".into()], ..good.clone() }), "InvalidAudience");
         assert_eq!(others.check(&keys.sign(&good).unwrap(), &ours).unwrap_err(), "InvalidSignature");
         assert!(keys.check("a.b.c", &ours).is_err() && keys.check("", &ours).is_err());
+    }
+
+    #[test]
+    fn others_check_tokens_with_what_is_published() {
+        let keys = TokenKeys::of(&KeyPair::generate().unwrap());
+        let token = keys.sign(&claims(jiff::Timestamp::now().as_second())).unwrap();
+        let published = keys.public()["keys"][0].clone();
+        let part = |name: &str| published[name].as_str().unwrap().to_owned();
+        assert_eq!(jsonwebtoken::decode_header(&token).unwrap().kid, Some(part("kid")));
+        let key = DecodingKey::from_ec_components(&part("x"), &part("y")).unwrap();
+        let mut rules = Validation::new(Algorithm::ES256);
+        rules.set_audience(&[ISSUER]);
+        assert!(jsonwebtoken::decode::<Claims>(&token, &key, &rules).is_ok());
     }
 }

@@ -62,13 +62,6 @@ pub fn serves(group: &str, version: &str) -> bool {
     all().any(|info| info.group == group && info.version == version)
 }
 
-/// The list of custom kinds: there are none.
-pub fn no_custom_kinds() -> Response {
-    reply::json(&json!({
-        "kind": "CustomResourceDefinitionList", "apiVersion": "apiextensions.k8s.io/v1", "metadata": {}, "items": [],
-    }))
-}
-
 /// `/api/v1` and `/apis/GROUP/VERSION`.
 pub fn group_version(group: &str, version: &str) -> Result<Response, Refusal> {
     let served = served(|info| info.group == group && info.version == version);

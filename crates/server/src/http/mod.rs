@@ -1,6 +1,7 @@
 //! The door's outside: HTTP. Parses a request, asks who it is and whether they may, and hands it to a reader or to the
 //! writer. Generic over the kinds table; there is no handler per kind.
 
+mod absent;
 mod discovery;
 mod extension;
 mod forecast;
@@ -31,7 +32,7 @@ use axum::body::Body;
 use axum::extract::{Extension, Request as HttpRequest, State};
 use axum::response::Response;
 use bytes::Bytes;
-use http::{Method, StatusCode};
+use http::{HeaderValue, Method, StatusCode};
 use tokio::sync::oneshot;
 
 use crate::aggregate::{self, Aggregator};
@@ -43,6 +44,7 @@ use crate::metrics::Metrics;
 use crate::nodes::Nodes;
 use crate::pages::Pages;
 use crate::published::Published;
+use crate::tokens;
 use crate::turn::{Action, Answer, Request};
 use crate::why::Whys;
 use query::Query;
@@ -124,7 +126,15 @@ async fn answer(gate: &Gate, who: Identity, request: HttpRequest) -> Result<Resp
         Route::Groups => Ok(discovery::groups(&accept, &gate.extensions())),
         Route::Group(group) => discovery::group(&group, &gate.extensions()),
         Route::GroupVersion(group, version) => discovery::group_version(&group, &version),
-        Route::CustomKinds if request.method() == Method::GET => Ok(discovery::no_custom_kinds()),
+        Route::Absent(kind) if request.method() == Method::GET => {
+            Ok(kind.look(gate, &Query::parse(request.uri().query())))
+        }
+        Route::Issuer => Ok(reply::json(&tokens::issuer())),
+        Route::IssuerKeys => Ok(reply::with_type(
+            StatusCode::OK,
+            HeaderValue::from_static("application/jwk-set+json"),
+            Body::from(gate.authenticator.keys.public().to_string()),
+        )),
         Route::OpenApiV2 => openapi::v2(request.headers()).await,
         Route::OpenApiV3Index => openapi::v3_index().await,
         Route::OpenApiV3(path) => openapi::v3(&path, &Query::parse(request.uri().query()), request.headers()).await,
@@ -143,7 +153,7 @@ async fn answer(gate: &Gate, who: Identity, request: HttpRequest) -> Result<Resp
             forecast::answer(gate, &user, kind, &namespace, &name, request).await
         }
         Route::Plan(..) => Err(Refusal::method_not_allowed()),
-        Route::Health | Route::Version | Route::CustomKinds | Route::Unknown => Err(Refusal::no_such_path()),
+        Route::Health | Route::Version | Route::Absent(_) | Route::Unknown => Err(Refusal::no_such_path()),
     }
 }
 

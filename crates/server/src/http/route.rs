@@ -2,6 +2,7 @@
 
 use api::Kind;
 
+use super::absent::Absent;
 use super::{measured, reviews};
 
 /// A parsed path.
@@ -21,8 +22,12 @@ pub enum Route {
     Group(String),
     /// `/api/v1` or `/apis/GROUP/VERSION`.
     GroupVersion(String, String),
-    /// The definitions of custom kinds, which kubectl lists before it says that it does not know a kind.
-    CustomKinds,
+    /// A kind of which there is never an object.
+    Absent(&'static Absent),
+    /// `/.well-known/openid-configuration`: who issues tokens.
+    Issuer,
+    /// `/openid/v1/jwks`: the keys that tokens are checked with.
+    IssuerKeys,
     /// `/version`.
     Version,
     /// `/healthz`, `/livez`, `/readyz`, with what is below them.
@@ -72,7 +77,6 @@ impl Route {
             ["apis", group] => Route::Group((*group).to_owned()),
             ["api", version] => Route::GroupVersion(String::new(), (*version).to_owned()),
             ["apis", group, version] => Route::GroupVersion((*group).to_owned(), (*version).to_owned()),
-            ["apis", "apiextensions.k8s.io", "v1", "customresourcedefinitions"] => Route::CustomKinds,
             ["api", "v1", "namespaces", namespace, "pods", pod, "proxy", ..] => {
                 Route::Proxy(Kind::Pod, (*namespace).to_owned(), (*pod).to_owned())
             }
@@ -87,10 +91,16 @@ impl Route {
                 Route::Resource(target) => Route::OtherVersion(target),
                 other => other,
             },
-            ["apis", group, version, rest @ ..] => match reviews::Target::parse(group, version, rest) {
-                Some(target) => Route::Review(target),
-                None => resource(group, version, rest),
-            },
+            ["apis", group, version, rest @ ..] => {
+                let absent = rest.first().filter(|_| rest.len() == 1).and_then(|it| Absent::find(group, version, it));
+                match (absent, reviews::Target::parse(group, version, rest)) {
+                    (Some(absent), _) => Route::Absent(absent),
+                    (_, Some(target)) => Route::Review(target),
+                    (None, None) => resource(group, version, rest),
+                }
+            }
+            [".well-known", "openid-configuration"] => Route::Issuer,
+            ["openid", "v1", "jwks"] => Route::IssuerKeys,
             ["version"] => Route::Version,
             ["healthz" | "livez" | "readyz", ..] => Route::Health,
             ["metrics"] => Route::Metrics,
@@ -115,6 +125,8 @@ impl Route {
                 | Route::Group(_)
                 | Route::GroupVersion(..)
                 | Route::Metrics
+                | Route::Issuer
+                | Route::IssuerKeys
                 | Route::OpenApiV2
                 | Route::OpenApiV3Index
                 | Route::OpenApiV3(_)
