@@ -1,5 +1,6 @@
 //! What form of answer a client takes.
 
+use api::Refusal;
 use http::HeaderMap;
 use http::header::ACCEPT;
 
@@ -28,6 +29,20 @@ pub fn accept(headers: &HeaderMap) -> Vec<Form> {
     wanted.into_iter().map(|(_, form)| form).collect()
 }
 
+/// Fine if a client takes what has no other form, as a review has none.
+pub fn plain(headers: &HeaderMap) -> Result<(), Refusal> {
+    let forms = accept(headers);
+    match forms.is_empty() || forms.contains(&Form::Json) {
+        true => Ok(()),
+        false => Err(not_acceptable("application/json")),
+    }
+}
+
+/// The refusal of a client that takes nothing of what there is.
+pub fn not_acceptable(there_is: &str) -> Refusal {
+    Refusal::new(406, "NotAcceptable", format!("only the following media types are accepted: {there_is}"))
+}
+
 fn parse(entry: &str) -> Option<(f32, Form)> {
     let mut parts = entry.split(';').map(str::trim);
     let media = parts.next()?;
@@ -51,6 +66,19 @@ fn parse(entry: &str) -> Option<(f32, Form)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_has_one_form_only_is_taken_or_not() {
+        let taken = |text: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(ACCEPT, text.parse().unwrap());
+            plain(&headers).map_err(|refusal| refusal.code)
+        };
+        assert_eq!(plain(&HeaderMap::new()), Ok(()));
+        assert_eq!(taken("application/vnd.kubernetes.protobuf, */*"), Ok(()));
+        assert_eq!(taken("application/json;as=Table;v=v1;g=meta.k8s.io,application/json"), Ok(()));
+        assert_eq!(taken("application/json;as=Table;v=v1;g=meta.k8s.io"), Err(406));
+    }
 
     #[test]
     fn kubectl_get() {

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
 
-use super::negotiate::{Form, accept};
+use super::negotiate::{Form, accept, not_acceptable};
 use super::query::Query;
 use super::route::Target;
 use super::select::Selection;
@@ -226,13 +226,10 @@ fn find(snapshot: &Snapshot, target: &Target) -> Result<Arc<Object>, Refusal> {
 /// The form to answer in, or 406.
 pub fn form(headers: &HeaderMap) -> Result<Form, Refusal> {
     let forms = accept(headers);
-    forms.into_iter().find(|form| !matches!(form, Form::AggregatedDiscovery(_))).ok_or_else(|| {
-        Refusal::new(
-            406,
-            "NotAcceptable",
-            "only the following media types are accepted: application/json, application/json;as=Table;g=meta.k8s.io;v=v1",
-        )
-    })
+    forms
+        .into_iter()
+        .find(|form| !matches!(form, Form::AggregatedDiscovery(_)))
+        .ok_or_else(|| not_acceptable("application/json, application/json;as=Table;g=meta.k8s.io;v=v1"))
 }
 
 fn list_metadata(page: &Page) -> Value {

@@ -17,7 +17,7 @@ use k8s_openapi::api::authorization::v1::{
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::{Gate, reply, write};
+use super::{Gate, negotiate, reply, write};
 use crate::authorize::{Asked, Attributes, User, authorize, review, review_path, rules_for};
 use crate::decode;
 use crate::tokens::ISSUER;
@@ -107,6 +107,7 @@ pub async fn answer(gate: &Gate, user: &User, target: &Target, request: HttpRequ
     let asked =
         Attributes { verb: "create", info: target.info, subresource: "", namespace: &target.namespace, name: "" };
     authorize(&world, user, &asked)?;
+    negotiate::plain(request.headers())?;
     let media = write::media_type(request.headers());
     let body = write::json_body(write::read_body(request.into_body()).await?, &media)?;
     let mut value = decode::document(&body)?;
