@@ -410,6 +410,14 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_line_without_its_end_is_shown_so() {
+        let dir = node(&[("1.log", "2026-01-01T00:00:01Z stdout F one\n2026-01-01T00:00:01Z stdout P DONE\n")]);
+        assert_eq!(text(dir.path(), Options::default()).await, "one\nDONE");
+        assert_eq!(text(dir.path(), Options { tail_lines: Some(1), ..Options::default() }).await, "DONE");
+        assert_eq!(last_lines(&dir.path().join("pods/u/c/1.log")), b"one\nDONE");
+    }
+
+    #[tokio::test]
     async fn what_is_not_there_is_said() {
         let dir = node(&[]);
         assert_eq!(

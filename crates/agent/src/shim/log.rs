@@ -60,10 +60,10 @@ impl Lines {
         self.cut_long(now, out);
     }
 
-    /// Appends what is left without a line's end.
+    /// Appends what is left without a line's end: a part of one (upstream: containerd `internal/cri/io: redirectLogs`).
     pub fn finish(&mut self, now: &str, out: &mut Vec<u8>) {
         if !self.rest.is_empty() {
-            self.line("F", now, self.rest.len(), out);
+            self.line("P", now, self.rest.len(), out);
         }
     }
 
@@ -177,12 +177,12 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_tagged_and_the_rest_is_a_line() {
+    fn lines_are_tagged_and_the_rest_is_a_part() {
         expect![[r#"
             T stdout F one
             T stdout F two
             T stdout F 
-            T stdout F end
+            T stdout P end
         "#]]
         .assert_eq(&lines(&[b"o", b"ne\ntwo\n", b"\ne", b"nd"]));
     }

@@ -61,14 +61,14 @@ async fn logs_and_exit_codes(mut room: Room) {
     let (exit, log) = room.run(&room.shell(&pod, "echo out; echo err >&2; printf unfinished; exit 7")).await;
     let mut lines: Vec<&str> = log.lines().collect();
     lines.sort();
-    assert_eq!(lines, ["stderr F err", "stdout F out", "stdout F unfinished"]);
+    assert_eq!(lines, ["stderr F err", "stdout F out", "stdout P unfinished"]);
     assert_eq!((exit.code, exit.signal, exit.oom_killed), (7, 0, false));
     let age = jiff::Timestamp::now().as_millisecond() - exit.finished_at_ms;
     assert!((0..60_000).contains(&age));
     let (exit, log) = room.run(&room.shell(&pod, "head -c 40000 /dev/zero | tr '\\0' x")).await;
     assert_eq!(exit.code, 0);
     let shapes: Vec<(&str, usize)> = log.lines().map(|l| (&l[..8], l.len() - 9)).collect();
-    assert_eq!(shapes, [("stdout P", 16384), ("stdout P", 16384), ("stdout F", 7232)]);
+    assert_eq!(shapes, [("stdout P", 16384), ("stdout P", 16384), ("stdout P", 7232)]);
     room.native.stop_sandbox(&pod.uid).await.unwrap();
 }
 
