@@ -1,6 +1,6 @@
 //! What the runtime is asked for: a pod's sandbox and its containers, in the runtime's words.
 //!
-//! Pure. What this node cannot give (another process namespace, a local seccomp profile, sysctls …) is refused with a
+//! Pure. What this node cannot give (another process namespace, a local seccomp profile, unsafe sysctls …) is refused with a
 //! sentence that names the field: it becomes `CreateContainerConfigError`, never silence. Mirrors
 //! `generateContainerConfig` and `determineEffectiveSecurityContext` (`pkg/kubelet/kuberuntime`).
 
@@ -35,6 +35,7 @@ pub fn sandbox(pod: &Pod, domain: &str, resolv_conf: Vec<String>) -> SandboxSpec
         hostname,
         names: full.into_iter().chain([short]).collect(),
         host_network: spec.host_network == Some(true),
+        sysctls: sysctls(&spec).filter(|(name, _)| may_be_set(&spec, name)).collect(),
         resolv_conf,
         host_aliases: aliases.map(|alias| (alias.ip.clone(), alias.hostnames.clone().unwrap_or_default())).collect(),
     }
@@ -124,7 +125,6 @@ fn refuse_what_cannot_be(spec: &PodSpec, container: &Container) -> Result<(), St
         (spec.host_users == Some(false), "spec.hostUsers: false"),
         (spec.runtime_class_name.is_some(), "spec.runtimeClassName"),
         (spec.resource_claims.iter().flatten().next().is_some(), "spec.resourceClaims"),
-        (of_pod.is_some_and(|of_pod| of_pod.sysctls.iter().flatten().next().is_some()), "securityContext.sysctls"),
         (local(of_pod.and_then(|of_pod| of_pod.seccomp_profile.as_ref())), "seccompProfile of type Localhost"),
         (local(own.and_then(|own| own.seccomp_profile.as_ref())), "seccompProfile of type Localhost"),
         (armour(of_pod.and_then(|of_pod| of_pod.app_armor_profile.as_ref())), "appArmorProfile of type Localhost"),
@@ -132,10 +132,40 @@ fn refuse_what_cannot_be(spec: &PodSpec, container: &Container) -> Result<(), St
         (own.is_some_and(|own| own.proc_mount.as_deref() == Some("Unmasked")), "securityContext.procMount: Unmasked"),
         (container.volume_devices.iter().flatten().next().is_some(), "volumeDevices"),
     ];
-    match rows.iter().find(|(asked, _)| *asked) {
-        Some((_, field)) => Err(format!("{field} is not supported on this node")),
+    if let Some((_, field)) = rows.iter().find(|(asked, _)| *asked) {
+        return Err(format!("{field} is not supported on this node"));
+    }
+    match sysctls(spec).find(|(name, _)| !may_be_set(spec, name)) {
+        Some((name, _)) => Err(format!("forbidden sysctl: \"{name}\" not allowlisted")),
         None => Ok(()),
     }
+}
+
+/// What the kernel keeps apart for every network namespace, or for every IPC namespace, and no pod can do harm with (upstream:
+/// `pkg/kubelet/sysctl: SafeSysctlAllowlist`).
+const SAFE_SYSCTLS: [&str; 12] = [
+    "kernel.shm_rmid_forced",
+    "net.ipv4.ip_local_port_range",
+    "net.ipv4.ip_local_reserved_ports",
+    "net.ipv4.ip_unprivileged_port_start",
+    "net.ipv4.ping_group_range",
+    "net.ipv4.tcp_fin_timeout",
+    "net.ipv4.tcp_keepalive_intvl",
+    "net.ipv4.tcp_keepalive_probes",
+    "net.ipv4.tcp_keepalive_time",
+    "net.ipv4.tcp_rmem",
+    "net.ipv4.tcp_syncookies",
+    "net.ipv4.tcp_wmem",
+];
+
+/// The parameters that a pod asks for, with dots between their parts (upstream: `sysctl.NormalizeName`).
+fn sysctls(spec: &PodSpec) -> impl Iterator<Item = (String, String)> {
+    let asked = spec.security_context.iter().flat_map(|context| context.sysctls.iter().flatten());
+    asked.map(|sysctl| (sysctl.name.replace('/', "."), sysctl.value.clone()))
+}
+
+fn may_be_set(spec: &PodSpec, name: &str) -> bool {
+    SAFE_SYSCTLS.contains(&name) && !(spec.host_network == Some(true) && name.starts_with("net."))
 }
 
 fn limits(container: &Container) -> Result<Limits, String> {
@@ -226,6 +256,25 @@ spec:
     fn what_cannot_be_is_refused() {
         let pod = pod("{metadata: {name: p}, spec: {hostPID: true, containers: [{name: c}]}}");
         assert_eq!(built(&pod).unwrap_err(), "spec.hostPID is not supported on this node");
+    }
+
+    #[test]
+    fn safe_parameters_of_the_kernel_are_set() {
+        let check = |sysctls: &str, host_network: bool| {
+            let pod = pod(&format!(
+                "{{metadata: {{name: p}}, spec: {{hostNetwork: {host_network}, securityContext: {{sysctls: {sysctls}}}, containers: [{{name: c}}]}}}}"
+            ));
+            match built(&pod) {
+                Ok(_) => format!("{:?}", sandbox(&pod, "cluster.local", Vec::new()).sysctls),
+                Err(why) => why,
+            }
+        };
+        let safe = "[{name: kernel.shm_rmid_forced, value: '1'}, {name: net/ipv4/tcp_rmem, value: 4096 87380 6291456}]";
+        let set = r#"[("kernel.shm_rmid_forced", "1"), ("net.ipv4.tcp_rmem", "4096 87380 6291456")]"#;
+        assert_eq!(check(safe, false), set);
+        assert_eq!(check(safe, true), r#"forbidden sysctl: "net.ipv4.tcp_rmem" not allowlisted"#);
+        let unsafe_one = "[{name: kernel.msgmax, value: '1'}]";
+        assert_eq!(check(unsafe_one, false), r#"forbidden sysctl: "kernel.msgmax" not allowlisted"#);
     }
 
     #[test]

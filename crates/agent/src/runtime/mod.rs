@@ -30,6 +30,9 @@ pub struct SandboxSpec {
     pub names: Vec<String>,
     /// True: share the node's network instead of having an own one.
     pub host_network: bool,
+    /// Parameters of the kernel in its own namespaces, such as `net.ipv4.ip_unprivileged_port_start`, and their values.
+    #[serde(default)]
+    pub sysctls: Vec<(String, String)>,
     /// Lines of the sandbox's `resolv.conf`.
     pub resolv_conf: Vec<String>,
     /// Further `/etc/hosts` entries: address and names.

@@ -48,6 +48,7 @@ use std::{
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     os::unix::net::UnixListener,
     panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
     time::Instant,
 };
 use wire::{Answer, Ask, Failure, Message, Request, ShimConfig};
@@ -171,6 +172,9 @@ impl Shim {
         detach_from_agent(&config).map_err(|e| step("cannot detach from the agent", &e))?;
         let own_pids = File::open("/proc/self/ns/pid").map_err(|e| step("/proc/self/ns/pid", &e))?.into();
         enter_sandbox(&config).map_err(|e| step("cannot make the pod's namespaces", &e))?;
+        for (name, value) in &config.sysctls {
+            std::fs::write(parameter(name), value).map_err(|e| step(&format!("sysctl {name}"), &e))?;
+        }
         let children = watch_children().map_err(|e| step("signals", &e))?;
         let listener = listen(&config).map_err(|e| step("cannot listen on its socket", &e))?;
         let hierarchies = Hierarchies::discover();
@@ -406,6 +410,11 @@ fn enter_sandbox(config: &ShimConfig) -> nix::Result<()> {
     }
     unshare(CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWUTS)?;
     sethostname(&config.hostname)
+}
+
+/// Where the kernel has a parameter, as this process's namespaces have it.
+fn parameter(name: &str) -> PathBuf {
+    Path::new("/proc/sys").join(name.replace('.', "/"))
 }
 
 #[expect(unsafe_code, reason = "signal(2): signals are only ignored")]

@@ -23,6 +23,8 @@ pub struct ShimConfig {
     pub hostname: String,
     /// True: stay in the node's network and hostname.
     pub host_network: bool,
+    /// Parameters of the kernel to set in the pod's namespaces.
+    pub sysctls: Vec<(String, String)>,
     /// Where records of containers are kept: `<data-dir>/pods/<uid>`.
     pub pod_dir: PathBuf,
     /// Where the socket is made: `<data-dir>/run`.

@@ -42,6 +42,7 @@ tests! {
     missing_programs
     bad_configurations
     terminals_and_input
+    parameters_of_the_kernel
     log_files_are_rotated
     pods_talk
     host_network
@@ -556,6 +557,24 @@ async fn bad_configurations(room: Room) {
     let sandbox = SandboxSpec { uid: "../escape".into(), ..pod.clone() };
     assert!(room.native.start_sandbox(&sandbox).await.is_err());
     room.native.stop_sandbox(&pod.uid).await.unwrap();
+}
+
+async fn parameters_of_the_kernel(mut room: Room) {
+    let own = [("kernel.shm_rmid_forced", "1"), ("net.ipv4.ip_unprivileged_port_start", "80")];
+    let own = own.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+    let look = "cat /proc/sys/kernel/shm_rmid_forced /proc/sys/net/ipv4/ip_unprivileged_port_start | tr '\\n' ' '";
+    for (name, sysctls, expected) in [("tuned", own, "1 80 "), ("plain", vec![], "0 1024 ")] {
+        let pod = SandboxSpec { sysctls, ..room.pod(name) };
+        room.native.start_sandbox(&pod).await.unwrap();
+        let (exit, log) = room.run_named(&pod, name, look).await;
+        assert!(exit.code == 0 && log.contains(expected), "{name}: {log}");
+        room.native.stop_sandbox(&pod.uid).await.unwrap();
+    }
+    let sysctls = vec![("net.ipv4.ping_group_range".to_owned(), "no numbers".to_owned())];
+    let pod = SandboxSpec { sysctls, ..room.pod("wrong") };
+    let refused = room.native.start_sandbox(&pod).await.unwrap_err();
+    room.native.stop_sandbox(&pod.uid).await.unwrap();
+    assert!(refused.to_string().contains("sysctl net.ipv4.ping_group_range: Invalid argument"), "{refused}");
 }
 
 async fn terminals_and_input(mut room: Room) {

@@ -116,6 +116,7 @@ impl Node {
             pod_uid: pod.uid().to_owned(),
             hostname: pod.record.spec.hostname.clone(),
             host_network: pod.record.spec.host_network,
+            sysctls: pod.record.spec.sysctls.clone(),
             pod_dir: pod.folder.clone(),
             run_dir: self.run_dir(),
             cgroup: self.group_of(pod),
