@@ -1,18 +1,21 @@
 //! `cargo xtask conformance`: Kubernetes' own end-to-end tests against kapstan.
 //!
 //! Built once with Go from the modules `k8s.io/*` into `target/upstream`, beside what `cargo xtask upstream` builds there. The images that
-//! the tests ask for are made under their names, from the tests' own program and Debian's busybox; no registry is asked.
+//! the tests ask for are made under their names (`images`), from the tests' own programs and Debian's packages; no registry is asked.
 //! `docs/conformance.md` says what is expected.
+
+mod images;
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
-use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use crate::setup::{self, capture};
+use crate::setup::capture;
 use crate::upstream;
 
+/// Address of the real node.
+const NODE: &str = "192.168.77.1";
 /// Set for the process inside the namespaces.
 const STAGE: &str = "KAPSTAN_CONFORMANCE_STAGE";
 const FOCUS: &str = r"\[sig-apps\].*\[Conformance\]";
@@ -31,7 +34,8 @@ events: true
 
 const HELP: &str = "cargo xtask conformance [--simulated] [--focus REGEX] [--skip REGEX]
 
-Runs Kubernetes' end-to-end tests against a release build (by default the conformance tests of sig-apps).
+Runs Kubernetes' end-to-end tests against a release build (by default the conformance tests of sig-apps;
+--focus '\\[sig-node\\].*\\[Conformance\\]' those of another group).
   --simulated     on two simulated nodes, without the tests that need containers; else on a real node in namespaces of its own (root)
   --focus REGEX   which tests
   --skip REGEX    which of them not";
@@ -51,7 +55,7 @@ pub fn run(arguments: &[String]) -> Result<(), String> {
     let target = crate::target_folder();
     let programs = target.join("upstream");
     if std::env::var_os(STAGE).is_some() {
-        capture(Command::new("ip").args(["link", "set", "lo", "up"]))?;
+        network()?;
         return play(&options, &target, &programs);
     }
     build(&programs)?;
@@ -59,6 +63,7 @@ pub fn run(arguments: &[String]) -> Result<(), String> {
     if options.simulated {
         return play(&options, &target, &programs);
     }
+    images::fetch(&target)?;
     let mut inside = Command::new("unshare");
     inside.args(["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]);
     inside.arg(std::env::current_exe().map_err(|error| error.to_string())?).arg("conformance").args(arguments);
@@ -68,6 +73,18 @@ pub fn run(arguments: &[String]) -> Result<(), String> {
     } else {
         Err("the tests in namespaces of their own failed; real nodes need root".into())
     }
+}
+
+/// A network without a way out. The node needs an address that is not loopback's: node ports are asked for there.
+fn network() -> Result<(), String> {
+    let prefix = format!("{NODE}/24");
+    let steps: [&[&str]; 4] = [
+        &["link", "set", "lo", "up"],
+        &["link", "add", "nodes", "type", "bridge"],
+        &["addr", "add", &prefix, "dev", "nodes"],
+        &["link", "set", "nodes", "up"],
+    ];
+    steps.iter().try_for_each(|step| capture(Command::new("ip").args(*step)).map(drop))
 }
 
 fn options(arguments: &[String]) -> Result<Option<Options>, String> {
@@ -89,11 +106,13 @@ fn options(arguments: &[String]) -> Result<Option<Options>, String> {
 fn build(programs: &Path) -> Result<(), String> {
     let missing = |name: &str| !programs.join(name).is_file();
     fs::create_dir_all(programs).map_err(|error| format!("{}: {error}", programs.display()))?;
-    if !["e2e.test", "kubectl", "agnhost"].into_iter().any(missing) {
+    if !["e2e.test", "kubectl", "agnhost", "nnp"].into_iter().any(missing) {
         return Ok(());
     }
     let source = upstream::source(programs)?;
-    for (name, package) in [("kubectl", "./cmd/kubectl"), ("agnhost", "./test/images/agnhost")] {
+    let packages =
+        [("kubectl", "./cmd/kubectl"), ("agnhost", "./test/images/agnhost"), ("nnp", "./test/images/nonewprivs")];
+    for (name, package) in packages {
         if missing(name) {
             println!("conformance: building {name} with Go");
             upstream::build(&source, &["build"], package, &programs.join(name))?;
@@ -114,7 +133,7 @@ fn play(options: &Options, target: &Path, programs: &Path) -> Result<(), String>
     let kapstan = target.join("release/kapstan");
     let server = Server::start(&kapstan, &report, options.simulated)?;
     if !options.simulated {
-        images(&kapstan, target, programs, &server.data)?;
+        images::make(&kapstan, target, programs, &server.data)?;
     }
     let skip = [options.simulated.then_some(NEEDS_CONTAINERS), Some(options.skip.as_str())];
     let skip: Vec<&str> = skip.into_iter().flatten().filter(|text| !text.is_empty()).collect();
@@ -188,7 +207,8 @@ impl Server {
         let profile = report.join("profile.yaml");
         let log = File::create(report.join("server.log")).map_err(|error| error.to_string())?;
         let mut command = Command::new(kapstan);
-        command.args(["server", "--listen", "127.0.0.1:0", "--data-dir"]).arg(&data).stderr(log).stdout(Stdio::piped());
+        let listen = format!("{}:0", if simulated { "127.0.0.1" } else { NODE });
+        command.args(["server", "--listen", &listen, "--data-dir"]).arg(&data).stderr(log).stdout(Stdio::piped());
         if simulated {
             fs::write(&profile, PROFILE).map_err(|error| error.to_string())?;
             command.args(["--no-agent", "--simulated-nodes", "2", "--simulated-profile"]).arg(&profile);
@@ -213,54 +233,6 @@ impl Drop for Server {
             eprintln!("the server does not end: {error}");
         }
     }
-}
-
-/// The images of the tests, under the names that `e2e.test --list-images` prints.
-fn images(kapstan: &Path, target: &Path, programs: &Path, data: &Path) -> Result<(), String> {
-    let busybox = setup::tools(target).busybox.ok_or("there is no busybox: see `cargo xtask test`")?;
-    let listed = capture(Command::new(programs.join("e2e.test")).arg("--list-images"))?;
-    let scratch = tempfile::tempdir().map_err(|error| error.to_string())?;
-    let of = |program: &str| match program {
-        "busybox" => Some("CMD [\"sh\"]"),
-        "pause" => Some("ENTRYPOINT [\"/agnhost\", \"pause\"]"),
-        // nginx is only asked to run.
-        "agnhost" | "nginx" => Some("ENTRYPOINT [\"/agnhost\"]\nCMD [\"pause\"]"),
-        _ => None,
-    };
-    root(scratch.path(), &busybox, programs).map_err(|error| format!("the files of the images: {error}"))?;
-    for image in listed.lines() {
-        let program = image.rsplit('/').next().and_then(|last| last.split(':').next()).unwrap_or_default();
-        let Some(start) = of(program) else { continue };
-        let text = format!("FROM scratch\nCOPY root/ /\nENV PATH=/usr/sbin:/usr/bin:/sbin:/bin\n{start}\n");
-        fs::write(scratch.path().join("Containerfile"), text).map_err(|error| error.to_string())?;
-        let mut build = Command::new(kapstan);
-        build.args(["image", "build", "--tag", image, "--data-dir"]).arg(data).arg(scratch.path());
-        capture(&mut build)?;
-    }
-    Ok(())
-}
-
-/// One root folder for all: the tests' program, and busybox under all its names.
-fn root(folder: &Path, busybox: &Path, programs: &Path) -> Result<(), String> {
-    let root = folder.join("root");
-    let failed = |error: std::io::Error| error.to_string();
-    for name in ["bin", "tmp", "etc", "usr", "data", "uploads"] {
-        fs::create_dir_all(root.join(name)).map_err(failed)?;
-    }
-    fs::set_permissions(root.join("tmp"), fs::Permissions::from_mode(0o1777)).map_err(failed)?;
-    fs::copy(busybox, root.join("bin/busybox")).map_err(failed)?;
-    fs::copy(programs.join("agnhost"), root.join("agnhost")).map_err(failed)?;
-    // Tests move this file away and back to break a probe.
-    fs::write(root.join("localhost.crt"), "").map_err(failed)?;
-    symlink("bin", root.join("sbin")).and_then(|()| symlink("../bin", root.join("usr/bin"))).map_err(failed)?;
-    fs::write(root.join("etc/passwd"), "root:x:0:0:root:/:/bin/sh\nnobody:x:65534:65534::/:/bin/false\n")
-        .map_err(failed)?;
-    fs::write(root.join("etc/group"), "root:x:0:\nnobody:x:65534:\n").map_err(failed)?;
-    let applets = capture(Command::new(busybox).arg("--list"))?;
-    for applet in applets.lines().filter(|name| *name != "busybox") {
-        symlink("busybox", root.join("bin").join(applet)).map_err(failed)?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]
