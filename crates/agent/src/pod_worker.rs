@@ -624,6 +624,9 @@ impl Work {
         if self.shop.runtime.is_simulated() {
             return specs::container(&self.pod, spec, attempt, Vec::new(), Vec::new(), &pod_dir);
         }
+        if specs::asks_for_labels(&self.pod, spec) && kernel_labels() {
+            return Err("securityContext.seLinuxOptions is not supported on a node with SELinux".into());
+        }
         let sources = self.sources(spec).await?;
         let env = environment::build(&self.pod, spec, &sources, &self.place())?;
         let mounts = volumes::mounts(&self.pod, spec, &pod_dir, &env)?;
@@ -882,4 +885,10 @@ fn prepare_folder(pod_dir: &std::path::Path, container: &str, attempt: u32) -> s
         }
     }
     Ok(())
+}
+
+/// Whether the kernel enforces labels: it has their file system only if it began with them.
+fn kernel_labels() -> bool {
+    std::fs::read_to_string("/proc/filesystems")
+        .is_ok_and(|text| text.lines().any(|line| line.ends_with("\tselinuxfs")))
 }

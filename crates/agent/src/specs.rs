@@ -110,6 +110,13 @@ pub fn container(
     })
 }
 
+/// Whether a container is to have a label of SELinux, its own or its pod's.
+pub fn asks_for_labels(pod: &Pod, container: &Container) -> bool {
+    let of_pod = pod.spec.as_deref().and_then(|spec| spec.security_context.as_ref());
+    of_pod.is_some_and(|of_pod| of_pod.se_linux_options.is_some())
+        || container.security_context.as_ref().is_some_and(|own| own.se_linux_options.is_some())
+}
+
 fn refuse_what_cannot_be(spec: &PodSpec, container: &Container) -> Result<(), String> {
     let of_pod = spec.security_context.as_ref();
     let own = container.security_context.as_ref();
@@ -275,6 +282,17 @@ spec:
         assert_eq!(check(safe, true), r#"forbidden sysctl: "net.ipv4.tcp_rmem" not allowlisted"#);
         let unsafe_one = "[{name: kernel.msgmax, value: '1'}]";
         assert_eq!(check(unsafe_one, false), r#"forbidden sysctl: "kernel.msgmax" not allowlisted"#);
+    }
+
+    #[test]
+    fn labels_are_asked_for_by_the_pod_or_the_container() {
+        let check = |spec: &str| {
+            let pod = pod(&format!("{{metadata: {{name: p}}, spec: {spec}}}"));
+            asks_for_labels(&pod, &pod.spec.as_deref().unwrap().containers[0])
+        };
+        assert!(check("{securityContext: {seLinuxOptions: {level: 's0:c0,c1'}}, containers: [{name: c}]}"));
+        assert!(check("{containers: [{name: c, securityContext: {seLinuxOptions: {level: s0}}}]}"));
+        assert!(!check("{securityContext: {runAsUser: 7}, containers: [{name: c}]}"));
     }
 
     #[test]

@@ -143,7 +143,6 @@ fn pod_spec(errors: &mut Errors, path: &Path<'_>, spec: &PodSpec) {
             &path,
             context.windows_options.is_some(),
             context.app_armor_profile.as_ref().is_some_and(|profile| profile.type_ == "Localhost"),
-            context.se_linux_options.is_some(),
         );
     }
     let volumes = path.child("volumes");
@@ -200,17 +199,13 @@ fn container(errors: &mut Errors, path: &Path<'_>, container: &Container) {
             &path.child("securityContext"),
             context.windows_options.is_some(),
             context.app_armor_profile.as_ref().is_some_and(|profile| profile.type_ == "Localhost"),
-            context.se_linux_options.is_some(),
         );
     }
 }
 
-fn security(errors: &mut Errors, path: &Path<'_>, windows: bool, app_armor: bool, se_linux: bool) {
-    let given = [
-        ("windowsOptions", windows, "nodes run Linux"),
-        ("appArmorProfile", app_armor, "AppArmor"),
-        ("seLinuxOptions", se_linux, "SELinux"),
-    ];
+/// Labels of SELinux are a node's matter: where the kernel has none there is nothing to label, as with container runtimes.
+fn security(errors: &mut Errors, path: &Path<'_>, windows: bool, app_armor: bool) {
+    let given = [("windowsOptions", windows, "nodes run Linux"), ("appArmorProfile", app_armor, "AppArmor")];
     for (field, _, why) in given.iter().filter(|(_, given, _)| *given) {
         refuse(errors, &path.child(field), why);
     }
