@@ -490,7 +490,7 @@ mod tests {
             number.is_multiple_of(2).then(|| json!({ pod_facts::COMPLETION_INDEX: (number as i32 - 4).to_string() }));
         let pod = json!({
             "metadata": {
-                "namespace": "ns", "name": name, "uid": (number % 5 > 0).then(|| format!("uid-{number}")), "ownerReferences": owners, "labels": told, "annotations": index,
+                "namespace": "ns", "name": name, "uid": (!number.is_multiple_of(5)).then(|| format!("uid-{number}")), "ownerReferences": owners, "labels": told, "annotations": index,
                 "deletionTimestamp": deleted.then(|| time(0)),
                 "finalizers": (number % 4 == 1).then_some([pod_facts::JOB_TRACKING_FINALIZER]),
             },

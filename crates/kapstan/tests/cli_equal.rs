@@ -99,7 +99,7 @@ fn without_repairs(text: &str) -> String {
     let title = lines.iter().position(|line| line.trim() == "Events:");
     let is_row =
         |line: &&str| line.starts_with("  ") && !line.trim_start().starts_with("Type ") && !line.contains("----");
-    if let Some(title) = title.filter(|title| !lines[title + 1..].iter().any(|line| is_row(&line))) {
+    if let Some(title) = title.filter(|title| !lines[title + 1..].iter().any(is_row)) {
         lines.splice(title..=title + 2, ["Events:  <none>"]);
     }
     lines.iter().map(|line| format!("{line}\n")).collect()
