@@ -36,6 +36,24 @@ fn verbs_by_our_command() {
     transcript::play("rollout-verbs.txt", &cluster(), &Kubectl::ours());
 }
 
+/// The server is killed while a rollout is watched, and started again.
+#[test]
+fn a_rollout_is_followed_through_a_restart() {
+    let mut cluster = cluster_of(1, PROFILE);
+    let ours = Kubectl::ours();
+    let run = |cluster: &Cluster, line: &str| {
+        let output = cluster.shell(&ours, line);
+        assert!(output.status.success(), "{line}: {output:?}");
+    };
+    run(&cluster, "kubectl create deployment web --image=nginx:bad");
+    let status = cluster.watch(&ours, &["rollout", "status", "deployment/web"]);
+    status.until(|lines| lines.iter().any(|line| line.starts_with("Waiting for deployment \"web\" rollout")));
+    cluster.kill();
+    cluster.restart();
+    run(&cluster, "kubectl set image deployment/web nginx=nginx:1.7.9");
+    status.until(|lines| lines.iter().any(|line| line == "deployment \"web\" successfully rolled out"));
+}
+
 /// What kubectl does not have: plan, why, details.
 #[test]
 fn planned_explained_remembered() {
