@@ -21,11 +21,27 @@ pub struct Due {
 
 /// The last time that is due at `now` and was not before `last`, the one that was seen to last.
 pub fn most_recent(cron_job: &CronJob, last: Option<Timestamp>, schedule: &Schedule, now: Timestamp) -> Option<Due> {
-    let created = cron_job.metadata.creation_timestamp.as_ref().map(|time| time.0);
-    let mut earliest = last.or(created)?;
+    let mut earliest = since(cron_job, last)?;
     if let Some(seconds) = cron_job.spec.starting_deadline_seconds {
         earliest = earliest.max(now.checked_sub(SignedDuration::from_secs(seconds)).unwrap_or(Timestamp::MIN));
     }
+    latest(schedule, earliest, now)
+}
+
+/// When the schedule is due next, as seen at `now`. It counts from the time that it was due last, and not from `now`, so that what runs
+/// every so often keeps to its times however often it is looked at (upstream: nextScheduleTimeDuration).
+pub fn next(cron_job: &CronJob, last: Option<Timestamp>, schedule: &Schedule, now: Timestamp) -> Option<Timestamp> {
+    let since = since(cron_job, last)?;
+    schedule.after(latest(schedule, since, now).map_or(since, |due| due.time))
+}
+
+/// The time from which on the schedule counts.
+fn since(cron_job: &CronJob, last: Option<Timestamp>) -> Option<Timestamp> {
+    last.or(cron_job.metadata.creation_timestamp.as_ref().map(|time| time.0))
+}
+
+/// The last time of the schedule after `earliest` and up to `now`.
+fn latest(schedule: &Schedule, earliest: Timestamp, now: Timestamp) -> Option<Due> {
     let first = schedule.after(earliest).filter(|first| *first <= now)?;
     let Some(second) = schedule.after(first).filter(|second| *second <= now) else {
         return Some(Due { time: first, too_many: false });

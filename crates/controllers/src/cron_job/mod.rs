@@ -62,11 +62,13 @@ impl Turn<'_> {
                 return self.warn("UnparseableSchedule", message);
             }
         };
-        if let Some(next) = schedule.after(self.now) {
-            self.plan.wake_by(next);
-            self.plan.why.push(format!("is next due at {next}"));
-        }
         let last = self.seen.status.last_schedule_time.as_ref().map(|time| time.0);
+        let Some(next) = due::next(self.cron_job, last, &schedule, self.now) else {
+            let message = format!("invalid schedule: {} : it is never due", spec.schedule);
+            return self.warn("InvalidSchedule", message);
+        };
+        self.plan.wake_by(next);
+        self.plan.why.push(format!("is next due at {next}"));
         let Some(Due { time, too_many }) = due::most_recent(self.cron_job, last, &schedule, self.now) else { return };
         if too_many {
             let message =
@@ -157,11 +159,8 @@ fn job(cron_job: &CronJob, schedule: &Schedule, time: Timestamp) -> Job {
     let meta = template.metadata.clone().unwrap_or_default();
     let mut annotations = meta.annotations.unwrap_or_default();
     let local = time.to_zoned(schedule.zone().clone());
-    let text = if cron_job.spec.time_zone.is_some() {
-        local.strftime("%Y-%m-%dT%H:%M:%S%:z").to_string()
-    } else {
-        time.to_string()
-    };
+    let text =
+        if local.offset().is_zero() { time.to_string() } else { local.strftime("%Y-%m-%dT%H:%M:%S%:z").to_string() };
     annotations.insert(SCHEDULED.to_owned(), text);
     Job {
         metadata: ObjectMeta {

@@ -95,6 +95,16 @@ fn is_due_or_not() {
             &["hello-29454420 2026-01-01T11:00:00Z"],
         ),
         plan(json!({ "schedule": "nonsense" }), json!({}), &[]),
+        // What runs every so often keeps to its times, however late it is looked at (upstream: "with @every schedule, prev
+        // ran but done, not time").
+        plan(json!({ "schedule": "@every 1h" }), last("2026-01-01T11:59:00Z"), &[]),
+        plan(
+            json!({ "schedule": "@every 1h", "concurrencyPolicy": "Forbid" }),
+            active("hello-29454415", "2026-01-01T10:55:00Z"),
+            &["hello-29454415 2026-01-01T10:55:00Z"],
+        ),
+        plan(json!({ "schedule": "59 23 31 2 *" }), json!({}), &[]),
+        plan(hourly(json!({ "timeZone": "Europe/London" })), last("2026-01-01T11:00:00Z"), &[]),
     ]
     .concat();
     expect![[r#"
@@ -168,6 +178,25 @@ fn is_due_or_not() {
         {"schedule":"nonsense"} []
         event UnparseableSchedule unparseable schedule: "nonsense" : expected exactly 5 fields, found 1: [nonsense]
         why unparseable schedule: "nonsense" : expected exactly 5 fields, found 1: [nonsense]
+
+        {"schedule":"@every 1h"} []
+        why is next due at 2026-01-01T12:59:00Z
+        wake at 2026-01-01T12:59:00Z
+
+        {"concurrencyPolicy":"Forbid","schedule":"@every 1h"} ["hello-29454415 2026-01-01T10:55:00Z"]
+        event JobAlreadyActive Not starting job because prior execution is running and concurrency policy is Forbid
+        why is next due at 2026-01-01T12:55:00Z
+        wake at 2026-01-01T12:55:00Z
+
+        {"schedule":"59 23 31 2 *"} []
+        event InvalidSchedule invalid schedule: 59 23 31 2 * : it is never due
+        why invalid schedule: 59 23 31 2 * : it is never due
+
+        {"schedule":"0 * * * *","timeZone":"Europe/London"} []
+        create Job hello-29454480 cronjob-scheduled-timestamp=2026-01-01T12:00:00Z
+        event SuccessfulCreate Created job hello-29454480
+        why is next due at 2026-01-01T13:00:00Z
+        wake at 2026-01-01T13:00:00Z
 
     "#]].assert_eq(&text);
 }
