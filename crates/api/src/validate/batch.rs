@@ -5,8 +5,9 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::batch::v1::{
-    CronJob, Job, JobSpec, PodFailurePolicyOnExitCodesRequirement, PodFailurePolicyRule, SuccessPolicyRule,
+    CronJob, Job, JobSpec, JobStatus, PodFailurePolicyOnExitCodesRequirement, PodFailurePolicyRule, SuccessPolicyRule,
 };
+use k8s_openapi::api::core::v1::PodTemplateSpec;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::field::{Errors, Path};
@@ -53,6 +54,7 @@ pub fn create_job(job: &Job) -> Errors {
 pub fn update_job(new: &Job, old: &Job) -> Errors {
     let mut errors = Errors::default();
     meta::update(&mut errors, &new.metadata, &old.metadata);
+    let rests = is_at_rest(old.status.as_ref());
     let (Some(new), Some(old)) = (new.spec.as_ref(), old.spec.as_ref()) else { return errors };
     job_with_selector(&mut errors, new);
     let path = SPEC.child("completions");
@@ -63,8 +65,9 @@ pub fn update_job(new: &Job, old: &Job) -> Errors {
     }
     errors.immutable(&SPEC.child("selector"), &new.selector, &old.selector);
     let mut allowed = old.template.clone();
-    if old.suspend == Some(true) {
+    if old.suspend == Some(true) && rests {
         scheduling_of(&mut allowed, &new.template);
+        resources_of(&mut allowed, &new.template);
     }
     errors.immutable(&SPEC.child("template"), &new.template, &allowed);
     errors.immutable(&SPEC.child("completionMode"), &new.completion_mode, &old.completion_mode);
@@ -75,11 +78,31 @@ pub fn update_job(new: &Job, old: &Job) -> Errors {
     errors
 }
 
+/// True if no pod is at work of a Job that is told to be suspended (upstream: validationOptionsForJob of
+/// `registry/batch/job/strategy.go`).
+fn is_at_rest(status: Option<&JobStatus>) -> bool {
+    let suspended = |status: &JobStatus| {
+        status.conditions.iter().flatten().any(|condition| condition.type_ == "Suspended" && condition.status == "True")
+    };
+    status.is_some_and(|status| suspended(status) && status.active.unwrap_or(0) == 0)
+}
+
+/// While a Job is suspended, what its pods ask for may still change (upstream: validatePodResourceUpdatesOnly).
+fn resources_of(template: &mut PodTemplateSpec, new: &PodTemplateSpec) {
+    let (Some(pod), Some(new)) = (template.spec.as_mut(), new.spec.as_ref()) else { return };
+    let lists = [
+        (pod.containers.iter_mut().collect::<Vec<_>>(), new.containers.iter().collect::<Vec<_>>()),
+        (pod.init_containers.iter_mut().flatten().collect(), new.init_containers.iter().flatten().collect()),
+    ];
+    for (old, new) in lists.into_iter().filter(|(old, new)| old.len() == new.len()) {
+        for (old, new) in old.into_iter().zip(new).filter(|(old, new)| old.name == new.name) {
+            old.resources.clone_from(&new.resources);
+        }
+    }
+}
+
 /// While a Job is suspended, where its pods run may still change.
-fn scheduling_of(
-    template: &mut k8s_openapi::api::core::v1::PodTemplateSpec,
-    new: &k8s_openapi::api::core::v1::PodTemplateSpec,
-) {
+fn scheduling_of(template: &mut PodTemplateSpec, new: &PodTemplateSpec) {
     if let (Some(meta), Some(new)) = (template.metadata.as_mut(), new.metadata.as_ref()) {
         meta.labels.clone_from(&new.labels);
         meta.annotations.clone_from(&new.annotations);

@@ -1340,3 +1340,36 @@ fn ingress_classes() {
     "#]],
     );
 }
+
+/// Upstream: TestMutableSchedulingDirectivesForSuspendedJobs, TestMutablePodResourcesForSuspendedJobs.
+#[test]
+fn what_may_change_of_a_suspended_job() {
+    let job = |suspend: bool, status: Value, spec: Value| -> k8s_openapi::api::batch::v1::Job {
+        let mut pod = json!({ "restartPolicy": "Never", "containers": [{ "name": "c", "image": "c:v1" }] });
+        pod.as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
+        let job = json!({ "metadata": { "name": "pi", "namespace": "d", "resourceVersion": "1", "uid": "u" },
+            "spec": { "suspend": suspend, "selector": {}, "template": { "spec": pod } }, "status": status });
+        let mut job = serde_json::from_value(job).unwrap();
+        defaults::batch::job(&mut job);
+        job
+    };
+    let rests = |active: i32| json!({ "active": active, "conditions": [{ "type": "Suspended", "status": "True" }] });
+    let bigger =
+        json!({ "containers": [{ "name": "c", "image": "c:v1", "resources": { "requests": { "cpu": "2" } } }] });
+    let elsewhere = json!({ "nodeSelector": { "disk": "fast" } });
+    let newer = json!({ "containers": [{ "name": "c", "image": "c:v2" }] });
+    let may = |suspend: bool, status: Value, change: &Value| {
+        let errors = validate::batch::update_job(
+            &job(suspend, status.clone(), change.clone()),
+            &job(suspend, status, json!({})),
+        );
+        errors.0.is_empty()
+    };
+    for change in [&bigger, &elsewhere] {
+        assert!(may(true, rests(0), change), "{change}");
+        assert!(!may(true, rests(1), change), "a pod is at work: {change}");
+        assert!(!may(true, json!({}), change), "it is not told to be suspended: {change}");
+        assert!(!may(false, rests(0), change), "it is not suspended: {change}");
+    }
+    assert!(!may(true, rests(0), &newer));
+}

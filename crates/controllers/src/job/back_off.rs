@@ -4,7 +4,7 @@
 //! Mirrors upstream's `pkg/controller/job/backoff_utils.go`. Upstream remembers failures; here they are read off the
 //! pods that are there, so that a restart changes nothing. Failures since the last success count.
 
-use api::{Member, Pod};
+use api::{Member, Pod, pod_resources};
 use jiff::{SignedDuration, Timestamp};
 
 use super::State;
@@ -51,9 +51,16 @@ fn pause(failures: i32) -> Option<SignedDuration> {
 /// When a pod ended, as well as one can tell.
 pub fn finished_at(pod: &Pod) -> Timestamp {
     let status = pod.status.as_ref();
-    let containers = status.and_then(|status| status.container_statuses.as_deref()).unwrap_or_default();
+    let containers = status.iter().flat_map(|status| status.container_statuses.iter().flatten());
+    // A sidecar ends after the others.
+    let first = status.iter().flat_map(|status| status.init_container_statuses.iter().flatten());
+    let is_sidecar = |name: &str| {
+        let mut starting = pod.spec.iter().flat_map(|spec| spec.init_containers.iter().flatten());
+        starting.any(|container| container.name == name && pod_resources::is_sidecar(container))
+    };
+    let sidecars = first.filter(|container| is_sidecar(&container.name));
     let ends: Option<Vec<Timestamp>> = containers
-        .iter()
+        .chain(sidecars)
         .map(|container| container.state.as_ref()?.terminated.as_ref()?.finished_at.as_ref().map(|time| time.0))
         .collect();
     let last_end = ends.and_then(|ends| ends.into_iter().max());

@@ -44,11 +44,14 @@ pub fn reconcile(key: &Key, world: &Snapshot, context: &Context) -> Plan {
     if key.kind == Kind::Pod {
         return orphans::reconcile(key, world);
     }
-    let Some(job) = world.get::<Job>(&key.namespace, &key.name).filter(|job| !terms::is_managed_elsewhere(job)) else {
-        return Plan::nothing();
-    };
-    if let Some(end) = conditions::finished(job) {
-        return finish(key, job, end.last_transition_time.as_ref().map(|time| time.0), world, context);
+    let Some(job) = world.get::<Job>(&key.namespace, &key.name) else { return Plan::nothing() };
+    let managed_here = !terms::is_managed_elsewhere(job);
+    let end = conditions::finished(job).map(|end| end.last_transition_time.as_ref().map(|time| time.0));
+    match end {
+        Some(end) if managed_here => return finish(key, job, end, world, context),
+        Some(end) => return time_to_live::reconcile(key, job, end, context.now),
+        None if managed_here => {}
+        None => return Plan::nothing(),
     }
     let selector =
         Selector::from_label_selector(terms::spec(job).selector.as_ref()).unwrap_or_else(|_| Selector::nothing());

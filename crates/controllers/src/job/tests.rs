@@ -549,6 +549,35 @@ fn suspended_and_resumed() {
     .assert_eq(&text);
 }
 
+/// Upstream: "startTime was not cleaned" of TestMutableSchedulingDirectivesForSuspendedJobs.
+#[test]
+fn a_suspended_job_is_not_at_work() {
+    let started = json!({ "startTime": "2026-01-01T11:30:00Z" });
+    let mut world = world(json!({ "suspend": true }), started, &[]);
+    let started = |world: &World| world.snapshot.list::<Job>(None).next().unwrap().status.clone().unwrap().start_time;
+    assert!(started(&world).is_some());
+    world.wake_all();
+    world.settle();
+    assert_eq!(started(&world), None);
+}
+
+/// Whoever runs a Job, it goes in its time (upstream: needsCleanup knows no managedBy).
+#[test]
+fn time_to_live_of_one_that_others_run() {
+    let ended = json!({ "conditions": [{ "type": "Complete", "status": "True", "lastTransitionTime": "2026-01-01T11:30:00Z" }] });
+    let managed = |seconds: i32| json!({ "managedBy": "example.com/other", "ttlSecondsAfterFinished": seconds });
+    let text = [plan(managed(60), ended.clone(), &["Succeeded"]), plan(managed(7200), ended, &["Succeeded"])].concat();
+    expect![[r#"
+        {"managedBy":"example.com/other","ttlSecondsAfterFinished":60} ["Succeeded"]
+        delete Job pi Foreground
+
+        {"managedBy":"example.com/other","ttlSecondsAfterFinished":7200} ["Succeeded"]
+        why is taken away at 2026-01-01T13:30:00Z
+        wake at 2026-01-01T13:30:00Z
+
+    "#]].assert_eq(&text);
+}
+
 /// The whole life of a Job, and the pods it leaves: what a pod of an indexed Job carries.
 #[test]
 fn a_life() {

@@ -51,7 +51,7 @@ pub fn track<'a>(state: &State<'a>, verdict: Option<&Verdict>) -> Tracking<'a> {
     status.active = some(count(state.active.len()));
     status.ready = Some(count(state.active.iter().filter(|pod| pod.is_ready()).count()));
     status.terminating = Some(state.terminating);
-    if status.start_time.is_none() {
+    if status.start_time.is_none() && !terms::is_suspended(state.job) {
         status.start_time = state.started.map(Time);
     }
     tracking.changed = state.job.status.as_ref() != Some(&tracking.status);
@@ -168,8 +168,7 @@ fn suspend_or_resume(state: &State, tracking: &mut Tracking) {
     if conditions::set(list, SUSPENDED, suspended, (reason, message), state.now) {
         let told = if suspended { "Suspended" } else { "Resumed" };
         tracking.told.push((EventType::Normal, told, message.to_owned()));
-        if !suspended {
-            tracking.status.start_time = Some(Time(state.now));
-        }
+        // Only the time at work counts, for the deadline and for what people are shown.
+        tracking.status.start_time = (!suspended).then_some(Time(state.now));
     }
 }
