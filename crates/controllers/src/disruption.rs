@@ -71,7 +71,12 @@ pub fn reconcile(key: &Key, world: &Snapshot, context: &Context) -> Plan {
             }
         }
     }
-    plan.writes.extend((new != *budget).then(|| Write::Status(new.into_body())));
+    if new != *budget {
+        if selected.unmanaged > 0 && counts_owners(&spec) {
+            plan.events.push(note(budget, EventType::Warning, "UnmanagedPods", unmanaged(&selector)));
+        }
+        plan.writes.push(Write::Status(new.into_body()));
+    }
     plan
 }
 
@@ -81,6 +86,8 @@ struct Selected<'a> {
     all: usize,
     /// Those that are ready and stay.
     healthy: usize,
+    /// Those that nobody keeps.
+    unmanaged: usize,
     /// One pod of each controller, by a number of it.
     kept: BTreeMap<u64, &'a Pod>,
 }
@@ -91,8 +98,11 @@ impl<'a> Selected<'a> {
         for pod in pods {
             selected.all += 1;
             selected.healthy += usize::from(pod.is_ready() && !pod.is_deleted());
-            if let Some(controller) = pod.controller() {
-                selected.kept.entry(controller).or_insert_with(|| pod.pod());
+            match pod.controller() {
+                Some(controller) => {
+                    selected.kept.entry(controller).or_insert_with(|| pod.pod());
+                }
+                None => selected.unmanaged += 1,
             }
         }
         selected
@@ -107,6 +117,19 @@ fn count(number: usize) -> i32 {
 pub fn selector(budget: &PodDisruptionBudget) -> Selector {
     let wanted = budget.spec.as_ref().and_then(|spec| spec.selector.as_ref());
     wanted.and_then(|it| Selector::from_label_selector(Some(it)).ok()).unwrap_or_else(Selector::nothing)
+}
+
+/// True if what keeps the pods says how many there should be; a number of healthy pods needs no such thing.
+fn counts_owners(spec: &PodDisruptionBudgetSpec) -> bool {
+    spec.max_unavailable.is_some() || matches!(spec.min_available, Some(IntOrString::String(_)))
+}
+
+fn unmanaged(selector: &Selector) -> String {
+    format!(
+        "Pods selected by this PodDisruptionBudget (selector: {selector}) were found to be unmanaged. As a result, the status of \
+         the PDB cannot be calculated correctly, which may result in undefined behavior. To account for these pods please set \
+         \".spec.minAvailable\" field of the PDB to an integer value."
+    )
 }
 
 /// How many pods there should be, and how many of them healthy.

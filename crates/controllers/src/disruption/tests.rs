@@ -128,6 +128,25 @@ fn owners_without_a_size_cannot_be_counted() {
     .assert_eq(&text);
 }
 
+/// Upstream: TestNakedPod, TestStatusForUnmanagedPod, TestTotalUnmanagedPods.
+#[test]
+fn pods_that_nobody_keeps_are_told_of() {
+    let told = |spec: Value| {
+        let mut world = World::new();
+        let mut pod = owned("ReplicaSet", "apps/v1");
+        pod["metadata"].as_object_mut().unwrap().remove("ownerReferences");
+        world.store(Kind::Pod, pod);
+        budget(&mut world, web(spec));
+        let words = |event: &String| event.split(' ').take(8).collect::<Vec<_>>().join(" ");
+        format!("{} {:?}", show(&world), world.events.iter().map(words).collect::<Vec<_>>())
+    };
+    let specs = [json!({ "maxUnavailable": 1 }), json!({ "minAvailable": "50%" }), json!({ "minAvailable": 1 })];
+    expect![[r#"
+        allowed 0 of 0: 1 healthy, 0 desired [] False InsufficientPods  ["UnmanagedPods Pods selected by this PodDisruptionBudget (selector: app=web)"]
+        allowed 0 of 0: 1 healthy, 0 desired [] False InsufficientPods  ["UnmanagedPods Pods selected by this PodDisruptionBudget (selector: app=web)"]
+        allowed 0 of 1: 1 healthy, 1 desired [] False InsufficientPods  []"#]].assert_eq(&specs.map(told).join("\n"));
+}
+
 #[test]
 fn what_changes_is_followed() {
     let mut world = World::read("deploy web 4\nrs web-a 4");

@@ -7,7 +7,7 @@ use api::selector::Selector;
 use api::{Body, Cause, Key, Kind, Pod, Refusal, Snapshot};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::PodCondition;
-use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 /// Evictions of one budget that may be under way at once (upstream: MaxDisruptedPodSize).
@@ -82,16 +82,28 @@ fn take_from(budget: &PodDisruptionBudget, pod: &str, now: Timestamp) -> Result<
         return Err(Refusal::forbidden(Kind::PodDisruptionBudget, name, why));
     }
     if allowed == 0 {
-        let why = format!(
-            "The disruption budget {name} needs {} healthy pods and has {} currently",
-            status.desired_healthy.unwrap_or(0),
-            status.current_healthy.unwrap_or(0)
-        );
-        return Err(violates(why, None));
+        return Err(violates(why_none(name, status), None));
     }
     status.disruptions_allowed = Some(allowed - 1);
     status.disrupted_pods.get_or_insert_default().insert(pod.to_owned(), Time(now));
     Ok(taken)
+}
+
+/// Why a budget allows no eviction. What it counts is not to be trusted while it cannot be worked out.
+fn why_none(name: &str, status: &PodDisruptionBudgetStatus) -> String {
+    let (healthy, desired) = (status.current_healthy.unwrap_or(0), status.desired_healthy.unwrap_or(0));
+    let conditions = status.conditions.iter().flatten();
+    let mut told =
+        conditions.filter(|it| it.type_ == "DisruptionAllowed" && it.status == "False" && !it.message.is_empty());
+    let no = format!("The disruption budget {name} does not allow evicting pods currently");
+    match told.next() {
+        Some(told) if told.reason == "SyncFailed" => format!("{no} because it failed sync: {}", told.message),
+        _ if healthy <= desired => {
+            format!("The disruption budget {name} needs {desired} healthy pods and has {healthy} currently")
+        }
+        Some(told) => format!("{no} ({}): {}", told.reason, told.message),
+        None => no,
+    }
 }
 
 fn violates(why: String, retry_after_seconds: Option<u32>) -> Refusal {
@@ -181,6 +193,12 @@ mod tests {
         let under_way: serde_json::Map<String, Value> =
             (0..=MAX_UNDER_WAY).map(|number| (format!("p{number}"), json!("2026-01-01T00:00:00Z"))).collect();
         many["disruptedPods"] = Value::Object(under_way);
+        let told_why = |reason: &str, message: &str, healthy: i32| {
+            let mut status = status(0, healthy);
+            status["conditions"] = json!([{ "type": "DisruptionAllowed", "status": "False", "reason": reason,
+                "message": message, "lastTransitionTime": "2026-01-01T00:00:00Z" }]);
+            [budget("b", &plain, &status)]
+        };
         let mut leaving = running.clone();
         leaving["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
         let mut other = running.clone();
@@ -191,6 +209,9 @@ mod tests {
             ("a budget of others", told(&other, &none_left)),
             ("one may go", told(&running, &[budget("b", &plain, &status(1, 3))])),
             ("none may go", told(&running, &none_left)),
+            ("it cannot be worked out", told(&running, &told_why("SyncFailed", "found no controllers", 3))),
+            ("enough, and yet none", told(&running, &told_why("Odd", "no reason", 3))),
+            ("enough, and nobody knows why", told(&running, &told_why("", "", 3))),
             ("fewer than none", told(&running, &[budget("b", &plain, &status(-1, 1))])),
             ("not looked at yet", told(&running, &[budget("b", &plain, &outdated)])),
             ("too many are under way", told(&running, &[budget("b", &plain, &many)])),
@@ -211,6 +232,9 @@ mod tests {
             a budget of others: pod DisruptionTarget EvictionByEvictionAPI of generation Some(3)
             one may go: budget allows 0 more, disrupted web-1; pod DisruptionTarget EvictionByEvictionAPI of generation Some(3)
             none may go: 429 Cannot evict pod as it would violate the pod's disruption budget. (The disruption budget b needs 2 healthy pods and has 2 currently) retry None
+            it cannot be worked out: 429 Cannot evict pod as it would violate the pod's disruption budget. (The disruption budget b does not allow evicting pods currently because it failed sync: found no controllers) retry None
+            enough, and yet none: 429 Cannot evict pod as it would violate the pod's disruption budget. (The disruption budget b does not allow evicting pods currently (Odd): no reason) retry None
+            enough, and nobody knows why: 429 Cannot evict pod as it would violate the pod's disruption budget. (The disruption budget b does not allow evicting pods currently) retry None
             fewer than none: 403 poddisruptionbudgets.policy "b" is forbidden: pdb disruptions allowed is negative retry None
             not looked at yet: 429 Cannot evict pod as it would violate the pod's disruption budget. (The disruption budget b is still being processed by the server.) retry Some(10)
             too many are under way: 403 poddisruptionbudgets.policy "b" is forbidden: DisruptedPods map too big - too many evictions not confirmed by PDB controller retry None
