@@ -18,7 +18,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::pods;
 
-/// A node that is silent for so long is lost (upstream: `--node-monitor-grace-period`).
+/// A node that is silent for so long is lost (upstream: `--node-monitor-grace-period`, which was this long until 1.32 and is 50 seconds since, to
+/// outlast the health checks of HTTP/2; agents here make a new connection when a renewal of their Lease is not answered).
 const GRACE: SignedDuration = SignedDuration::from_secs(40);
 /// The same for one that never told how it is (upstream: `--node-startup-grace-period`).
 const STARTUP_GRACE: SignedDuration = SignedDuration::from_secs(60);

@@ -256,7 +256,7 @@ impl<'a> Round<'a> {
         if !self.make_claims(ordinal, &name) {
             return;
         }
-        let message = format!("create Pod {name} in StatefulSet {} successful", self.key.name);
+        let message = format!("Create Pod {name} in StatefulSet {} successful", self.key.name);
         self.plan.writes.push(Write::Create(pod.into_body()));
         self.plan.writes.push(Write::Event(self.note(EventType::Normal, "SuccessfulCreate", message)));
         self.tried.get_or_insert(name);
@@ -264,7 +264,7 @@ impl<'a> Round<'a> {
 
     fn delete(&mut self, pod: &Pod) {
         let name = pods::name(pod);
-        let message = format!("delete Pod {name} in StatefulSet {} successful", self.key.name);
+        let message = format!("Delete Pod {name} in StatefulSet {} successful", self.key.name);
         self.plan.writes.push(Write::Delete {
             key: Key::new(Kind::Pod, self.key.namespace.clone(), name),
             uid: pod.metadata.uid.clone().unwrap_or_default(),
@@ -330,9 +330,9 @@ impl<'a> Round<'a> {
             let message = match is_claim {
                 true => {
                     let claim = &refusal.name;
-                    format!("create Claim {claim} Pod {pod} in StatefulSet {set} failed error: {}", refusal.message)
+                    format!("Create Claim {claim} for Pod {pod} in StatefulSet {set} failed error: {}", refusal.message)
                 }
-                false => format!("create Pod {pod} in StatefulSet {set} failed error: {}", refusal.message),
+                false => format!("Create Pod {pod} in StatefulSet {set} failed error: {}", refusal.message),
             };
             self.plan.why.push(message.clone());
             let note = self.note(EventType::Warning, "FailedCreate", message);

@@ -484,9 +484,9 @@ fn a_refusal_is_told() {
     expect![[r#"
         status StatefulSet web
         create Pod web-0 of web
-        event SuccessfulCreate create Pod web-0 in StatefulSet web successful
-        event FailedCreate create Pod web-0 in StatefulSet web failed error: pods "web-0" is forbidden: exceeded quota
-        why create Pod web-0 in StatefulSet web failed error: pods "web-0" is forbidden: exceeded quota
+        event SuccessfulCreate Create Pod web-0 in StatefulSet web successful
+        event FailedCreate Create Pod web-0 in StatefulSet web failed error: pods "web-0" is forbidden: exceeded quota
+        why Create Pod web-0 in StatefulSet web failed error: pods "web-0" is forbidden: exceeded quota
     "#]]
     .assert_eq(&show(&world.plan(Controller::StatefulSet, Kind::StatefulSet, "web")));
 }
@@ -849,7 +849,7 @@ fn a_refused_claim_is_told() {
     world.user_creates(Kind::StatefulSet, set(with_claims(json!({}), json!({}))));
     world.settle();
     let told: Vec<String> = world.events.iter().filter(|event| event.starts_with("Failed")).cloned().collect();
-    expect![[r#"FailedCreate create Claim data-web-0 Pod web-0 in StatefulSet web failed error: persistentvolumeclaims "data-web-0" is forbidden: exceeded quota"#]].assert_eq(&told.join("\n"));
+    expect![[r#"FailedCreate Create Claim data-web-0 for Pod web-0 in StatefulSet web failed error: persistentvolumeclaims "data-web-0" is forbidden: exceeded quota"#]].assert_eq(&told.join("\n"));
     assert!(world.pods().is_empty());
 }
 
