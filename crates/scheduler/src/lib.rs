@@ -166,12 +166,12 @@ fn decide_pod(key: &Key, world: &Snapshot, now: Timestamp) -> Plan {
 fn fill_node(key: &Key, world: &Snapshot) -> Plan {
     let mut plan = Plan::nothing();
     let Some(node) = world.get::<Node>("", &key.name) else { return plan };
-    let mut waiting: Vec<&Pod> =
-        world.unbound_pods().filter(|pod| is_mine(pod) && was_tried(pod)).take(WAITING_TRIED).collect();
+    let mut waiting: Vec<&Pod> = world.unbound_pods().filter(|pod| is_mine(pod) && was_tried(pod)).collect();
     waiting.sort_by_key(|pod| {
         let priority = pod.spec.as_deref().and_then(|spec| spec.priority).unwrap_or(0);
         (Reverse(priority), pod.metadata.creation_timestamp.as_ref())
     });
+    waiting.truncate(WAITING_TRIED);
     // The world as it is once the pods bound so far are in it.
     let mut next = world.clone();
     for pod in waiting {
