@@ -1,9 +1,9 @@
 //! When is it safe to stop a pod? When no proxy sends requests to it any more.
 //!
 //! The promise behind "no request is lost": a pod that leaves is dropped from its EndpointSlices, every proxy applies
-//! that and says so in a Lease (`kube-node-lease/kapstan-proxy-<node>`, annotation [`APPLIED`]), and only then its
+//! that and says so in a Lease (`kube-node-lease/kapstan-proxy-<node>`, annotation [`acknowledgement::APPLIED_REVISION`]), and only then its
 //! containers are asked to stop. Upstream has no such step (kubernetes#43576, #123116): there an application sleeps in
-//! its preStop hook and hopes. A proxy whose Lease was not renewed for [`PROXY_ALIVE`] is dead and not waited for; that
+//! its preStop hook and hopes. A proxy whose Lease was not renewed for [`acknowledgement::ALIVE`] is dead and not waited for; that
 //! is judged by when the renewal was seen here, not by clocks of two machines.
 //!
 //! [`Drained`] watches slices and Leases once per process. It writes nothing and changes no rule.
@@ -14,6 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use api::acknowledgement;
 use futures::StreamExt;
 use jiff::Timestamp;
 use k8s_openapi::{
@@ -30,17 +31,8 @@ use kube::{
 };
 use tokio::sync::watch;
 
-/// Annotation of a proxy's Lease: highest `resourceVersion` of an EndpointSlice that its rules contain.
-pub const APPLIED: &str = "kapstan.dev/applied-revision";
-/// Namespace of the Leases.
-pub const LEASE_NAMESPACE: &str = "kube-node-lease";
-/// A proxy that has not renewed its Lease for this long is dead.
-pub const PROXY_ALIVE: Duration = Duration::from_secs(40);
 /// Between two looks when the API cannot be asked.
 const RETRY: Duration = Duration::from_millis(200);
-
-/// Names of the Leases begin so; the node's name follows.
-const LEASE_PREFIX: &str = "kapstan-proxy-";
 
 /// What this process knows of slices and proxies; one for all pods. Cheap to clone.
 #[derive(Clone)]
@@ -75,9 +67,10 @@ impl Roads {
 
     /// A renewal counts from when it is seen; what is old already at the first sight is dead.
     fn renew(&mut self, lease: &Lease, now: Instant) {
-        let Some(node) = lease.name_any().strip_prefix(LEASE_PREFIX).map(str::to_owned) else { return };
+        let Some(node) = acknowledgement::node_of(&lease.name_any()).map(str::to_owned) else { return };
         let renewed = lease.spec.as_ref().and_then(|spec| spec.renew_time.as_ref()).map(|time| time.0);
-        let applied = lease.annotations().get(APPLIED).and_then(|text| text.parse().ok()).unwrap_or(0);
+        let applied =
+            lease.annotations().get(acknowledgement::APPLIED_REVISION).and_then(|text| text.parse().ok()).unwrap_or(0);
         match self.proxies.get_mut(&node) {
             Some(proxy) => {
                 proxy.applied = applied;
@@ -87,7 +80,7 @@ impl Roads {
                 }
             }
             None => {
-                let age = renewed.map_or(PROXY_ALIVE, |at| {
+                let age = renewed.map_or(acknowledgement::ALIVE, |at| {
                     Duration::try_from(Timestamp::now().duration_since(at)).unwrap_or_default()
                 });
                 let seen = now.checked_sub(age).unwrap_or(now);
@@ -104,7 +97,7 @@ impl Roads {
         };
         // Our own proxy lives as long as we do, though a busy disk may hold its Lease up.
         let is_own = |node: &str| own.is_some_and(|(own, _)| own == node);
-        let lives = |node: &str, proxy: &Proxy| is_own(node) || proxy.seen.elapsed() < PROXY_ALIVE;
+        let lives = |node: &str, proxy: &Proxy| is_own(node) || proxy.seen.elapsed() < acknowledgement::ALIVE;
         let alive = self.proxies.iter().filter(|(node, proxy)| lives(node, proxy));
         let late = alive.filter(|(node, proxy)| applied(node, proxy.applied) < revision);
         let mut late: Vec<_> = late.map(|(node, _)| node.clone()).collect();
@@ -192,17 +185,17 @@ impl Drained {
     }
 
     async fn watch_leases(self) {
-        let leases: Api<Lease> = Api::namespaced(self.client.clone(), LEASE_NAMESPACE);
+        let leases: Api<Lease> = Api::namespaced(self.client.clone(), acknowledgement::NAMESPACE);
         let mut events = watcher(leases, watcher::Config::default()).default_backoff().boxed();
         while let Some(event) = events.next().await {
             match event {
                 Ok(watcher::Event::InitApply(lease) | watcher::Event::Apply(lease)) => {
-                    if lease.name_any().starts_with(LEASE_PREFIX) {
+                    if acknowledgement::node_of(&lease.name_any()).is_some() {
                         self.update(|roads| roads.renew(&lease, Instant::now()));
                     }
                 }
                 Ok(watcher::Event::Delete(lease)) => self.update(|roads| {
-                    if let Some(node) = lease.name_any().strip_prefix(LEASE_PREFIX) {
+                    if let Some(node) = acknowledgement::node_of(&lease.name_any()) {
                         roads.proxies.remove(node);
                     }
                 }),
@@ -305,7 +298,7 @@ mod tests {
 
     fn lease(node: &str, applied: u64) -> Lease {
         serde_json::from_value(json!({
-            "metadata": {"name": format!("{LEASE_PREFIX}{node}"), "annotations": {APPLIED: applied.to_string()}},
+            "metadata": {"name": acknowledgement::lease_name(node), "annotations": {acknowledgement::APPLIED_REVISION: applied.to_string()}},
             "spec": {"renewTime": MicroTime(Timestamp::now())},
         }))
         .unwrap()

@@ -5,6 +5,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr, path::Path, time::Duration};
 
+use api::heard::NODE_LEASES;
 use futures::{StreamExt, stream::BoxStream};
 use jiff::Timestamp;
 use k8s_openapi::{
@@ -23,8 +24,6 @@ use kube::{
     runtime::{WatchStreamExt, watcher},
 };
 use serde_json::json;
-
-use crate::drained::LEASE_NAMESPACE;
 
 /// How long a node counts as alive after its last renewal.
 pub const LEASE_SECONDS: i32 = 40;
@@ -250,7 +249,7 @@ pub async fn revive(client: &Client, node: &str, now: Timestamp) -> kube::Result
 
 /// Renews a node's Lease, or makes it.
 pub async fn renew(client: &Client, node: &str, uid: &str, seconds: i32) -> kube::Result<()> {
-    let leases: Api<Lease> = Api::namespaced(client.clone(), LEASE_NAMESPACE);
+    let leases: Api<Lease> = Api::namespaced(client.clone(), NODE_LEASES);
     let renewed = MicroTime(Timestamp::now());
     let patch = json!({"spec": {"renewTime": renewed}});
     match leases.patch(node, &PatchParams::default(), &Patch::Merge(&patch)).await {
@@ -260,7 +259,7 @@ pub async fn renew(client: &Client, node: &str, uid: &str, seconds: i32) -> kube
     let lease = Lease {
         metadata: ObjectMeta {
             name: Some(node.to_owned()),
-            namespace: Some(LEASE_NAMESPACE.into()),
+            namespace: Some(NODE_LEASES.into()),
             owner_references: Some(vec![OwnerReference {
                 api_version: "v1".into(),
                 kind: "Node".into(),

@@ -3,6 +3,7 @@
 //! Pure: nothing here does IO, reads a clock or draws a random number. No other room is known here.
 
 pub mod account;
+pub mod acknowledgement;
 pub mod autoscaling_v1;
 pub mod defaults;
 pub mod endpoint_fingerprint;

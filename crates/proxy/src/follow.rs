@@ -1,7 +1,7 @@
 //! Keeping a node's rules true to a cluster: follows Services and EndpointSlices, applies what changed, and acknowledges it.
 //!
 //! The acknowledgement is what lets a pod be stopped without losing a request. The Lease `kapstan-proxy-<node>` in
-//! `kube-node-lease` carries in [`APPLIED_REVISION`] the revision up to which *every* change of EndpointSlices is in this
+//! `kube-node-lease` carries in [`acknowledgement::APPLIED_REVISION`] the revision up to which *every* change of EndpointSlices is in this
 //! node's kernel. Whoever waits for revision R of a slice (also of a deleted one) compares with `>=`. Only the slices' watch
 //! counts: Services come by another one, and a newer revision seen there says nothing about slices not yet seen.
 //!
@@ -10,6 +10,7 @@
 
 use std::{collections::BTreeMap, fmt::Debug, future::Future, net::SocketAddrV4, time::Duration};
 
+use api::acknowledgement;
 use futures::{StreamExt, pin_mut};
 use jiff::Timestamp;
 use k8s_openapi::{
@@ -36,16 +37,10 @@ use crate::{
     rules::Frontend,
 };
 
-/// The Lease's annotation: the highest revision up to which all changes of EndpointSlices are in the kernel.
-pub const APPLIED_REVISION: &str = "kapstan.dev/applied-revision";
-/// The namespace of the acknowledging Leases.
-pub const LEASE_NAMESPACE: &str = "kube-node-lease";
 /// How often the Lease is renewed when nothing changes.
 pub const RENEW_EVERY: Duration = Duration::from_secs(10);
 /// How often it is looked whether another program flushed the table.
 const CHECK_EVERY: Duration = Duration::from_secs(10);
-/// For how long a renewed Lease says that its proxy lives.
-pub const LEASE_SECONDS: i32 = 40;
 
 /// News that wait to be applied; a watch is read no further while so many wait.
 const MAX_WAITING: usize = 4096;
@@ -56,11 +51,6 @@ const LAST_RETRY: Duration = Duration::from_secs(5);
 const GONE: u16 = 410;
 const NOT_FOUND: u16 = 404;
 const CONFLICT: u16 = 409;
-
-/// The name of a node's acknowledging Lease.
-pub fn lease_name(node_name: &str) -> String {
-    format!("kapstan-proxy-{node_name}")
-}
 
 /// Runs until `shutdown` resolves. `led` are the ports of the node that lead to pods on it. `on_applied` hears of every change that is in force, with the revision it acknowledges.
 ///
@@ -80,7 +70,7 @@ pub async fn run(
         () = shutdown => Ok(()),
         () = follow(Api::<Service>::all(client.clone()), services) => Ok(()),
         () = follow(Api::<EndpointSlice>::all(client.clone()), slices) => Ok(()),
-        () = acknowledge(Api::namespaced(client, LEASE_NAMESPACE), node_name, acknowledge_up_to) => Ok(()),
+        () = acknowledge(Api::namespaced(client, acknowledgement::NAMESPACE), node_name, acknowledge_up_to) => Ok(()),
         result = apply(proxy, service_news, slice_news, led, applied, on_applied) => result,
     }
 }
@@ -342,7 +332,7 @@ fn bury_known(proxy: &mut Proxy, slices: &Known<EndpointSlice>) {
 
 /// Writes the Lease whenever the applied revision grows, and otherwise now and then.
 async fn acknowledge(leases: Api<Lease>, node_name: String, mut applied: watch::Receiver<u64>) {
-    let name = lease_name(&node_name);
+    let name = acknowledgement::lease_name(&node_name);
     let mut retry = FIRST_RETRY;
     // Before the first rules are in force there is nothing to acknowledge.
     if applied.changed().await.is_err() {
@@ -372,10 +362,10 @@ async fn acknowledge(leases: Api<Lease>, node_name: String, mut applied: watch::
 async fn write_lease(leases: &Api<Lease>, name: &str, node_name: &str, revision: u64) -> Result<(), kube::Error> {
     let mut lease = Lease::default();
     lease.metadata.name = Some(name.to_owned());
-    lease.metadata.annotations = Some([(APPLIED_REVISION.to_owned(), revision.to_string())].into());
+    lease.metadata.annotations = Some([(acknowledgement::APPLIED_REVISION.to_owned(), revision.to_string())].into());
     lease.spec = Some(LeaseSpec {
         holder_identity: Some(node_name.to_owned()),
-        lease_duration_seconds: Some(LEASE_SECONDS),
+        lease_duration_seconds: Some(acknowledgement::ALIVE.as_secs() as i32),
         renew_time: Some(MicroTime(Timestamp::now())),
         ..LeaseSpec::default()
     });

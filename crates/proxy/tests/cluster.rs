@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use api::acknowledgement;
 use axum::{
     Json, Router,
     body::{Body, Bytes},
@@ -97,7 +98,7 @@ impl Cluster {
         let mut lease = self.0.lease.subscribe();
         let there = lease.wait_for(|lease| {
             let annotation =
-                lease.as_ref().and_then(|l| l["metadata"]["annotations"][follow::APPLIED_REVISION].as_str());
+                lease.as_ref().and_then(|l| l["metadata"]["annotations"][acknowledgement::APPLIED_REVISION].as_str());
             annotation.and_then(|text| text.parse::<u64>().ok()).is_some_and(|applied| applied >= revision)
         });
         let found = tokio::time::timeout(Duration::from_secs(20), there).await.expect("acknowledged in time").unwrap();
@@ -199,9 +200,9 @@ async fn what_is_acknowledged_is_in_the_kernel() {
     eprintln!("event to acknowledgement: p50 {:?}, longest {:?}", times[10], times[19]);
 
     // A change of a Service says nothing about slices: it is applied and the old revision stays.
-    let before = cluster.acknowledged(0).await["metadata"]["annotations"][follow::APPLIED_REVISION].clone();
+    let before = cluster.acknowledged(0).await["metadata"]["annotations"][acknowledgement::APPLIED_REVISION].clone();
     cluster.put_service(&service("other", [10, 96, 0, 11], "TCP", 80));
-    let after = cluster.acknowledged(0).await["metadata"]["annotations"][follow::APPLIED_REVISION].clone();
+    let after = cluster.acknowledged(0).await["metadata"]["annotations"][acknowledgement::APPLIED_REVISION].clone();
     assert_eq!(before, after);
 
     // A deletion that fell between two watches is found by listing again, and acknowledged by the list's revision.
