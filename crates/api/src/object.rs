@@ -109,7 +109,7 @@ impl Object {
 
     /// Key of the object.
     pub fn key(&self) -> Key {
-        Key::new(self.kind(), self.meta().namespace.as_deref().unwrap_or(""), self.name())
+        self.body.key()
     }
 
     /// Name, empty if it has none.
@@ -144,6 +144,12 @@ impl Object {
 }
 
 impl Body {
+    /// The key of the object.
+    pub fn key(&self) -> Key {
+        let meta = self.meta();
+        Key::new(self.kind(), meta.namespace.as_deref().unwrap_or(""), meta.name.as_deref().unwrap_or(""))
+    }
+
     /// Gives back the spare room of lists that every pod has of its own: decoding leaves room for four where there is one.
     fn shrink(&mut self) {
         let Body::Pod(pod) = self else { return };

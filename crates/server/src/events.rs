@@ -2,11 +2,11 @@
 //!
 //! Upstream: client-go `tools/record/events_cache.go` (aggregation), `registry/core/event` (time to live).
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
-use api::{Body, EventNote, EventType, Key, Kind, Snapshot, limits};
+use api::{Body, Change, EventNote, EventType, Key, Kind, Snapshot, limits};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
@@ -17,8 +17,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 #[derive(Clone, Default)]
 pub struct Recorder {
     known: HashMap<u64, Arc<Key>>,
-    /// Oldest first; an event that was counted again appears again.
-    ages: VecDeque<(Timestamp, Arc<Key>)>,
+    /// All events that there are, whoever made them: when each was written last, and the same oldest first.
+    written: HashMap<Arc<Key>, Timestamp>,
+    ages: BTreeSet<(Timestamp, Arc<Key>)>,
     serial: u64,
     /// How much each source may still say about an object, by the fingerprint of both.
     budgets: HashMap<u64, Budget>,
@@ -60,12 +61,29 @@ pub enum Recorded {
 impl Recorder {
     /// Takes in the events that were stored before.
     pub fn recover(world: &Snapshot) -> Recorder {
-        let mut ages: Vec<(Timestamp, Arc<Key>)> = world
-            .objects(Kind::Event, None)
-            .filter_map(|object| Some((last_seen(object.get::<Event>()?)?, Arc::new(object.key()))))
-            .collect();
-        ages.sort();
-        Recorder { known: HashMap::new(), ages: ages.into(), ..Recorder::default() }
+        let mut recorder = Recorder::default();
+        for object in world.objects(Kind::Event, None) {
+            let seen = object.get::<Event>().and_then(last_seen).unwrap_or(Timestamp::UNIX_EPOCH);
+            recorder.age(Arc::new(object.key()), Some(seen));
+        }
+        recorder
+    }
+
+    /// Takes note of the events that were written or removed at `now`, those of clients too.
+    pub fn note<'a>(&mut self, changes: impl IntoIterator<Item = &'a Change>, now: Timestamp) {
+        for change in changes.into_iter().filter(|change| change.kind() == Kind::Event) {
+            self.age(Arc::new(change.object().key()), change.after.is_some().then_some(now));
+        }
+    }
+
+    fn age(&mut self, key: Arc<Key>, written: Option<Timestamp>) {
+        if let Some((key, before)) = self.written.remove_entry(&key) {
+            self.ages.remove(&(before, key));
+        }
+        if let Some(written) = written {
+            self.written.insert(key.clone(), written);
+            self.ages.insert((written, key));
+        }
     }
 
     /// The write that records `note` at `now`; `None` when its source has said too much about the object.
@@ -89,36 +107,24 @@ impl Recorder {
             let mut event = event.clone();
             event.count = Some(event.count.unwrap_or(1) + 1);
             event.last_timestamp = Some(Time(now));
-            self.ages.push_back((now, key.clone()));
             return Recorded::Count(Key::clone(key), Body::Event(Box::new(event)));
         }
         self.serial += 1;
-        let event = new_event(note, self.serial, now);
-        let namespace = event.metadata.namespace.clone().unwrap_or_default();
-        let key = Arc::new(Key::new(Kind::Event, namespace, event.metadata.name.clone().unwrap_or_default()));
+        let event = Body::Event(Box::new(new_event(note, self.serial, now)));
         if self.known.len() >= limits::EVENTS {
             self.known.clear();
         }
-        self.known.insert(print, key.clone());
-        self.ages.push_back((now, key));
-        Recorded::Create(Body::Event(Box::new(event)))
+        self.known.insert(print, Arc::new(event.key()));
+        Recorded::Create(event)
     }
 
-    /// Events that have had their time, or are too many.
-    pub fn outdated(&mut self, world: &Snapshot, now: Timestamp) -> Vec<Key> {
-        let mut gone = Vec::new();
-        while let Some((seen, key)) = self.ages.front() {
-            let age_seconds = now.duration_since(*seen).as_secs();
-            if age_seconds < limits::EVENT_TTL_SECONDS && self.ages.len() <= limits::EVENTS {
-                break;
-            }
-            let current = world.at(key).and_then(|object| last_seen(object.get::<Event>()?));
-            if current.is_some_and(|last| last <= *seen) {
-                gone.push(Key::clone(key));
-            }
-            self.ages.pop_front();
-        }
-        gone
+    /// Events that have had their time, or are too many: as many of them as one turn may delete, oldest first.
+    pub fn outdated(&self, now: Timestamp) -> Vec<Key> {
+        let surplus = self.ages.len().saturating_sub(limits::EVENTS);
+        let is_old = |written: Timestamp| limits::EVENT_TTL_SECONDS <= now.duration_since(written).as_secs();
+        let oldest = self.ages.iter().enumerate().take(limits::TURN_WRITES);
+        let gone = oldest.take_while(|(index, (written, _))| *index < surplus || is_old(*written));
+        gone.map(|(_, (_, key))| Key::clone(key)).collect()
     }
 }
 
@@ -212,6 +218,29 @@ mod tests {
         recorder.known.insert(fingerprint(&note("three")), wrong);
         let (third, count) = record(&mut recorder, &mut world, &note("three"));
         assert!(third != first && count == 1);
+    }
+
+    #[test]
+    fn every_event_has_its_time_whoever_wrote_it() {
+        let mut recorder = Recorder::default();
+        let at = |seconds: i64| Timestamp::from_second(seconds).expect("a time in this century");
+        let event = |name: &str| {
+            let value = serde_json::json!({ "metadata": { "name": name, "namespace": "default" } });
+            Object::written(Kind::Event.decode(value).expect("an event"), 1)
+        };
+        let written = |name: &str| Change { revision: 1, before: None, after: Some(event(name)) };
+        let gone = |recorder: &Recorder, seconds: i64| -> Vec<String> {
+            recorder.outdated(at(seconds)).into_iter().map(|key| key.name).collect()
+        };
+        recorder.note(&[written("a"), written("b"), written("c")], at(0));
+        recorder.note(&[written("b")], at(10));
+        recorder.note(&[Change { revision: 2, before: Some(event("c")), after: None }], at(10));
+        assert_eq!(gone(&recorder, limits::EVENT_TTL_SECONDS - 1), [""; 0]);
+        assert_eq!(gone(&recorder, limits::EVENT_TTL_SECONDS), ["a"]);
+        assert_eq!(gone(&recorder, limits::EVENT_TTL_SECONDS + 10), ["a", "b"]);
+        let many: Vec<Change> = (0..limits::EVENTS).map(|number| written(&format!("n{number}"))).collect();
+        recorder.note(&many, at(20));
+        assert_eq!(gone(&recorder, 20), ["a", "b"]);
     }
 
     #[test]

@@ -82,9 +82,7 @@ pub struct Step {
 /// Says what would happen if the workload `wanted` were written now.
 pub fn forecast(world: &Snapshot, mut wanted: Body, now: Timestamp) -> Result<Forecast, Refusal> {
     wanted.meta_mut().resource_version = None;
-    let meta = wanted.meta();
-    let namespace = meta.namespace.clone().unwrap_or_default();
-    let key = Key::new(wanted.kind(), namespace, meta.name.clone().unwrap_or_default());
+    let key = wanted.key();
     let action = match world.at(&key) {
         Some(_) => Action::Update(key.clone(), Part::Main, wanted),
         None => Action::Create(key.namespace.clone(), wanted),

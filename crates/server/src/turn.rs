@@ -157,8 +157,12 @@ impl Writer {
         turn.asked = turn.changes.len();
         self.ring_alarms(now);
         self.decide(&mut turn, now);
-        turn.world = self.world.clone();
-        turn
+        self.close(turn, now)
+    }
+
+    fn close(&mut self, turn: Turn, now: Timestamp) -> Turn {
+        self.recorder.note(&turn.changes, now);
+        Turn { world: self.world.clone(), ..turn }
     }
 
     /// What nodes and pods use, for the decisions of the turns to come.
@@ -191,8 +195,7 @@ impl Writer {
     pub fn keep_house(&mut self, now: Timestamp) -> Turn {
         let mut turn = Turn::default();
         self.drop_outdated_events(&mut turn, now);
-        turn.world = self.world.clone();
-        turn
+        self.close(turn, now)
     }
 
     fn serve(&mut self, turn: &mut Turn, next: &mut dyn FnMut() -> Option<Request>, now: Timestamp) {
@@ -282,7 +285,7 @@ impl Writer {
         door::delete(pod, &options, now)?;
         self.look_at_budgets(turn, &key.namespace, now);
         for status in door::evict(&self.world, key, now)? {
-            let key = key_of(&status);
+            let key = status.key();
             let mut call = Call { world: &self.world, now, ids: &mut self.ids, requester: None, minds: &*self.minds };
             let outcome = call.update(&key, Part::Status, status)?;
             self.settle(turn, &key, outcome, dry_run)?;
@@ -345,15 +348,7 @@ impl Writer {
     fn write(&mut self, turn: &mut Turn, mut body: Body, dry_run: bool) -> Result<Arc<Object>, Refusal> {
         self.specs.share(&mut body);
         // What is only tried has the revision of what is there, and none if nothing is.
-        let there = || {
-            self.world
-                .at(&Key::new(
-                    body.kind(),
-                    body.meta().namespace.clone().unwrap_or_default(),
-                    body.meta().name.clone().unwrap_or_default(),
-                ))
-                .map_or(0, |object| object.revision)
-        };
+        let there = || self.world.at(&body.key()).map_or(0, |object| object.revision);
         let revision = if dry_run { there() } else { self.world.revision() + 1 };
         let object = Object::written(body, revision);
         if object.json.len() > limits::OBJECT_BYTES {
@@ -515,17 +510,17 @@ impl Writer {
                 return self.end(turn, &key, &options, now);
             }
             Write::Update(body) => {
-                let key = key_of(&body);
+                let key = body.key();
                 let outcome = call.update(&key, Part::Main, body)?;
                 (key, outcome)
             }
             Write::Status(body) => {
-                let key = key_of(&body);
+                let key = body.key();
                 let outcome = call.update(&key, Part::Status, body)?;
                 (key, outcome)
             }
             Write::Finalize(body) => {
-                let key = key_of(&body);
+                let key = body.key();
                 let outcome = call.update(&key, Part::Finalize, body)?;
                 (key, outcome)
             }
@@ -609,15 +604,10 @@ impl Writer {
     }
 
     fn drop_outdated_events(&mut self, turn: &mut Turn, now: Timestamp) {
-        for key in self.recorder.outdated(&self.world, now) {
+        for key in self.recorder.outdated(now) {
             if let Err(refusal) = self.delete(turn, &key, &DeleteOptions::default(), false, now) {
                 tracing::debug!(%refusal, "outdated event not deleted");
             }
         }
     }
-}
-
-fn key_of(body: &Body) -> Key {
-    let meta = body.meta();
-    Key::new(body.kind(), meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default())
 }
