@@ -30,12 +30,13 @@ pub mod why;
 mod writer;
 
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
-use api::{Key, limits};
+use api::limits;
 use store::{Store, StoreError};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -65,6 +66,14 @@ pub enum ServerError {
         key: String,
         /// What is wrong with it.
         error: String,
+    },
+    /// What every cluster has could not be made.
+    #[error("{name}, which every cluster has, could not be made or put right: {why}")]
+    Unfurnished {
+        /// Name of the object.
+        name: String,
+        /// Why it was refused.
+        why: String,
     },
     /// The port is taken or not ours to use.
     #[error("cannot listen on {address}: {error}; choose another address with --listen")]
@@ -257,7 +266,18 @@ fn start_writer(
     (gate, vec![deciding, committing])
 }
 
-fn named(name: &str, body: impl FnOnce() + Send + 'static) -> JoinHandle<()> {
+/// Starts a thread without which nothing can be written. If it panics the process ends, as it would otherwise look well and
+/// refuse every write; what was acknowledged is in the store.
+fn named(name: &'static str, body: impl FnOnce() + Send + 'static) -> JoinHandle<()> {
+    let body = move || {
+        if catch_unwind(AssertUnwindSafe(body)).is_err() {
+            tracing::error!("the {name} panicked; stopping");
+            eprintln!(
+                "kapstan: the {name} failed inside (see above) and the server stops; nothing acknowledged is lost"
+            );
+            std::process::exit(1);
+        }
+    };
     std::thread::Builder::new().name(name.into()).spawn(body).expect("a thread can be started")
 }
 
@@ -267,16 +287,13 @@ async fn furnish(gate: &Gate, furniture: &bootstrap::Furniture) -> Result<(), Se
     let made = bootstrap::missing(&world, furniture)
         .into_iter()
         .map(|(namespace, body)| (body.meta().name.clone(), Action::Create(namespace, body)));
-    let put_right = bootstrap::outdated(&world, furniture).into_iter().map(|body| {
-        let name = body.meta().name.clone();
-        let key =
-            Key::new(body.kind(), body.meta().namespace.clone().unwrap_or_default(), name.clone().unwrap_or_default());
-        (name, Action::Update(key, door::Part::Main, body))
-    });
+    let put_right = bootstrap::outdated(&world, furniture)
+        .into_iter()
+        .map(|body| (body.meta().name.clone(), Action::Update(body.key(), door::Part::Main, body)));
     for (name, action) in made.chain(put_right) {
         let requester = door::Requester::new(&User::system().name, "kapstan");
         let done = gate.submit(action, requester, false).await;
-        done.map_err(|refusal| ServerError::Unreadable { key: name.unwrap_or_default(), error: refusal.message })?;
+        done.map_err(|refusal| ServerError::Unfurnished { name: name.unwrap_or_default(), why: refusal.message })?;
     }
     Ok(())
 }
