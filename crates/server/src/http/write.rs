@@ -14,6 +14,7 @@ use http::header::{CONTENT_TYPE, USER_AGENT};
 use http::{HeaderMap, StatusCode};
 use http_body_util::BodyExt;
 use k8s_openapi::api::policy::v1::Eviction;
+use k8s_openapi::apimachinery::pkg::apis::meta;
 use serde_json::Value;
 
 use super::negotiate::Form;
@@ -37,22 +38,47 @@ pub async fn write(
     request: HttpRequest,
 ) -> Result<Response, Refusal> {
     let headers = request.headers().clone();
-    let mut dry_run = query.dry_run()?;
+    let dry_run = query.dry_run()?;
     let mode = decode::field_validation(query.text("fieldValidation"))?;
     let media = media_type(&headers);
     let body = read_body(request.into_body()).await?;
-    let (action, warnings) = if verb == "patch" {
-        (patch(target, body, &media, mode)?, Vec::new())
+    let wanted = if verb == "patch" {
+        Wanted::of(patch(target, body, &media, mode)?)
     } else {
-        let body = json_body(body, &media)?;
-        dry_run |= verb.starts_with("delete") && dry_run_in(&body);
-        dry_run |= target.subresource == "eviction" && dry_run_in(&deletion_of(&body));
-        action(gate, target, verb, &selection, query, &body, mode)?
+        wanted(gate, target, verb, &selection, query, &json_body(body, &media)?, mode)?
     };
-    let answer = gate.submit(action, requester(user, &headers), dry_run).await?;
+    let answer = submit(gate, wanted.action, requester(user, &headers), dry_run || wanted.dry_run).await?;
     let mut response = respond(target, answer, &headers)?;
-    reply::warn(&mut response, &warnings);
+    reply::warn(&mut response, &wanted.warnings);
     Ok(response)
+}
+
+/// What a request asks for.
+struct Wanted {
+    action: Action,
+    /// The body asks for a dry run.
+    dry_run: bool,
+    /// What its sender is to be told beside the answer.
+    warnings: Vec<String>,
+}
+
+impl Wanted {
+    fn of(action: Action) -> Wanted {
+        Wanted { action, dry_run: false, warnings: Vec::new() }
+    }
+}
+
+/// Hands an action over. A collection is deleted in several turns if it is too much for one: upstream deletes object by object, too.
+async fn submit(gate: &Gate, action: Action, requester: Requester, dry_run: bool) -> Result<Answer, Refusal> {
+    let Action::DeleteAll(keys, options) = action else { return gate.submit(action, requester, dry_run).await };
+    let mut deleted = Vec::new();
+    for keys in keys.chunks(limits::TURN_WRITES) {
+        let action = Action::DeleteAll(keys.to_vec(), options.clone());
+        if let Answer::Deleted(objects) = gate.submit(action, requester.clone(), dry_run).await? {
+            deleted.extend(objects);
+        }
+    }
+    Ok(Answer::Deleted(deleted))
 }
 
 /// Who sends a request, as revisions remember it.
@@ -61,8 +87,8 @@ pub(super) fn requester(user: &User, headers: &HeaderMap) -> Requester {
     Requester::new(&user.name, agent.unwrap_or(""))
 }
 
-/// What a request other than a patch asks for, and what to warn of.
-fn action(
+/// What a request other than a patch asks for.
+fn wanted(
     gate: &Gate,
     target: &Target,
     verb: &str,
@@ -70,18 +96,25 @@ fn action(
     query: &Query,
     body: &[u8],
     mode: Mode,
-) -> Result<(Action, Vec<String>), Refusal> {
+) -> Result<Wanted, Refusal> {
     match verb {
-        "create" if target.subresource == "binding" => Ok((binding(target, body)?, Vec::new())),
-        "create" if target.subresource == "eviction" => Ok((eviction(target, body, query)?, Vec::new())),
+        "create" if target.subresource == "binding" => Ok(Wanted::of(binding(target, body)?)),
+        "create" if target.subresource == "eviction" => eviction(target, body, query),
         "create" => {
             let mut decoded = decode::object(target.kind, body, mode)?;
             decoded.warnings.extend(deprecated(&decoded.body));
-            Ok((Action::Create(target.namespace.clone(), decoded.body), decoded.warnings))
+            let action = Action::Create(target.namespace.clone(), decoded.body);
+            Ok(Wanted { warnings: decoded.warnings, ..Wanted::of(action) })
         }
         "update" => update(target, body, mode),
-        "delete" => Ok((Action::Delete(key(target), delete_options(body, query)?), Vec::new())),
-        _ => Ok((Action::DeleteAll(selected(gate, target, selection), delete_options(body, query)?), Vec::new())),
+        "delete" => {
+            let (options, dry_run) = delete_options(deletion(body)?, query)?;
+            Ok(Wanted { dry_run, ..Wanted::of(Action::Delete(key(target), options)) })
+        }
+        _ => {
+            let (options, dry_run) = delete_options(deletion(body)?, query)?;
+            Ok(Wanted { dry_run, ..Wanted::of(Action::DeleteAll(selected(gate, target, selection), options)) })
+        }
     }
 }
 
@@ -111,10 +144,10 @@ pub fn part(target: &Target) -> Result<Part, Refusal> {
     }
 }
 
-fn update(target: &Target, body: &[u8], mode: Mode) -> Result<(Action, Vec<String>), Refusal> {
+fn update(target: &Target, body: &[u8], mode: Mode) -> Result<Wanted, Refusal> {
     let part = part(target)?;
     if part == Part::Scale {
-        return Ok((Action::Scale(key(target), decode::document(body)?), Vec::new()));
+        return Ok(Wanted::of(Action::Scale(key(target), decode::document(body)?)));
     }
     let decoded = decode::object(target.kind, body, mode)?;
     let mut object = decoded.body;
@@ -123,7 +156,7 @@ fn update(target: &Target, body: &[u8], mode: Mode) -> Result<(Action, Vec<Strin
     if target.kind.namespaced() && meta.namespace.as_deref().unwrap_or("").is_empty() {
         meta.namespace = Some(target.namespace.clone());
     }
-    Ok((Action::Update(key(target), part, object), decoded.warnings))
+    Ok(Wanted { warnings: decoded.warnings, ..Wanted::of(Action::Update(key(target), part, object)) })
 }
 
 fn patch(target: &Target, document: Bytes, media: &str, mode: Mode) -> Result<Action, Refusal> {
@@ -160,7 +193,7 @@ fn binding(target: &Target, body: &[u8]) -> Result<Action, Refusal> {
 /// Upstream takes both versions of the body still.
 const EVICTIONS: [&str; 2] = ["policy/v1", "policy/v1beta1"];
 
-fn eviction(target: &Target, body: &[u8], query: &Query) -> Result<Action, Refusal> {
+fn eviction(target: &Target, body: &[u8], query: &Query) -> Result<Wanted, Refusal> {
     let mut value = decode::document(body)?;
     let text = |value: &Value, pointer: &str| value.pointer(pointer).and_then(Value::as_str).unwrap_or("").to_owned();
     let (version, kind) = (text(&value, "/apiVersion"), text(&value, "/kind"));
@@ -174,13 +207,8 @@ fn eviction(target: &Target, body: &[u8], query: &Query) -> Result<Action, Refus
     if typed.metadata.name.as_deref() != Some(&target.name) {
         return Err(Refusal::bad_request("name in URL does not match name in Eviction object"));
     }
-    Ok(Action::Evict(key(target), delete_options(&deletion_of(body), query)?))
-}
-
-/// The `deleteOptions` of an eviction, as a body of its own.
-fn deletion_of(body: &[u8]) -> Vec<u8> {
-    let value: Value = serde_json::from_slice(body).unwrap_or_default();
-    value.get("deleteOptions").filter(|options| !options.is_null()).map(Value::to_string).unwrap_or_default().into()
+    let (options, dry_run) = delete_options(typed.delete_options.unwrap_or_default(), query)?;
+    Ok(Wanted { dry_run, ..Wanted::of(Action::Evict(key(target), options)) })
 }
 
 fn selected(gate: &Gate, target: &Target, selection: &Selection) -> Vec<Key> {
@@ -189,41 +217,55 @@ fn selected(gate: &Gate, target: &Target, selection: &Selection) -> Vec<Key> {
     all.filter(|object| selection.matches(object)).map(|object| object.key()).collect()
 }
 
-fn delete_options(body: &[u8], query: &Query) -> Result<DeleteOptions, Refusal> {
-    let value = if body.is_empty() { Value::Null } else { decode::document(body)? };
-    let text = |pointer: &str| value.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
-    let policy = text("/propagationPolicy").or_else(|| Some(query.text("propagationPolicy").to_owned()));
-    let orphan = value.get("orphanDependents").and_then(Value::as_bool);
-    let propagation = match (policy.as_deref().unwrap_or(""), orphan) {
-        ("", Some(true)) => Some(Propagation::Orphan),
-        ("", Some(false)) => Some(Propagation::Background),
-        ("", None) => None,
-        ("Background", _) => Some(Propagation::Background),
-        ("Foreground", _) => Some(Propagation::Foreground),
-        ("Orphan", _) => Some(Propagation::Orphan),
-        (other, _) => {
-            return Err(Refusal::new(
-                422,
-                "Invalid",
-                format!(
-                    "DeleteOptions.meta.k8s.io \"\" is invalid: propagationPolicy: Unsupported value: \"{other}\": \
-                     supported values: \"Foreground\", \"Background\", \"Orphan\", \"nil\""
-                ),
-            ));
-        }
-    };
-    let grace = value.get("gracePeriodSeconds").and_then(Value::as_i64);
-    Ok(DeleteOptions {
-        grace_period_seconds: grace.or(query.number("gracePeriodSeconds")?),
-        uid: text("/preconditions/uid"),
-        resource_version: text("/preconditions/resourceVersion"),
-        propagation,
-    })
+/// The body of a deletion, which may be empty.
+fn deletion(body: &[u8]) -> Result<meta::v1::DeleteOptions, Refusal> {
+    if body.is_empty() {
+        return Ok(meta::v1::DeleteOptions::default());
+    }
+    let document = decode::document(body)?;
+    serde_json::from_value(document)
+        .map_err(|error| Refusal::bad_request(format!("the body is not a DeleteOptions: {error}")))
 }
 
-fn dry_run_in(body: &[u8]) -> bool {
-    let value: Value = serde_json::from_slice(body).unwrap_or_default();
-    value.pointer("/dryRun/0").and_then(Value::as_str) == Some("All")
+/// What a deletion asks for, and whether it is a dry run; what is not given in the body may be given in the query.
+fn delete_options(body: meta::v1::DeleteOptions, query: &Query) -> Result<(DeleteOptions, bool), Refusal> {
+    let in_query = || Some(query.text("propagationPolicy").to_owned()).filter(|policy| !policy.is_empty());
+    let policy = body.propagation_policy.filter(|policy| !policy.is_empty()).or_else(in_query);
+    let dry_run = body.dry_run.unwrap_or_default();
+    if let Some(other) = dry_run.iter().find(|value| *value != "All") {
+        return Err(invalid_option(format!("dryRun: Unsupported value: \"{other}\": supported values: \"All\"")));
+    }
+    let preconditions = body.preconditions.unwrap_or_default();
+    let options = DeleteOptions {
+        grace_period_seconds: body.grace_period_seconds.or(query.number("gracePeriodSeconds")?),
+        uid: preconditions.uid,
+        resource_version: preconditions.resource_version,
+        propagation: propagation(policy.as_deref(), body.orphan_dependents)?,
+    };
+    Ok((options, !dry_run.is_empty()))
+}
+
+/// Upstream: ValidateDeleteOptions of `apimachinery/pkg/apis/meta/v1/validation`.
+fn propagation(policy: Option<&str>, orphan: Option<bool>) -> Result<Option<Propagation>, Refusal> {
+    match (policy, orphan) {
+        (None, None) => Ok(None),
+        (None, Some(true)) => Ok(Some(Propagation::Orphan)),
+        (None, Some(false)) => Ok(Some(Propagation::Background)),
+        (Some(policy), Some(_)) => Err(invalid_option(format!(
+            "propagationPolicy: Invalid value: \"{policy}\": orphanDependents and deletionPropagation cannot be both set"
+        ))),
+        (Some("Background"), None) => Ok(Some(Propagation::Background)),
+        (Some("Foreground"), None) => Ok(Some(Propagation::Foreground)),
+        (Some("Orphan"), None) => Ok(Some(Propagation::Orphan)),
+        (Some(other), None) => Err(invalid_option(format!(
+            "propagationPolicy: Unsupported value: \"{other}\": supported values: \"Foreground\", \"Background\", \
+             \"Orphan\", \"nil\""
+        ))),
+    }
+}
+
+fn invalid_option(why: String) -> Refusal {
+    Refusal::new(422, "Invalid", format!("DeleteOptions.meta.k8s.io \"\" is invalid: {why}"))
 }
 
 /// The answer of a write in the form that is asked for.
@@ -313,5 +355,61 @@ async fn discard(mut body: Body) {
             return;
         }
         left -= length;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a body and a query ask for, in words.
+    fn asked(body: &str, query: &str) -> String {
+        let options = deletion(body.as_bytes()).and_then(|body| delete_options(body, &Query::parse(Some(query))));
+        match options {
+            Ok((DeleteOptions { grace_period_seconds, uid, resource_version, propagation }, dry_run)) => {
+                format!("{grace_period_seconds:?} {uid:?} {resource_version:?} {propagation:?} {dry_run}")
+            }
+            Err(refusal) => format!("{} {}", refusal.code, refusal.message),
+        }
+    }
+
+    #[test]
+    fn deletions() {
+        let cases = [
+            ("", "", "None None None None false"),
+            ("", "gracePeriodSeconds=5&propagationPolicy=Foreground", "Some(5) None None Some(Foreground) false"),
+            (
+                r#"{"kind":"DeleteOptions","apiVersion":"v1","gracePeriodSeconds":0,"preconditions":{"uid":"u"},"dryRun":["All"]}"#,
+                "gracePeriodSeconds=5",
+                "Some(0) Some(\"u\") None None true",
+            ),
+            (r#"{"orphanDependents":true}"#, "", "None None None Some(Orphan) false"),
+            (r#"{"orphanDependents":false,"propagationPolicy":null}"#, "", "None None None Some(Background) false"),
+            (
+                r#"{"orphanDependents":false,"propagationPolicy":"Orphan"}"#,
+                "",
+                "422 DeleteOptions.meta.k8s.io \"\" is invalid: propagationPolicy: Invalid value: \"Orphan\": \
+                 orphanDependents and deletionPropagation cannot be both set",
+            ),
+            (
+                r#"{"propagationPolicy":"Sideways"}"#,
+                "",
+                "422 DeleteOptions.meta.k8s.io \"\" is invalid: propagationPolicy: Unsupported value: \"Sideways\": \
+                 supported values: \"Foreground\", \"Background\", \"Orphan\", \"nil\"",
+            ),
+            (
+                r#"{"dryRun":["all"]}"#,
+                "",
+                "422 DeleteOptions.meta.k8s.io \"\" is invalid: dryRun: Unsupported value: \"all\": supported values: \"All\"",
+            ),
+            (
+                r#"{"gracePeriodSeconds":"5"}"#,
+                "",
+                "400 the body is not a DeleteOptions: invalid type: string \"5\", expected i64",
+            ),
+        ];
+        for (body, query, expected) in cases {
+            assert_eq!(asked(body, query), expected, "{body} {query}");
+        }
     }
 }
