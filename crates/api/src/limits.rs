@@ -38,6 +38,10 @@ pub const PASSED_ON_ANSWER_BYTES: usize = 8 << 20;
 pub const WATCH_RECENT_BYTES: usize = 2 << 20;
 /// The same of older changes, for watchers that resume; resource versions before those get 410.
 pub const WATCH_HISTORY_BYTES: usize = 6 << 20;
+/// Bytes of a watch's answer that are made ready at a time.
+pub const WATCH_CHUNK_BYTES: usize = 1 << 20;
+/// Seconds that a watch lasts at most, and if nobody says how long.
+pub const WATCH_SECONDS: u64 = 2_700;
 
 /// Seconds an event is kept.
 pub const EVENT_TTL_SECONDS: i64 = 3_600;

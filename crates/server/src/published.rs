@@ -20,7 +20,6 @@ pub struct Published {
 }
 
 struct History {
-    kind: Kind,
     changes: RwLock<Changes>,
     newest: watch::Sender<u64>,
 }
@@ -37,6 +36,7 @@ struct Changes {
 }
 
 /// A change of which only the JSON is left; each side with the revision of its object.
+#[derive(Clone)]
 struct Encoded {
     revision: u64,
     before: Option<(Bytes, u64)>,
@@ -54,8 +54,7 @@ impl Published {
     /// State as recovered, with the changes since `compacted` for watchers that resume across a restart.
     pub fn new(snapshot: Snapshot, compacted: u64, history: Vec<Change>) -> Published {
         let revision = snapshot.revision();
-        let log = |kind: &Kind| History {
-            kind: *kind,
+        let log = |_: &Kind| History {
             changes: RwLock::new(Changes::none_since(compacted)),
             newest: watch::Sender::new(revision),
         };
@@ -87,15 +86,8 @@ impl Published {
 
     /// Changes of `kind` later than `revision`, at most `limit` of them.
     pub fn changes_after(&self, kind: Kind, revision: u64, limit: usize) -> Result<Vec<Change>, TooOld> {
-        let history = &self.kinds[kind as usize];
-        let changes = history.changes.read().expect("no writer panics while it holds the lock");
-        if revision < changes.compacted {
-            return Err(TooOld { oldest: changes.compacted });
-        }
-        let old = changes.old.partition_point(|change| change.revision <= revision);
-        let recent = changes.recent.partition_point(|change| change.revision <= revision);
-        let decoded = changes.old.iter().skip(old).map(|change| change.decode(history.kind));
-        Ok(decoded.chain(changes.recent.iter().skip(recent).cloned()).take(limit).collect())
+        let (old, recent) = self.kinds[kind as usize].after(revision, limit)?;
+        Ok(old.iter().map(|change| change.decode(kind)).chain(recent).collect())
     }
 
     /// Tells when `kind` has changed; the value is a revision at which everything up to it is published.
@@ -105,6 +97,19 @@ impl Published {
 }
 
 impl History {
+    /// Changes later than `revision`, at most `limit`: the older ones still encoded, as the committer waits for the lock.
+    fn after(&self, revision: u64, limit: usize) -> Result<(Vec<Encoded>, Vec<Change>), TooOld> {
+        let changes = self.changes.read().expect("no writer panics while it holds the lock");
+        if revision < changes.compacted {
+            return Err(TooOld { oldest: changes.compacted });
+        }
+        let first = changes.old.partition_point(|change| change.revision <= revision);
+        let old: Vec<Encoded> = changes.old.iter().skip(first).take(limit).cloned().collect();
+        let first = changes.recent.partition_point(|change| change.revision <= revision);
+        let recent = changes.recent.iter().skip(first).take(limit - old.len()).cloned().collect();
+        Ok((old, recent))
+    }
+
     fn push(&self, change: Change) {
         self.changes.write().expect("no reader panics while it holds the lock").push(change);
     }

@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use api::Refusal;
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
@@ -15,9 +16,6 @@ use serde_json::json;
 
 use super::query::Query;
 use super::{Gate, reply};
-
-/// Longest time that a watch goes on if nobody says how long.
-const WATCH: Duration = Duration::from_secs(2_700);
 
 /// One kind.
 #[derive(Debug, PartialEq, Eq)]
@@ -54,18 +52,16 @@ impl Absent {
     }
 
     /// The list without objects, or the watch on which nothing happens.
-    pub fn look(&self, gate: &Gate, query: &Query) -> Response {
+    pub fn look(&self, gate: &Gate, query: &Query) -> Result<Response, Refusal> {
         let revision = gate.published.snapshot().revision();
         if query.flag("watch") {
             let begins = self.begin(revision, query.flag("sendInitialEvents") && query.flag("allowWatchBookmarks"));
-            let asked = query.number("timeoutSeconds").ok().flatten().and_then(|seconds| u64::try_from(seconds).ok());
-            let lasts = asked.filter(|seconds| *seconds > 0).map_or(WATCH, Duration::from_secs);
-            return watch(gate, begins, lasts);
+            return Ok(watch(gate, begins, query.watch_time()?));
         }
-        reply::json(&json!({
+        Ok(reply::json(&json!({
             "kind": format!("{}List", self.kind), "apiVersion": self.api_version(),
             "metadata": { "resourceVersion": revision.to_string() }, "items": [],
-        }))
+        })))
     }
 
     fn api_version(&self) -> String {

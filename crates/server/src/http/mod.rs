@@ -126,9 +126,7 @@ async fn answer(gate: &Gate, who: Identity, request: HttpRequest) -> Result<Resp
         Route::Groups => Ok(discovery::groups(&accept, &gate.extensions())),
         Route::Group(group) => discovery::group(&group, &gate.extensions()),
         Route::GroupVersion(group, version) => discovery::group_version(&group, &version),
-        Route::Absent(kind) if request.method() == Method::GET => {
-            Ok(kind.look(gate, &Query::parse(request.uri().query())))
-        }
+        Route::Absent(kind) if request.method() == Method::GET => kind.look(gate, &Query::parse(request.uri().query())),
         Route::Issuer => Ok(reply::json(&tokens::issuer())),
         Route::IssuerKeys => Ok(reply::with_type(
             StatusCode::OK,

@@ -1,6 +1,8 @@
 //! Query parameters, parsed once.
 
-use api::Refusal;
+use std::time::Duration;
+
+use api::{Refusal, limits};
 
 /// The parameters of a request.
 #[derive(Debug, Default)]
@@ -39,6 +41,13 @@ impl Query {
                 .map(Some)
                 .map_err(|_| Refusal::bad_request(format!("query parameter {name}: \"{text}\" is not a whole number"))),
         }
+    }
+
+    /// How long a watch lasts: `timeoutSeconds` up to the bound, or the bound.
+    pub fn watch_time(&self) -> Result<Duration, Refusal> {
+        let asked = self.number("timeoutSeconds")?.and_then(|seconds| u64::try_from(seconds).ok());
+        let seconds = asked.filter(|seconds| *seconds > 0).unwrap_or(limits::WATCH_SECONDS);
+        Ok(Duration::from_secs(seconds.min(limits::WATCH_SECONDS)))
     }
 
     /// `dryRun=All`; anything else given is refused.
@@ -107,6 +116,9 @@ mod tests {
         assert_eq!(query.text("bad"), "%zz");
         assert_eq!(query.text("watch"), "");
         assert!(query.number("bad").is_err());
+        let times = ["", "timeoutSeconds=7", "timeoutSeconds=0", "timeoutSeconds=9223372036854775807"];
+        let seconds = times.map(|text| Query::parse(Some(text)).watch_time().unwrap().as_secs());
+        assert_eq!(seconds, [2_700, 7, 2_700, 2_700]);
         let query = Query::parse(Some("command=sh&command=-c&command=a%26b"));
         assert_eq!(query.all("command"), ["sh", "-c", "a&b"]);
         assert_eq!(query.text("command"), "a&b");

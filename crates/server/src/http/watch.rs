@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::{Change, Kind, Object, Refusal};
+use api::{Change, Kind, Object, Refusal, Snapshot, limits};
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
@@ -22,8 +22,6 @@ use super::select::Selection;
 use super::{Gate, read, reply, table};
 use crate::published::Published;
 
-/// Seconds a watch lasts unless the client says otherwise.
-const DEFAULT_SECONDS: i64 = 2_700;
 /// Time between bookmarks on a quiet watch.
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
 /// Changes taken from the history at a time.
@@ -38,7 +36,6 @@ pub fn watch(
     headers: &HeaderMap,
 ) -> Result<Response, Refusal> {
     let form = read::form(headers)?;
-    let seconds = query.number("timeoutSeconds")?.filter(|seconds| *seconds > 0).unwrap_or(DEFAULT_SECONDS);
     let follow = gate.published.follow(kind);
     let mut watcher = Watcher {
         published: gate.published.clone(),
@@ -51,7 +48,8 @@ pub fn watch(
         first_row: true,
         bookmarks: query.flag("allowWatchBookmarks"),
         seen: 0,
-        ends: Instant::now() + Duration::from_secs(seconds as u64),
+        ends: Instant::now() + query.watch_time()?,
+        initial: None,
         ready: Vec::new(),
         over: false,
     };
@@ -76,9 +74,20 @@ struct Watcher {
     /// Everything up to this revision has been sent or does not match.
     seen: u64,
     ends: Instant,
+    /// What is left of the objects that it begins with.
+    initial: Option<Initial>,
     /// Bytes to send before anything else.
     ready: Vec<u8>,
     over: bool,
+}
+
+/// Objects that a watch begins with: they are written as the client takes them, however many there are.
+struct Initial {
+    snapshot: Arc<Snapshot>,
+    /// Path of the last one that is written.
+    after: Option<String>,
+    /// A bookmark says that these were all.
+    bookmark: bool,
 }
 
 impl Watcher {
@@ -113,15 +122,26 @@ impl Watcher {
             });
         }
         self.seen = snapshot.revision();
-        let all = snapshot.objects(self.kind, self.selection.namespace.as_deref());
-        let initial_objects: Vec<&Arc<Object>> = all.filter(|object| self.selection.matches(object)).collect();
-        for object in initial_objects {
-            self.put("ADDED", object);
+        self.initial = Some(Initial { snapshot, after: None, bookmark: initial && self.bookmarks });
+        Ok(())
+    }
+
+    /// Writes some of the objects that the watch begins with.
+    fn take_initial(&mut self) {
+        let Some(Initial { snapshot, after, bookmark }) = self.initial.take() else { return };
+        for object in snapshot.objects_after(self.kind, self.selection.namespace.as_deref(), after.as_deref()) {
+            if self.selection.matches(object) {
+                self.put("ADDED", object);
+            }
+            if limits::WATCH_CHUNK_BYTES < self.ready.len() {
+                let after = Some(object.key().path());
+                self.initial = Some(Initial { snapshot: snapshot.clone(), after, bookmark });
+                return;
+            }
         }
-        if initial && self.bookmarks {
+        if bookmark {
             self.bookmark(true);
         }
-        Ok(())
     }
 
     /// The next bytes, or nothing when the watch is over.
@@ -130,6 +150,10 @@ impl Watcher {
         loop {
             if !self.ready.is_empty() {
                 return Some(Bytes::from(std::mem::take(&mut self.ready)));
+            }
+            if self.initial.is_some() {
+                self.take_initial();
+                continue;
             }
             if self.over {
                 return None;
@@ -179,7 +203,7 @@ impl Watcher {
                         self.seen = self.seen.max(newest);
                         return;
                     }
-                    if self.ready.len() > 1 << 20 {
+                    if limits::WATCH_CHUNK_BYTES < self.ready.len() {
                         return;
                     }
                 }
