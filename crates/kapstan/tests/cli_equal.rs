@@ -21,7 +21,7 @@ pub const PROFILE: &str = "images:\n- {image: 'nginx:1.161', unpullable: true}\n
 const EDITOR: &str = "sed -i s/nginx:1.16.1/nginx:1.16.2/";
 
 /// Commands that change nothing: repeated until both print the same (what `rollout status` tells on its way is another each time).
-const LOOKS: [&str; 4] = ["get ", "describe ", "rollout history ", "rollout status "];
+const LOOKS: [&str; 5] = ["get ", "describe ", "events ", "rollout history ", "rollout status "];
 
 /// Who runs the commands.
 struct Voice {

@@ -71,7 +71,7 @@ impl Setup {
             let node = cluster.join(name, profile);
             cluster.nodes.push(node);
         }
-        cluster.wait_for_nodes(self.simulated);
+        cluster.wait_for_nodes(self.simulated + self.joined.len());
         cluster
     }
 }

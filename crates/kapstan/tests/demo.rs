@@ -30,7 +30,8 @@ fn every_promise_is_kept_and_nothing_stays() {
     if text.contains("No containers here") {
         skipped("no namespaces: the demo told its story on simulated nodes");
     } else {
-        assert!(text.contains("ErrImagePull"), "{text}");
+        let told = |reason: &&str| text.contains(*reason);
+        assert!(["ErrImagePull", "ImagePullBackOff"].iter().any(told), "{text}");
         assert!(text.contains("failed 0;"), "{text}");
     }
     assert_eq!(left_behind(scratch.path()), Vec::<PathBuf>::new());

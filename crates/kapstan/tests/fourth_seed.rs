@@ -17,7 +17,7 @@ fn profile(time_to_ready: &str, first_update: &str) -> String {
 
 fn cluster() -> Cluster {
     let cluster =
-        Setup::bare().joined("knode2", &profile("200ms", "1.4s")).joined("knode3", &profile("300ms", "2s")).start();
+        Setup::bare().joined("knode2", &profile("200ms", "3s")).joined("knode3", &profile("300ms", "4s")).start();
     let manifest = transcript::folder().join("nginx-deploy.yaml");
     fs::copy(manifest, cluster.folder().join("nginx-deploy.yaml")).unwrap();
     cluster

@@ -104,7 +104,7 @@ async fn watching_from_the_start() {
     let raw = Raw::connect(&cluster).await;
     raw.post(MAPS, map("a", "x")).await;
     raw.post(MAPS, map("b", "x")).await;
-    let options = "sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true&timeoutSeconds=1";
+    let options = "sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true&timeoutSeconds=3";
     let mut events = raw.watch(&format!("{MAPS}?watch=1&{options}")).await;
     assert_eq!(events.told().await, "ADDED a");
     assert_eq!(events.told().await, "ADDED b");

@@ -10,7 +10,7 @@ const PROFILE: &str = "images:\n- {image: 'nginx:bad*', unpullable: true, pullTi
 
 /// Slow enough to be watched.
 const SLOW: &str =
-    "images:\n- {image: 'nginx:*', pullTime: 300ms, startTime: 100ms, timeToReady: 700ms, stopTime: 600ms}\n";
+    "images:\n- {image: 'nginx:*', pullTime: 300ms, startTime: 600ms, timeToReady: 700ms, stopTime: 600ms}\n";
 
 fn cluster() -> Cluster {
     cluster_of(3, PROFILE)

@@ -240,7 +240,7 @@ impl Masks {
         let parts: Vec<&str> = word.split('-').collect();
         match parts.as_slice() {
             [a, b, c, d, e] if [a, b, c, d, e].map(|part| part.len()) == [8, 4, 4, 4, 12] => "<uid>".into(),
-            [owner @ .., hash, pod] if !owner.is_empty() && random(hash, 7..=10) && random(pod, 5..=5) => {
+            [owner @ .., hash, pod] if !owner.is_empty() && random(hash, 6..=10) && random(pod, 5..=5) => {
                 format!("{}-{}-<pod>", owner.join("-"), self.hash(hash))
             }
             [owner @ .., hash, pod] if !owner.is_empty() && is_digest(hash) && random(pod, 5..=5) => {
@@ -251,7 +251,7 @@ impl Masks {
             [owner @ .., hash] if !owner.is_empty() && is_digest(hash) => {
                 format!("{}-{}", owner.join("-"), self.hash(hash))
             }
-            [owner @ .., hash] if !owner.is_empty() && random(hash, 7..=10) => {
+            [owner @ .., hash] if !owner.is_empty() && random(hash, 6..=10) => {
                 format!("{}-{}", owner.join("-"), self.hash(hash))
             }
             _ => word.to_owned(),

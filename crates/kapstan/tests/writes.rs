@@ -134,7 +134,7 @@ async fn finalizers() {
 /// A pod gets its grace on the node that runs it, and none where nothing runs.
 #[tokio::test]
 async fn grace() {
-    let profile = "images:\n- {image: 'web:*', stopTime: 1s}\n";
+    let profile = "images:\n- {image: 'web:*', stopTime: 3s}\n";
     let cluster = Setup::simulated(1).profile(profile).start();
     let raw = Raw::connect(&cluster).await;
     for name in ["a", "b"] {
@@ -169,7 +169,7 @@ async fn grace() {
 /// What becomes of the ReplicaSet and the pods of a Deployment that is deleted.
 #[tokio::test]
 async fn propagation() {
-    let profile = "images:\n- {image: 'web:*', stopTime: 300ms}\n";
+    let profile = "images:\n- {image: 'web:*', stopTime: 1s}\n";
     let cluster = Setup::simulated(1).profile(profile).start();
     let raw = Raw::connect(&cluster).await;
     let start = async |name: &str| {
@@ -224,7 +224,7 @@ async fn deleting_a_collection() {
 /// A namespace goes when all that is in it has gone.
 #[tokio::test]
 async fn a_namespace_with_everything_in_it() {
-    let profile = "images:\n- {image: 'web:*', stopTime: 200ms}\n";
+    let profile = "images:\n- {image: 'web:*', stopTime: 2s}\n";
     let cluster = Setup::simulated(1).profile(profile).start();
     let raw = Raw::connect(&cluster).await;
     raw.post("/api/v1/namespaces", json!({ "metadata": { "name": "shop" } })).await;

@@ -331,7 +331,7 @@ fn a_handshake_under_way_is_waited_for_but_not_for_ever() {
     assert!(took < Duration::from_secs(2), "{took:?}");
     assert_eq!(spread(&client, WEB, 10), BTreeMap::from([(b'a', 10)]));
     let took = apply(&mut proxy, &[web()], &slices("web", "TCP", &[server.address, nobody])).took;
-    assert!(took < Duration::from_millis(100), "nothing left, nothing to wait for: {took:?}");
+    assert!(took < Duration::from_millis(500), "nothing left, nothing to wait for: {took:?}");
 }
 
 #[test]
