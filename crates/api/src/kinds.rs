@@ -198,11 +198,6 @@ impl Kind {
     pub fn namespaced(self) -> bool {
         self.info().scope == Scope::Namespaced
     }
-
-    /// True if the kind has a `/status` of its own, which main-resource writes leave alone.
-    pub fn has_status(self) -> bool {
-        self.info().subresources.contains(&"status")
-    }
 }
 
 impl std::fmt::Display for Kind {

@@ -1,4 +1,5 @@
-//! Every bound of the API in one place. A loop, queue, buffer or object without a bound is a bug.
+//! The bounds of the API in one place; those of a protocol or of the node stand beside their code. A loop, queue, buffer or object without a
+//! bound is a bug.
 
 /// Bytes of a request body (upstream: `MaxRequestBodyBytes`).
 pub const REQUEST_BODY_BYTES: usize = 3 * 1024 * 1024;

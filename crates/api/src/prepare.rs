@@ -155,12 +155,6 @@ fn update_api_service_status(new: &mut APIService, old: &APIService) {
     new.owner_references.clone_from(&old.owner_references);
 }
 
-/// Prepares a namespace whose finalizers were changed (`/finalize`): only they count.
-pub fn finalize_namespace(new: &mut Namespace, old: &Namespace) {
-    keep_server_fields(&mut new.metadata, &old.metadata);
-    new.status.clone_from(&old.status);
-}
-
 /// What no write may change.
 fn keep_server_fields(new: &mut ObjectMeta, old: &ObjectMeta) {
     new.generation = old.generation;

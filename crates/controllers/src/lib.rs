@@ -1,7 +1,7 @@
 //! The decisions: one file or folder per controller. Each is a pure function from a snapshot to a plan.
 //!
 //! A decision looks at the world as it is, never at what it did before, so that it can be run at any time, any number
-//! of times, by the server, against another cluster or in a test. It does no IO and reads no clock.
+//! of times, by the server, in a forecast, in the simulator or in a test. It does no IO and reads no clock.
 
 mod claim;
 mod cron_job;

@@ -1,5 +1,5 @@
 //! Controllers that are behind: what they see is some seconds old, and pods are older or younger than all the rest, as it
-//! is against an existing cluster, whose state comes over watches.
+//! would be against an existing cluster, whose state comes over watches.
 //!
 //! What keeps them safe there is asked here: a key is not decided again before its view holds what its last plan wrote
 //! (Kubernetes' expectations), and a write that was decided on an outdated object is a conflict. Invariants that speak

@@ -72,14 +72,6 @@ pub fn without_token(mut containers: Vec<Container>) -> Vec<Container> {
     containers
 }
 
-/// True if nobody knows how the pod's node is.
-pub fn is_on_lost_node(pod: &Pod, world: &Snapshot) -> bool {
-    let node = world.get::<Node>("", node(pod));
-    let mut conditions =
-        node.iter().flat_map(|node| node.status.iter().flat_map(|status| status.conditions.iter().flatten()));
-    conditions.any(|condition| condition.type_ == "Ready" && condition.status == "Unknown")
-}
-
 /// The node a pod is bound to, empty if none.
 pub fn node(pod: &Pod) -> &str {
     pod.spec.as_deref().and_then(|spec| spec.node_name.as_deref()).unwrap_or("")

@@ -575,7 +575,8 @@ fn time_to_live_of_one_that_others_run() {
         why is taken away at 2026-01-01T13:30:00Z
         wake at 2026-01-01T13:30:00Z
 
-    "#]].assert_eq(&text);
+    "#]]
+    .assert_eq(&text);
 }
 
 /// The whole life of a Job, and the pods it leaves: what a pod of an indexed Job carries.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use api::patch::PatchType;
 use api::schema::Mode;
+use api::schema::protobuf::MEDIA_TYPE as PROTOBUF;
 use api::validate::networking::CLASS_ANNOTATION;
 use api::{Key, Object, Propagation, Refusal, limits};
 use axum::body::Body;
@@ -126,8 +127,6 @@ fn deprecated(body: &api::Body) -> Option<String> {
     let text = format!("annotation {CLASS_ANNOTATION:?} is deprecated, please use 'spec.ingressClassName' instead");
     (annotated && !named).then_some(text)
 }
-
-const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 
 fn key(target: &Target) -> Key {
     Key::new(target.kind, target.namespace.clone(), target.name.clone())
