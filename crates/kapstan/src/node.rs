@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
 
@@ -16,7 +17,7 @@ use agent::runtime::profile::Profile;
 use api::pod_resources::HostPort;
 use bytes::Bytes;
 use dns::{answer::Zone, follow::follow, records::Records, server::Knowledge};
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use kube::Client;
 use proxy::rules::{Frontend, Protocol};
 use server::{DNS_SERVICE_ADDRESS, LogRequest, NodeRequest, Server};
@@ -77,10 +78,10 @@ impl Node {
         let (applied, acknowledged) = watch::channel(0);
         let gateway = OWN_PODS.parse::<Cidr>()?.gateway();
         server.let_pods_in(gateway).await.map_err(|error| format!("pods cannot reach the API: {error}"))?;
-        let (names, answered_here) = name_server(client.clone(), gateway).await?;
+        let (names, answered_here) = name_server(client.clone(), gateway, &shutdown).await?;
         let rules = open_proxy(&options.name, answered_here)?;
         let (lead, led) = watch::channel(BTreeMap::new());
-        let proxy = tokio::spawn(proxy(client.clone(), rules, led, applied, shutdown.clone()));
+        let proxy = part("service proxy", &shutdown, proxy(client.clone(), rules, led, applied, shutdown.clone()));
         let config = NodeConfig {
             name: options.name.clone(),
             labels: BTreeMap::new(),
@@ -95,10 +96,10 @@ impl Node {
         let lead = Box::new(move |ports: &LedPorts| drop(lead.send_replace(frontends(ports))));
         let beside = Beside { applied: acknowledged, lead };
         let agent = agent::node::run(config, client, runtime, exits, Some(beside), shutdown.clone());
-        let agent = tokio::spawn(agent);
+        let agent = part("agent", &shutdown, agent);
         let (mailbox, questions) = mpsc::channel(QUESTIONS);
         server.nodes.register(&options.name, mailbox);
-        let answers = tokio::spawn(answer(options.data_dir.clone(), containers, questions));
+        let answers = part("log reader", &shutdown, answer(options.data_dir.clone(), containers, questions));
         Ok(Node { images, shutdown, tasks: vec![proxy, names, agent, answers] })
     }
 
@@ -116,6 +117,24 @@ impl Node {
             drop(task.await);
         }
     }
+}
+
+/// Runs a part of the node. One that ends although nobody asked for that ends the process: a node that went on without it would
+/// look well and serve nobody. Its containers run on, and are taken over at the next start.
+fn part(
+    name: &'static str,
+    shutdown: &CancellationToken,
+    work: impl Future<Output = ()> + Send + 'static,
+) -> JoinHandle<()> {
+    let shutdown = shutdown.clone();
+    tokio::spawn(async move {
+        drop(AssertUnwindSafe(work).catch_unwind().await);
+        if !shutdown.is_cancelled() {
+            tracing::error!("the {name} of this node has ended; stopping");
+            eprintln!("kapstan: the {name} of this node has ended (see above) and the server stops; containers run on");
+            std::process::exit(1);
+        }
+    })
 }
 
 /// A profile of simulated nodes from its file; without one, everything goes well at once.
@@ -139,6 +158,7 @@ pub fn start_simulated(client: Client, count: usize, prefix: &str, profile: Prof
 async fn name_server(
     client: Client,
     gateway: Ipv4Addr,
+    shutdown: &CancellationToken,
 ) -> Result<(JoinHandle<()>, BTreeMap<Frontend, SocketAddrV4>), String> {
     let told = |error: &dyn std::fmt::Display| format!("the name server of this node: {error}");
     let server = dns::server::Server::bind(gateway.into()).await.map_err(|error| told(&error))?;
@@ -154,7 +174,7 @@ async fn name_server(
         records: records.clone(),
         name_servers: Box::new(name_servers_of_this_node),
     };
-    let task = tokio::spawn(async move {
+    let task = part("name server", shutdown, async move {
         tokio::join!(follow(client, records), server.run(knowledge));
     });
     Ok((task, answered_here))
@@ -198,7 +218,6 @@ async fn proxy(
         applied.send_replace(revision);
     };
     if let Err(error) = proxy::follow::run(client, proxy, led, shutdown.cancelled_owned(), on_applied).await {
-        tracing::error!(%error, "services are no longer served on this node");
         eprintln!("kapstan: {error}");
     }
 }
