@@ -570,47 +570,145 @@ mod tests {
                        Normal Pulled: Container image "web:v1" already present on machine
                        Normal Created: Created container: c
                        Normal Started: Started container c
-                     = Running, Ready True, c running x1 ready
+                     = Running, Ready True, c running x1 after Error 1 ready
                 > exit c 1
-                     = Running, Ready False, c Error 1 x1
+                     = Running, Ready False, c Error 1 x1 after Error 1
                 > wait 10
                    2 back off c
                        Warning BackOff: Back-off restarting failed container c in pod web_ns(u)
-                     = Running, Ready False, c CrashLoopBackOff x1
+                     = Running, Ready False, c CrashLoopBackOff x1 after Error 1
                   10 start c 2
                        Normal Pulled: Container image "web:v1" already present on machine
                        Normal Created: Created container: c
                        Normal Started: Started container c
-                     = Running, Ready True, c running x2 ready
+                     = Running, Ready True, c running x2 after Error 1 ready
                 > exit c 0
-                     = Running, Ready False, c Completed 0 x2
+                     = Running, Ready False, c Completed 0 x2 after Error 1
                 > wait 20
                   12 back off c
                        Warning BackOff: Back-off restarting failed container c in pod web_ns(u)
-                     = Running, Ready False, c CrashLoopBackOff x2
+                     = Running, Ready False, c CrashLoopBackOff x2 after Completed 0
                   30 start c 3
                        Normal Pulled: Container image "web:v1" already present on machine
                        Normal Created: Created container: c
                        Normal Started: Started container c
-                     = Running, Ready True, c running x3 ready
+                     = Running, Ready True, c running x3 after Completed 0 ready
                 > wait 700
                 > exit c 1
                  730 start c 4
                        Normal Pulled: Container image "web:v1" already present on machine
                        Normal Created: Created container: c
                        Normal Started: Started container c
-                     = Running, Ready True, c running x4 ready
+                     = Running, Ready True, c running x4 after Error 1 ready
                 > exit c 1
-                     = Running, Ready False, c Error 1 x4
+                     = Running, Ready False, c Error 1 x4 after Error 1
                 > wait 10
                  732 back off c
                        Warning BackOff: Back-off restarting failed container c in pod web_ns(u)
-                     = Running, Ready False, c CrashLoopBackOff x4
+                     = Running, Ready False, c CrashLoopBackOff x4 after Error 1
                  740 start c 5
                        Normal Pulled: Container image "web:v1" already present on machine
                        Normal Created: Created container: c
                        Normal Started: Started container c
-                     = Running, Ready True, c running x5 ready
+                     = Running, Ready True, c running x5 after Error 1 ready
+            "#]],
+        );
+    }
+
+    #[test]
+    fn between_two_lives_a_container_shows_how_the_last_one_ended() {
+        check(
+            "spec: {containers: [{name: c, image: web:v1, imagePullPolicy: Always}]}",
+            "go\n hold pull\n exit c 1",
+            expect![[r#"
+                > go
+                   0 volumes
+                   0 sandbox
+                   0 pull web:v1
+                       Normal Pulled: Container image "web:v1" already present on machine
+                   0 start c 0
+                       Normal Created: Created container: c
+                       Normal Started: Started container c
+                     = Running, Ready True, c running ready
+                > hold pull
+                > exit c 1
+                   0 pull web:v1
+                     = Running, Ready False, c Error 1
+            "#]],
+        );
+        check(
+            "spec: {containers: [{name: c, image: web:v1}]}",
+            "go\n hold start\n exit c 0",
+            expect![[r#"
+            > go
+               0 volumes
+               0 sandbox
+               0 pull web:v1
+                   Normal Pulled: Container image "web:v1" already present on machine
+               0 start c 0
+                   Normal Created: Created container: c
+                   Normal Started: Started container c
+                 = Running, Ready True, c running ready
+            > hold start
+            > exit c 0
+               0 start c 1
+                   Normal Pulled: Container image "web:v1" already present on machine
+                 = Running, Ready False, c Completed 0
+        "#]],
+        );
+    }
+
+    #[test]
+    fn a_new_agent_remembers_how_containers_ended() {
+        check(
+            "spec: {containers: [{name: c, image: web:v1}, {name: d, image: web:v1}]}",
+            "go\n exit c 1\n new agent\n exit c 2\n new agent\n wait 2\n new agent\n wait 20\n exit d 0\n new agent",
+            expect![[r#"
+                > go
+                   0 volumes
+                   0 sandbox
+                   0 pull web:v1
+                       Normal Pulled: Container image "web:v1" already present on machine
+                   0 pull web:v1
+                       Normal Pulled: Container image "web:v1" already present on machine
+                   0 start c 0
+                       Normal Created: Created container: c
+                       Normal Started: Started container c
+                   0 start d 0
+                       Normal Created: Created container: d
+                       Normal Started: Started container d
+                     = Running, Ready True, c running ready, d running ready
+                > exit c 1
+                   0 start c 1
+                       Normal Pulled: Container image "web:v1" already present on machine
+                       Normal Created: Created container: c
+                       Normal Started: Started container c
+                     = Running, Ready True, c running x1 after Error 1 ready, d running ready
+                > new agent
+                   0 volumes
+                > exit c 2
+                     = Running, Ready False, c Error 2 x1 after Error 1, d running ready
+                > new agent
+                   0 volumes
+                   0 pull web:v1
+                       Normal Pulled: Container image "web:v1" already present on machine
+                   0 start c 2
+                       Normal Created: Created container: c
+                       Normal Started: Started container c
+                     = Running, Ready True, c running x2 after Error 2 ready, d running ready
+                > wait 2
+                > new agent
+                   2 volumes
+                > wait 20
+                > exit d 0
+                  22 pull web:v1
+                       Normal Pulled: Container image "web:v1" already present on machine
+                  22 start d 1
+                       Normal Created: Created container: d
+                       Normal Started: Started container d
+                     = Running, Ready True, c running x2 after Error 2 ready, d running x1 after Completed 0 ready
+                > new agent
+                  22 volumes
             "#]],
         );
     }
@@ -666,7 +764,7 @@ mod tests {
                        Normal Pulled: Container image "web:v1" already present on machine
                        Normal Created: Created container: d
                        Normal Started: Started container d
-                     = Running, Ready True, i Completed 0 x1 ready, c running x1 ready, d running x1 ready
+                     = Running, Ready True, i Completed 0 x1 ready, c running x1 after Error 137 ready, d running x1 after Error 137 ready
             "#]],
         );
     }
@@ -701,29 +799,29 @@ mod tests {
                    0 start c 1
                        Normal Created: Created container: c
                        Normal Started: Started container c
-                     = Running, Ready True, c running x1 ready, d running ready
+                     = Running, Ready True, c running x1 after Completed 0 ready, d running ready
                 > image c web:v3
                    0 pull web:v3
                        Normal Pulled: Container image "web:v3" already present on machine
                    0 withdraw c within 10s
-                     = Running, Ready False, c running x1, d running ready
+                     = Running, Ready False, c running x1 after Completed 0, d running ready
                    0 stop c1 within 30s
                        Normal Killing: Container c definition changed, will be restarted
                    0 start c 2
                        Normal Created: Created container: c
                        Normal Started: Started container c
-                     = Running, Ready True, c running x2 ready, d running ready
+                     = Running, Ready True, c running x2 after Completed 0 ready, d running ready
                 > image c web:v1
                    0 pull web:v1
                        Normal Pulled: Container image "web:v1" already present on machine
                    0 withdraw c within 10s
-                     = Running, Ready False, c running x2, d running ready
+                     = Running, Ready False, c running x2 after Completed 0, d running ready
                    0 stop c2 within 30s
                        Normal Killing: Container c definition changed, will be restarted
                    0 start c 3
                        Normal Created: Created container: c
                        Normal Started: Started container c
-                     = Running, Ready True, c running x3 ready, d running ready
+                     = Running, Ready True, c running x3 after Completed 0 ready, d running ready
             "#]],
         );
     }
@@ -761,9 +859,9 @@ mod tests {
                    0 start c 1
                        Normal Created: Created container: c
                        Normal Started: Started container c
-                     = Running, Ready False, c running x1
+                     = Running, Ready False, c running x1 after Completed 0
                 > probe c readiness ok
-                     = Running, Ready True, c running x1 ready
+                     = Running, Ready True, c running x1 after Completed 0 ready
             "#]],
         );
     }
@@ -904,7 +1002,7 @@ mod tests {
                        Normal Pulled: Container image "i" already present on machine
                        Normal Created: Created container: a
                        Normal Started: Started container a
-                     = Pending, Ready False, a running x1, s ContainerCreating, b PodInitializing, c PodInitializing
+                     = Pending, Ready False, a running x1 after Error 1, s ContainerCreating, b PodInitializing, c PodInitializing
                 > exit a 0
                    0 pull s
                        Normal Pulled: Container image "s" already present on machine
@@ -916,14 +1014,14 @@ mod tests {
                    0 start b 0
                        Normal Created: Created container: b
                        Normal Started: Started container b
-                     = Pending, Ready False, a Completed 0 x1 ready, s running ready, b running, c PodInitializing
+                     = Pending, Ready False, a Completed 0 x1 after Error 1 ready, s running ready, b running, c PodInitializing
                 > exit b 0
                    0 pull web:v1
                        Normal Pulled: Container image "web:v1" already present on machine
                    0 start c 0
                        Normal Created: Created container: c
                        Normal Started: Started container c
-                     = Running, Ready True, a Completed 0 x1 ready, s running ready, b Completed 0 ready, c running ready
+                     = Running, Ready True, a Completed 0 x1 after Error 1 ready, s running ready, b Completed 0 ready, c running ready
                 > delete 30
                    0 leave within 30s
                    0 stop c0 within 30s
@@ -932,7 +1030,7 @@ mod tests {
                        Normal Killing: Stopping container s
                    0 stop sandbox
                    0 finish
-                     = Succeeded, Ready False, a Completed 0 x1 ready, s Completed 0, b Completed 0 ready, c Completed 0
+                     = Succeeded, Ready False, a Completed 0 x1 after Error 1 ready, s Completed 0, b Completed 0 ready, c Completed 0
             "#]],
         );
     }
@@ -987,11 +1085,11 @@ mod tests {
                        Normal Pulled: Container image "job:v1" already present on machine
                        Normal Created: Created container: d
                        Normal Started: Started container d
-                     = Running, Ready False, c Completed 0, d running x1 ready
+                     = Running, Ready False, c Completed 0, d running x1 after Error 1 ready
                 > exit d 0
                    0 leave within 30s
                    0 stop sandbox
-                     = Succeeded, Ready False, c Completed 0, d Completed 0 x1
+                     = Succeeded, Ready False, c Completed 0, d Completed 0 x1 after Error 1
                 > delete 30
                    0 finish
                 > gone
@@ -1090,14 +1188,14 @@ mod tests {
                        Normal Pulled: Container image "web:v1" already present on machine
                        Normal Created: Created container: c
                        Normal Started: Started container c
-                     = Running, Ready False, c running x1
+                     = Running, Ready False, c running x1 after Completed 0
                 > probe c startup refused
                        Warning Unhealthy: Startup probe failed: refused
                 > probe c startup refused
                        Warning Unhealthy: Startup probe failed: refused
                    0 stop c1 within 30s
                        Normal Killing: Container c failed startup probe, will be restarted
-                     = Running, Ready False, c Completed 0 x1
+                     = Running, Ready False, c Completed 0 x1 after Completed 0
             "#]],
         );
     }
@@ -1152,7 +1250,7 @@ mod tests {
                        Warning FailedPostStartHook: it broke
                    0 stop c1 within 30s
                        Normal Killing: FailedPostStartHook: container c will be restarted
-                     = Running, Ready False, c Completed 0 x1
+                     = Running, Ready False, c Completed 0 x1 after Completed 0
                 > hold start
             "#]],
         );
@@ -1174,25 +1272,25 @@ mod tests {
                    0 start c 1
                        Normal Pulled: Container image "web:v1" already present on machine
                        Warning Failed: Error: no such file
-                     = Running, Ready False, c RunContainerError x1
+                     = Running, Ready False, c RunContainerError x1 after StartError 128
                 > wait 15
                    2 back off c
                        Warning BackOff: Back-off restarting failed container c in pod web_ns(u)
-                     = Running, Ready False, c CrashLoopBackOff x1
+                     = Running, Ready False, c CrashLoopBackOff x1 after StartError 128
                   10 start c 2
                        Normal Pulled: Container image "web:v1" already present on machine
                        Warning Failed: Error: no such file
-                     = Running, Ready False, c RunContainerError x2
+                     = Running, Ready False, c RunContainerError x2 after StartError 128
                   12 back off c
                        Warning BackOff: Back-off restarting failed container c in pod web_ns(u)
-                     = Running, Ready False, c CrashLoopBackOff x2
+                     = Running, Ready False, c CrashLoopBackOff x2 after StartError 128
                 > accept c
                 > wait 20
                   30 start c 3
                        Normal Pulled: Container image "web:v1" already present on machine
                        Normal Created: Created container: c
                        Normal Started: Started container c
-                     = Running, Ready True, c running x3 ready
+                     = Running, Ready True, c running x3 after StartError 128 ready
             "#]],
         );
     }

@@ -8,7 +8,9 @@ use std::net::IpAddr;
 
 use api::Pod;
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Container, PodSpec};
+use k8s_openapi::api::core::v1::{
+    Container, ContainerStateRunning, ContainerStateTerminated, ContainerStatus, PodSpec,
+};
 
 use crate::{
     plan::{Step, Why},
@@ -28,6 +30,8 @@ pub const ERROR_SHOWN_SECONDS: i64 = 2;
 const SETUP_RETRY_FIRST_SECONDS: i64 = 1;
 /// Longest such wait, in seconds.
 const SETUP_RETRY_LONGEST_SECONDS: i64 = 120;
+/// Reason of an end that nobody saw.
+const UNKNOWN: &str = "ContainerStatusUnknown";
 
 /// Everything the node knows about one pod.
 #[derive(Clone, Debug)]
@@ -133,6 +137,8 @@ pub struct ContainerOnNode {
     pub running: Option<Running>,
     /// How the last instance ended.
     pub last: Option<Ended>,
+    /// How the one before it ended.
+    pub before_last: Option<Box<Ended>>,
     /// Instances so far, failed starts included.
     pub attempts: u32,
     /// Wait before the next restart, in seconds; 0: none yet.
@@ -451,6 +457,7 @@ impl PodOnNode {
         let init = pod.spec.iter().flat_map(|spec| spec.init_containers.iter().flatten()).count();
         for container in self.containers.iter_mut().take(init) {
             container.last = None;
+            container.before_last = None;
         }
     }
 
@@ -747,7 +754,7 @@ impl PodOnNode {
     fn start_failed(&mut self, name: &str, message: String, now: Timestamp) -> Vec<Note> {
         let Some(container) = self.named(name) else { return Vec::new() };
         container.end_of(Doing::Starting);
-        container.last = Some(Ended {
+        container.end_as(Ended {
             id: String::new(),
             attempt: container.attempts,
             image: container.wanted_image.clone(),
@@ -813,6 +820,7 @@ impl ContainerOnNode {
             trouble: None,
             running: None,
             last: None,
+            before_last: None,
             attempts: 0,
             back_off_seconds: 0,
             pull_told: false,
@@ -891,7 +899,7 @@ impl ContainerOnNode {
             Exit { code: 0, .. } => "Completed",
             _ => "Error",
         };
-        self.last = Some(Ended {
+        self.end_as(Ended {
             id: run.id,
             attempt: run.attempt,
             image: run.image,
@@ -903,6 +911,10 @@ impl ContainerOnNode {
             started_at: run.since,
             finished_at: from_milliseconds(exit.finished_at_ms),
         });
+    }
+
+    fn end_as(&mut self, ended: Ended) {
+        self.before_last = self.last.replace(ended).map(Box::new);
     }
 
     /// Back-off as `flowcontrol.Backoff` keeps it for the kubelet: the first restart is at once, the second waits
@@ -920,57 +932,38 @@ impl ContainerOnNode {
         }
     }
 
-    fn remember(&mut self, told: &k8s_openapi::api::core::v1::ContainerStatus, now: Timestamp) {
-        let state = told.state.as_ref();
-        let ended = state
-            .and_then(|state| state.terminated.as_ref())
-            .or_else(|| told.last_state.as_ref().and_then(|last| last.terminated.as_ref()));
-        let attempt = told.restart_count.try_into().unwrap_or(0);
-        if let Some(ended) = ended {
-            self.last = Some(Ended {
-                id: crate::status::bare_id(ended.container_id.as_deref().unwrap_or_default()).to_owned(),
-                attempt,
-                image: told.image.clone(),
-                image_id: told.image_id.clone(),
-                reason: ended.reason.clone().unwrap_or_default(),
-                message: ended.message.clone(),
-                code: ended.exit_code,
-                signal: ended.signal.unwrap_or(0),
-                started_at: ended.started_at.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0),
-                finished_at: ended.finished_at.as_ref().map_or(now, |time| time.0),
-            });
+    /// Takes over what an earlier agent told the API.
+    fn remember(&mut self, told: &ContainerStatus, now: Timestamp) {
+        let restarts = u32::try_from(told.restart_count).unwrap_or(0);
+        let state = told.state.clone().unwrap_or_default();
+        let last = told.last_state.as_ref().and_then(|last| last.terminated.as_ref());
+        // The state, if it is one of an instance, is of the one that was started last.
+        let attempt = if state.waiting.is_some() { restarts } else { restarts.saturating_sub(1) };
+        self.last = last.map(|last| remembered(told, last, attempt, now));
+        if let Some(ended) = &state.terminated {
+            self.end_as(remembered(told, ended, restarts, now));
         }
-        let running = state.and_then(|state| state.running.as_ref());
-        if let Some(running) = running {
-            // Replaced by what the runtime says, if it still knows the instance.
-            let id = crate::status::bare_id(told.container_id.as_deref().unwrap_or_default());
-            self.last = Some(Ended {
-                id: id.to_owned(),
-                attempt,
-                image: told.image.clone(),
-                image_id: told.image_id.clone(),
-                reason: "ContainerStatusUnknown".into(),
-                message: Some("The container could not be located when the pod was terminated".into()),
-                code: 137,
-                signal: 0,
-                started_at: running.started_at.as_ref().map_or(now, |time| time.0),
-                finished_at: now,
-            });
+        if let Some(running) = &state.running {
+            self.end_as(unknown(told, running, restarts, now));
         }
-        if ended.is_some() || running.is_some() {
-            self.attempts = attempt + 1;
+        if self.last.is_some() || restarts > 0 {
+            self.attempts = restarts + 1;
         }
-        let waiting = state.and_then(|state| state.waiting.as_ref());
-        if waiting.is_some_and(|waiting| waiting.reason.as_deref() == Some("CrashLoopBackOff")) {
+        if state.waiting.is_some_and(|waiting| waiting.reason.as_deref() == Some("CrashLoopBackOff")) {
             // The length of the wait is not in the status, but the number of waits is.
-            let doubled = BACK_OFF_FIRST_SECONDS << attempt.saturating_sub(1).min(8);
+            let doubled = BACK_OFF_FIRST_SECONDS << restarts.saturating_sub(1).min(8);
             self.back_off_seconds = doubled.min(BACK_OFF_LONGEST_SECONDS);
             self.back_off_told = true;
         }
     }
 
+    /// Takes over an instance that the runtime knows; they come oldest first.
     fn match_instance(&mut self, seen: &ContainerSeen) {
         self.attempts = self.attempts.max(seen.attempt + 1);
+        let guessed = |last: &Ended| last.id == seen.id && last.reason == UNKNOWN;
+        if self.last.as_ref().is_some_and(guessed) {
+            self.last = self.before_last.take().map(|before| *before);
+        }
         let run = Running {
             id: seen.id.clone(),
             attempt: seen.attempt,
@@ -981,25 +974,44 @@ impl ContainerOnNode {
             post_started: true,
             doomed: None,
         };
+        let newer = |last: &Ended| last.attempt <= seen.attempt && last.id != seen.id;
         match &seen.exit {
-            None => {
-                if self.last.as_ref().is_some_and(|last| last.id == seen.id) {
-                    self.last = None;
-                }
-                self.running = Some(run);
-            }
-            Some(exit) => {
-                let newer = self.last.as_ref().is_none_or(|last| last.attempt <= seen.attempt);
-                if newer
-                    && self
-                        .last
-                        .as_ref()
-                        .is_none_or(|last| last.id != seen.id || last.reason == "ContainerStatusUnknown")
-                {
-                    self.end(run, exit.clone(), None);
-                }
-            }
+            None => self.running = Some(run),
+            Some(exit) if self.last.as_ref().is_none_or(newer) => self.end(run, exit.clone(), None),
+            Some(_) => {}
         }
+    }
+}
+
+/// An end that the API was told of.
+fn remembered(told: &ContainerStatus, ended: &ContainerStateTerminated, attempt: u32, now: Timestamp) -> Ended {
+    Ended {
+        id: crate::status::bare_id(ended.container_id.as_deref().unwrap_or_default()).to_owned(),
+        attempt,
+        image: told.image.clone(),
+        image_id: told.image_id.clone(),
+        reason: ended.reason.clone().unwrap_or_default(),
+        message: ended.message.clone(),
+        code: ended.exit_code,
+        signal: ended.signal.unwrap_or(0),
+        started_at: ended.started_at.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0),
+        finished_at: ended.finished_at.as_ref().map_or(now, |time| time.0),
+    }
+}
+
+/// The end of an instance that ran when the API was told last: it holds unless the runtime knows better.
+fn unknown(told: &ContainerStatus, running: &ContainerStateRunning, attempt: u32, now: Timestamp) -> Ended {
+    Ended {
+        id: crate::status::bare_id(told.container_id.as_deref().unwrap_or_default()).to_owned(),
+        attempt,
+        image: told.image.clone(),
+        image_id: told.image_id.clone(),
+        reason: UNKNOWN.into(),
+        message: Some("The container could not be located when the pod was terminated".into()),
+        code: 137,
+        signal: 0,
+        started_at: running.started_at.as_ref().map_or(now, |time| time.0),
+        finished_at: now,
     }
 }
 

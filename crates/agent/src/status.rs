@@ -1,6 +1,6 @@
 //! The status of a pod as the kubelet writes it, from what the node knows.
 //!
-//! Pure. Mirrors `getPhase`, `generateAPIPodStatus` (`pkg/kubelet/kubelet_pods.go`) and `pkg/kubelet/status/generate.go`.
+//! Pure. Mirrors `getPhase`, `generateAPIPodStatus`, `convertToAPIContainerStatuses` (`pkg/kubelet/kubelet_pods.go`) and `pkg/kubelet/status/generate.go`.
 //! Conditions that others own (readiness gates, `PodScheduled`, `DisruptionTarget`) are left to them; `qosClass` is the
 //! API's. A transition time moves only when its condition does.
 
@@ -16,9 +16,7 @@ use k8s_openapi::{
 
 use crate::{
     plan::{Role, restarts, roles},
-    pod_on_node::{
-        ContainerOnNode, Doing, ERROR_SHOWN_SECONDS, Ended, PodOnNode, Running, Stage, TroubleKind, pod_in_words,
-    },
+    pod_on_node::{ContainerOnNode, ERROR_SHOWN_SECONDS, Ended, PodOnNode, Running, Stage, TroubleKind, pod_in_words},
 };
 
 /// Scheme of container ids in a status.
@@ -237,7 +235,7 @@ impl View<'_> {
             restart_count: known.attempts.saturating_sub(1).try_into().unwrap_or(i32::MAX),
             ..ContainerStatus::default()
         };
-        let last = known.last.as_ref();
+        let (last, before) = (known.last.as_ref(), known.before_last.as_deref());
         (status.image, status.image_id) = match (&known.running, last) {
             (Some(run), _) => (run.image.clone(), run.image_id.clone()),
             (None, Some(last)) => (last.image.clone(), last.image_id.clone()),
@@ -255,7 +253,10 @@ impl View<'_> {
                     status.state = Some(waiting);
                     status.last_state = Some(terminated(last));
                 }
-                None => status.state = Some(terminated(last)),
+                None => {
+                    status.state = Some(terminated(last));
+                    status.last_state = before.map(terminated);
+                }
             },
             (None, None) => status.state = Some(self.waits_first(role, known)),
         }
@@ -283,7 +284,8 @@ impl View<'_> {
         Some(waiting(trouble.kind.reason(), Some(trouble.message.clone())))
     }
 
-    /// The waiting state of a container between two lives; `None` shows how the last one ended.
+    /// The waiting state of a container between two lives. `None` shows how the last one ended: that tells more than that
+    /// the next one is being made (`convertToAPIContainerStatuses`: a reason to wait is one that was told).
     fn waits_to_restart(
         &self,
         role: Role,
@@ -303,10 +305,7 @@ impl View<'_> {
             let message = format!("back-off {wait} restarting failed container={name} pod={}", pod_in_words(self.pod));
             return Some(waiting("CrashLoopBackOff", Some(message)));
         }
-        if last.reason == "StartError" {
-            return Some(waiting("RunContainerError", last.message.clone()));
-        }
-        matches!(known.doing, Doing::Pulling | Doing::Starting).then(|| waiting("ContainerCreating", None))
+        (last.reason == "StartError").then(|| waiting("RunContainerError", last.message.clone()))
     }
 
     fn conditions(&self, phase: &str, known: &mut Conditions) -> Vec<PodCondition> {

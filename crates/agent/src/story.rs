@@ -6,13 +6,13 @@ use std::{collections::HashMap, fmt::Write as _};
 
 use api::Pod;
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::{api::core::v1::ContainerState, apimachinery::pkg::apis::meta::v1::Time};
 
 use crate::{
     plan::{Step, plan},
     pod_on_node::{Note, Outcome, PodOnNode, TroubleKind},
     probes::{Kind, Probed},
-    runtime::{ContainerSeen, Exit, ImageSeen},
+    runtime::{ContainerSeen, Exit, ImageSeen, PodSeen},
     status::{Conditions, Host, status},
 };
 
@@ -103,6 +103,7 @@ impl Story {
                 container.image = Some((*image).into());
                 self.seen.follow(&self.pod);
             }
+            ["new", "agent"] => self.new_agent(),
             ["delete", grace] => {
                 let grace = grace.parse().unwrap();
                 self.pod.metadata.deletion_grace_period_seconds = Some(grace);
@@ -114,6 +115,24 @@ impl Story {
             }
             other => panic!("no such command: {other:?}"),
         }
+    }
+
+    /// Another agent knows what the API was told, and what the runtime runs.
+    fn new_agent(&mut self) {
+        let host = Host { ip: "10.0.0.1".into() };
+        self.pod.status = Some(status(&self.pod, &self.seen, &host, &mut self.conditions, self.now));
+        let running = self.seen.containers.iter().filter_map(|container| {
+            let run = container.running.as_ref()?;
+            Some(ContainerSeen { id: run.id.clone(), ..self.instance(container.name.clone(), run.attempt) })
+        });
+        let seen = PodSeen {
+            uid: "u".into(),
+            namespace: "ns".into(),
+            name: "web".into(),
+            ip: self.seen.ip,
+            containers: running.collect(),
+        };
+        self.seen = PodOnNode::adopt(&self.pod, Some(&seen), self.now);
     }
 
     fn go(&mut self) {
@@ -220,16 +239,12 @@ impl Story {
         let ready = told.conditions.iter().flatten().find(|condition| condition.type_ == "Ready").unwrap();
         write!(text, ", Ready {}", ready.status).unwrap();
         for one in told.init_container_statuses.iter().chain(&told.container_statuses).flatten() {
-            let state = one.state.as_ref().unwrap();
-            let what = match (&state.running, &state.terminated, &state.waiting) {
-                (Some(_), _, _) => "running".into(),
-                (_, Some(ended), _) => format!("{} {}", ended.reason.as_deref().unwrap_or_default(), ended.exit_code),
-                (_, _, Some(waiting)) => waiting.reason.clone().unwrap_or_default(),
-                _ => String::new(),
-            };
-            write!(text, ", {} {what}", one.name).unwrap();
+            write!(text, ", {} {}", one.name, state_in_words(one.state.as_ref().unwrap())).unwrap();
             if one.restart_count > 0 {
                 write!(text, " x{}", one.restart_count).unwrap();
+            }
+            if let Some(last) = &one.last_state {
+                write!(text, " after {}", state_in_words(last)).unwrap();
             }
             if one.ready {
                 text.push_str(" ready");
@@ -239,6 +254,15 @@ impl Story {
             writeln!(self.told, "{text}").unwrap();
             self.last_status = text;
         }
+    }
+}
+
+fn state_in_words(state: &ContainerState) -> String {
+    match (&state.running, &state.terminated, &state.waiting) {
+        (Some(_), _, _) => "running".into(),
+        (_, Some(ended), _) => format!("{} {}", ended.reason.as_deref().unwrap_or_default(), ended.exit_code),
+        (_, _, Some(waiting)) => waiting.reason.clone().unwrap_or_default(),
+        _ => String::new(),
     }
 }
 
