@@ -130,6 +130,8 @@ struct PodWorker {
     hooked: HashSet<String>,
     /// When volumes that show API objects are brought up to date.
     volumes_at: Option<Timestamp>,
+    /// Held while its volumes are written.
+    volumes: Arc<tokio::sync::Mutex<()>>,
     reporting: Reporting,
     over: bool,
 }
@@ -164,6 +166,7 @@ impl PodWorker {
             early: HashMap::new(),
             hooked: HashSet::new(),
             volumes_at: None,
+            volumes: Arc::default(),
             reporting: Reporting {
                 written: Written::default(),
                 last_waits: false,
@@ -322,7 +325,13 @@ impl PodWorker {
     }
 
     fn work(&self) -> Work {
-        Work { shop: self.shop.clone(), pod: self.pod.clone(), pod_ip: self.seen.ip, outcomes: self.outcomes.clone() }
+        Work {
+            shop: self.shop.clone(),
+            pod: self.pod.clone(),
+            pod_ip: self.seen.ip,
+            outcomes: self.outcomes.clone(),
+            volumes: self.volumes.clone(),
+        }
     }
 
     /// What the container of this id said at its end, if it said something; `None` if none of that id runs.
@@ -487,6 +496,7 @@ struct Work {
     pod: Arc<Pod>,
     pod_ip: Option<IpAddr>,
     outcomes: mpsc::Sender<Outcome>,
+    volumes: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// What is stopped, and how.
@@ -537,20 +547,21 @@ impl Work {
         if self.shop.runtime.is_simulated() {
             return self.tell(Outcome::VolumesReady).await;
         }
-        let made =
-            volumes::prepare(&self.shop.client, &self.pod, &self.pod_dir(), &self.place(), &self.shop.volumes_dir)
-                .await;
+        let made = self.write_volumes().await;
         self.tell(made.map_or_else(Outcome::VolumesFailed, |()| Outcome::VolumesReady)).await;
     }
 
     /// What cannot be read now stays as it was.
     async fn refresh_volumes(self) {
-        let made =
-            volumes::prepare(&self.shop.client, &self.pod, &self.pod_dir(), &self.place(), &self.shop.volumes_dir)
-                .await;
-        if let Err(error) = made {
+        if let Err(error) = self.write_volumes().await {
             tracing::warn!("the volumes of pod {} stay as they are: {error}", self.uid());
         }
+    }
+
+    async fn write_volumes(&self) -> Result<(), String> {
+        let _alone = self.volumes.lock().await;
+        let (client, folders) = (&self.shop.client, &self.shop.volumes_dir);
+        volumes::prepare(client, &self.pod, &self.pod_dir(), &self.place(), folders).await
     }
 
     async fn start_sandbox(self) {

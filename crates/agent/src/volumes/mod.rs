@@ -2,8 +2,10 @@
 //!
 //! emptyDir, hostPath, configMap, secret, downwardAPI and projected (serviceAccountToken included) are made, and links to
 //! what claims stand for; every other kind is refused with a sentence that names it. Making them again is harmless: files
-//! are written anew, an emptyDir keeps what is in it. Names come from API objects, so each is checked not to leave its
-//! volume. Mirrors `pkg/volume/{configmap,secret,downwardapi,projected,emptydir,hostpath}`.
+//! that changed are written anew, all at once ([`atomic_writer`]), an emptyDir keeps what is in it. Names come from API
+//! objects, so each is checked not to leave its volume. Mirrors `pkg/volume/{configmap,secret,downwardapi,projected,emptydir,hostpath}`.
+
+mod atomic_writer;
 
 use std::{
     collections::BTreeMap,
@@ -28,6 +30,7 @@ use crate::{
     resources,
     runtime::Mount,
 };
+use atomic_writer::{Access, Files};
 
 /// Mode of files where the volume names none.
 const DEFAULT_MODE: i32 = 0o644;
@@ -66,14 +69,14 @@ pub fn release(pod: &Pod, pod_dir: &Path) {
 
 /// Whether what the volumes hold can change while the pod runs.
 pub fn may_change(pod: &Pod) -> bool {
-    let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
-    let mut kinds = volumes.map(|volume| {
-        volume.config_map.is_some()
-            || volume.secret.is_some()
-            || volume.downward_api.is_some()
-            || volume.projected.is_some()
-    });
-    kinds.any(|changes| changes)
+    pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten()).any(shows_objects)
+}
+
+fn shows_objects(volume: &Volume) -> bool {
+    volume.config_map.is_some()
+        || volume.secret.is_some()
+        || volume.downward_api.is_some()
+        || volume.projected.is_some()
 }
 
 async fn make(client: &Client, pod: &Pod, volume: &Volume, dir: &Path, place: &Place) -> Result<(), String> {
@@ -101,7 +104,7 @@ async fn make(client: &Client, pod: &Pod, volume: &Volume, dir: &Path, place: &P
     } else {
         return Err("its kind is not supported on this node: use emptyDir, hostPath, configMap, secret, downwardAPI, projected or persistentVolumeClaim".into());
     };
-    write_files(dir, &files, mode.unwrap_or(DEFAULT_MODE), fs_group(pod))
+    atomic_writer::write(dir, &files, Access { mode: mode.unwrap_or(DEFAULT_MODE), group: fs_group(pod) })
 }
 
 fn fs_group(pod: &Pod) -> Option<u32> {
@@ -169,9 +172,6 @@ pub fn host_path(source: &HostPathVolumeSource) -> Result<(), String> {
 }
 
 // ---- files ---------------------------------------------------------------------------------------------------------
-
-/// Path within the volume → content and mode.
-type Files = BTreeMap<String, (Vec<u8>, Option<i32>)>;
 
 fn namespace(pod: &Pod) -> &str {
     pod.metadata.namespace.as_deref().unwrap_or_default()
@@ -302,44 +302,6 @@ async fn token(client: &Client, pod: &Pod, source: &ServiceAccountTokenProjectio
     answer.status.and_then(|status| status.token).ok_or_else(|| "failed to fetch token: the answer has none".into())
 }
 
-fn write_files(dir: &Path, files: &Files, default_mode: i32, group: Option<u32>) -> Result<(), String> {
-    for (name, (content, mode)) in files {
-        let path = within(dir, name)?;
-        if fs::read(&path).is_ok_and(|old| old == *content) {
-            continue;
-        }
-        let failed = |error: std::io::Error| format!("writing {}: {error}", path.display());
-        if let Some(parent) = path.parent() {
-            fs::create_dir_all(parent).map_err(failed)?;
-        }
-        // Written beside and renamed: a container that reads meanwhile sees the old file or the new one.
-        let beside = path.with_file_name(format!(".{}.new", path.file_name().unwrap_or_default().to_string_lossy()));
-        fs::write(&beside, content).map_err(failed)?;
-        let mode = u32::try_from(mode.unwrap_or(default_mode)).unwrap_or(0o644) & 0o777;
-        // A group that must be able to read gets that right, as the kubelet gives it.
-        let mode = if group.is_some() { mode | 0o040 } else { mode };
-        fs::set_permissions(&beside, fs::Permissions::from_mode(mode)).map_err(failed)?;
-        if let Some(group) = group {
-            chown(&beside, None, Some(group)).map_err(failed)?;
-        }
-        fs::rename(&beside, &path).map_err(failed)?;
-    }
-    remove_others(dir, dir, files).map_err(|error| format!("tidying {}: {error}", dir.display()))
-}
-
-/// Removes files of keys that are gone.
-fn remove_others(dir: &Path, root: &Path, files: &Files) -> std::io::Result<()> {
-    for entry in fs::read_dir(dir)? {
-        let path = entry?.path();
-        if path.symlink_metadata()?.is_dir() {
-            remove_others(&path, root, files)?;
-        } else if !files.keys().any(|name| root.join(name) == path) {
-            fs::remove_file(&path)?;
-        }
-    }
-    Ok(())
-}
-
 /// `name` below `dir`; refuses names that lead out of it.
 fn within(dir: &Path, name: &str) -> Result<PathBuf, String> {
     let path = Path::new(name);
@@ -378,13 +340,15 @@ pub fn mounts(
             Some(text) => Some(expand(text, value_of)),
             None => mount.sub_path.clone(),
         };
-        let always_read_only = claim.is_some_and(|claim| claim.read_only == Some(true))
-            || volume.config_map.is_some()
-            || volume.secret.is_some()
-            || volume.projected.is_some()
-            || volume.downward_api.is_some();
+        let always_read_only = shows_objects(volume) || claim.is_some_and(|claim| claim.read_only == Some(true));
+        let source = match sub_path.as_deref().unwrap_or_default() {
+            "" => root,
+            // Its links are its own, and are followed when it is mounted: where they lead now may be gone by then.
+            sub_path if shows_objects(volume) => sub_folder(&root, sub_path)?,
+            sub_path => inside(&root, &sub_folder(&root, sub_path)?)?,
+        };
         mounts.push(Mount {
-            source: sub_folder(&root, sub_path.as_deref().unwrap_or_default())?,
+            source,
             target: PathBuf::from(&mount.mount_path),
             read_only: mount.read_only == Some(true) || always_read_only,
         });
@@ -392,56 +356,25 @@ pub fn mounts(
     Ok(mounts)
 }
 
-/// `subPath` below a volume, made when it is not there. A link in it must not lead out of the volume.
+/// `subPath` below a volume, made when it is not there.
 fn sub_folder(root: &Path, sub_path: &str) -> Result<PathBuf, String> {
-    if sub_path.is_empty() {
-        return Ok(root.to_owned());
-    }
     let path = within(root, sub_path)?;
-    let failed = |error: std::io::Error| format!("failed to create subPath {}: {error}", path.display());
     if !path.exists() {
-        fs::create_dir_all(&path).map_err(failed)?;
+        fs::create_dir_all(&path).map_err(|error| format!("failed to create subPath {}: {error}", path.display()))?;
     }
-    let (real, real_root) = (path.canonicalize().map_err(failed)?, root.canonicalize().map_err(failed)?);
-    if real.starts_with(real_root) { Ok(real) } else { Err(format!("subPath {sub_path:?} leads out of the volume")) }
+    Ok(path)
+}
+
+/// Where the links in a path below a volume lead, which must not be out of the volume: containers can make some.
+fn inside(root: &Path, path: &Path) -> Result<PathBuf, String> {
+    let real = |path: &Path| path.canonicalize().map_err(|error| format!("subPath {}: {error}", path.display()));
+    let (real, root) = (real(path)?, real(root)?);
+    if real.starts_with(root) { Ok(real) } else { Err(format!("subPath {} leads out of the volume", path.display())) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn names_may_not_leave_the_volume() {
-        let dir = tempfile::tempdir().unwrap();
-        for bad in ["../x", "/etc/passwd", "a/../../b", ""] {
-            let files = Files::from([(bad.to_owned(), (Vec::new(), None))]);
-            assert!(write_files(dir.path(), &files, 0o644, None).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn files_get_their_content_and_mode() {
-        let dir = tempfile::tempdir().unwrap();
-        let files = Files::from([
-            ("a".to_owned(), (b"one".to_vec(), None)),
-            ("sub/b".to_owned(), (b"two".to_vec(), Some(0o400))),
-        ]);
-        write_files(dir.path(), &files, 0o640, None).unwrap();
-        write_files(dir.path(), &files, 0o640, None).unwrap();
-        assert_eq!(fs::read(dir.path().join("a")).unwrap(), b"one");
-        let mode = |name: &str| fs::metadata(dir.path().join(name)).unwrap().permissions().mode() & 0o777;
-        assert_eq!((mode("a"), mode("sub/b")), (0o640, 0o400));
-    }
-
-    #[test]
-    fn files_of_keys_that_are_gone_go_too() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = |name: &str| (name.to_owned(), (b"x".to_vec(), None));
-        write_files(dir.path(), &Files::from([file("a"), file("sub/b"), file("./c")]), 0o644, None).unwrap();
-        write_files(dir.path(), &Files::from([file("sub/b"), file("./c")]), 0o644, None).unwrap();
-        let there = ["a", "sub/b", "c"].map(|name| dir.path().join(name).exists());
-        assert_eq!(there, [false, true, true]);
-    }
 
     #[test]
     fn a_path_of_the_node_is_made_where_its_type_allows_it() {
@@ -460,11 +393,48 @@ mod tests {
         assert!(ask("folder", Some("File")).unwrap_err().contains("is not a File"));
     }
 
+    /// Where the mounts of a container come from, in a pod of which there are two volumes: a ConfigMap and a folder.
+    fn sources(pod_dir: &Path, sub_path: &str) -> Result<Vec<PathBuf>, String> {
+        let pod: Pod = serde_yaml::from_str(&format!(
+            "metadata: {{name: p}}
+spec:
+  volumes: [{{name: config, configMap: {{name: m}}}}, {{name: scratch, emptyDir: {{}}}}]
+  containers:
+  - name: c
+    volumeMounts:
+    - {{name: config, mountPath: /config, subPath: '{sub_path}'}}
+    - {{name: scratch, mountPath: /scratch, subPath: '{sub_path}'}}
+"
+        ))
+        .unwrap();
+        let container = &pod.spec.as_deref().unwrap().containers[0];
+        Ok(mounts(&pod, container, pod_dir, &[])?.into_iter().map(|mount| mount.source).collect())
+    }
+
+    #[test]
+    fn a_sub_path_of_an_object_is_the_file_as_it_is_when_it_is_mounted() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = folder(dir.path(), "config");
+        fs::create_dir_all(&config).unwrap();
+        let show = |text: &str| {
+            let files = Files::from([("sub/a".to_owned(), (text.into(), None))]);
+            atomic_writer::write(&config, &files, Access { mode: 0o644, group: None }).unwrap();
+        };
+        show("one");
+        let found = sources(dir.path(), "sub/a").unwrap();
+        show("two");
+        assert_eq!(fs::read_to_string(&found[0]).unwrap(), "two");
+        assert!(found[1].is_dir(), "made, for it was not there");
+    }
+
     #[test]
     fn a_link_in_a_sub_path_may_not_leave_the_volume() {
         let dir = tempfile::tempdir().unwrap();
-        std::os::unix::fs::symlink("/etc", dir.path().join("out")).unwrap();
-        assert!(sub_folder(dir.path(), "out").unwrap_err().contains("leads out"));
-        assert!(sub_folder(dir.path(), "fine/deep").unwrap().is_dir());
+        let scratch = folder(dir.path(), "scratch");
+        fs::create_dir_all(&scratch).unwrap();
+        std::os::unix::fs::symlink("/etc", scratch.join("out")).unwrap();
+        assert!(sources(dir.path(), "out").unwrap_err().contains("leads out"));
+        assert!(sources(dir.path(), "../out").unwrap_err().contains("leads out"));
+        assert!(sources(dir.path(), "fine/deep").unwrap()[1].is_dir());
     }
 }
