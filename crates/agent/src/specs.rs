@@ -1,6 +1,6 @@
 //! What the runtime is asked for: a pod's sandbox and its containers, in the runtime's words.
 //!
-//! Pure. What this node cannot give (another process namespace, a local seccomp profile, unsafe sysctls …) is refused with a
+//! Pure. What this node cannot give (processes shared by a pod's containers, a local seccomp profile, unsafe sysctls …) is refused with a
 //! sentence that names the field: it becomes `CreateContainerConfigError`, never silence. Mirrors
 //! `generateContainerConfig` and `determineEffectiveSecurityContext` (`pkg/kubelet/kuberuntime`).
 
@@ -35,6 +35,8 @@ pub fn sandbox(pod: &Pod, domain: &str, resolv_conf: Vec<String>) -> SandboxSpec
         hostname,
         names: full.into_iter().chain([short]).collect(),
         host_network: spec.host_network == Some(true),
+        host_pid: spec.host_pid == Some(true),
+        host_ipc: spec.host_ipc == Some(true),
         sysctls: sysctls(&spec).filter(|(name, _)| may_be_set(&spec, name)).collect(),
         resolv_conf,
         host_aliases: aliases.map(|alias| (alias.ip.clone(), alias.hostnames.clone().unwrap_or_default())).collect(),
@@ -126,8 +128,6 @@ fn refuse_what_cannot_be(spec: &PodSpec, container: &Container) -> Result<(), St
     };
     // One row each: what is asked for, and the field it is asked with.
     let rows = [
-        (spec.host_pid == Some(true), "spec.hostPID"),
-        (spec.host_ipc == Some(true), "spec.hostIPC"),
         (spec.share_process_namespace == Some(true), "spec.shareProcessNamespace"),
         (spec.host_users == Some(false), "spec.hostUsers: false"),
         (spec.runtime_class_name.is_some(), "spec.runtimeClassName"),
@@ -261,8 +261,8 @@ spec:
 
     #[test]
     fn what_cannot_be_is_refused() {
-        let pod = pod("{metadata: {name: p}, spec: {hostPID: true, containers: [{name: c}]}}");
-        assert_eq!(built(&pod).unwrap_err(), "spec.hostPID is not supported on this node");
+        let pod = pod("{metadata: {name: p}, spec: {shareProcessNamespace: true, containers: [{name: c}]}}");
+        assert_eq!(built(&pod).unwrap_err(), "spec.shareProcessNamespace is not supported on this node");
     }
 
     #[test]

@@ -30,6 +30,12 @@ pub struct SandboxSpec {
     pub names: Vec<String>,
     /// True: share the node's network instead of having an own one.
     pub host_network: bool,
+    /// True: its processes are among the node's instead of in a namespace for each container.
+    #[serde(default)]
+    pub host_pid: bool,
+    /// True: share the node's memory and queues of processes (SysV, POSIX).
+    #[serde(default)]
+    pub host_ipc: bool,
     /// Parameters of the kernel in its own namespaces, such as `net.ipv4.ip_unprivileged_port_start`, and their values.
     #[serde(default)]
     pub sysctls: Vec<(String, String)>,

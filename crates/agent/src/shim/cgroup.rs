@@ -4,8 +4,9 @@
 //! them (`pkg/kubelet/cm/helpers_linux.go`). Where the groups cannot be written (an ordinary user) a container without
 //! bounds runs without a group, and one with bounds is refused: a bound is never silently dropped.
 
-use super::wire::Failure;
+use super::{kill_process, wire::Failure};
 use crate::runtime::Limits;
+use nix::unistd::Pid;
 use std::{
     fs, io,
     path::{Path, PathBuf},
@@ -19,6 +20,8 @@ const CPU_PERIOD: u64 = 100_000;
 const CPU_QUOTA_MIN: u64 = 1_000;
 /// The kernel lets go of a group a moment after its last process was reaped.
 const REMOVE_TRIES: usize = 50;
+/// Killed processes are gone at once, unless they start others faster than they can be listed.
+const KILL_TRIES: usize = 500;
 const REMOVE_PAUSE: Duration = Duration::from_millis(2);
 /// Hierarchies used on v1: controllers, and the one in which systemd keeps its units.
 const V1_HIERARCHIES: [&str; 5] = ["cpu", "cpuacct", "memory", "pids", UNITS];
@@ -124,6 +127,27 @@ impl Hierarchies {
         Some(Spent { cpu_nanos, memory_bytes: memory.saturating_sub(inactive.unwrap_or(0)) })
     }
 
+    /// Kills every process of `group` and below it, and those that they start meanwhile; missing is fine.
+    pub fn kill(&self, group: &Path) -> io::Result<()> {
+        let root = match self {
+            Hierarchies::V1(all) => all.iter().find(|(name, _)| *name == "memory").map(|(_, root)| root),
+            Hierarchies::V2(root) => Some(root),
+        };
+        let Some(group) = root.map(|root| below(root, group)) else { return Ok(()) };
+        for _ in 0..KILL_TRIES {
+            let found = processes(&group);
+            if found.is_empty() {
+                return Ok(());
+            }
+            for pid in found {
+                // It may just have gone by itself.
+                let _ = kill_process(Pid::from_raw(pid), libc::SIGKILL);
+            }
+            thread::sleep(REMOVE_PAUSE);
+        }
+        Err(io::Error::other(format!("{} still has processes", group.display())))
+    }
+
     /// Removes `group` and what is below it everywhere; missing is fine.
     pub fn remove(&self, group: &Path) -> io::Result<()> {
         self.roots().iter().try_for_each(|root| remove_tree(&below(root, group)))
@@ -195,6 +219,11 @@ impl Cgroup {
             .and_then(|directory| fs::read_to_string(directory.join(file)).ok())
             .and_then(|text| text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse::<u64>().ok()))
             .is_some_and(|kills| kills > 0)
+    }
+
+    /// Kills every process of the group.
+    pub fn kill(&self) -> io::Result<()> {
+        self.hierarchies.kill(&self.group)
     }
 
     /// Removes the group.
@@ -279,6 +308,17 @@ fn write(path: &Path, value: &str) -> io::Result<()> {
     fs::write(path, value).map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
 }
 
+fn processes(directory: &Path) -> Vec<i32> {
+    let listed = fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
+    // What cannot be named from here is listed as 0, which would mean this process's own group.
+    let mut found: Vec<i32> = listed.lines().filter_map(|pid| pid.parse().ok()).filter(|pid| *pid > 0).collect();
+    let entries = fs::read_dir(directory).into_iter().flatten().filter_map(Result::ok);
+    for inner in entries.map(|entry| entry.path()).filter(|path| path.is_dir()) {
+        found.extend(processes(&inner));
+    }
+    found
+}
+
 fn remove_tree(directory: &Path) -> io::Result<()> {
     let Ok(entries) = fs::read_dir(directory) else { return Ok(()) };
     for entry in entries.filter_map(Result::ok).filter(|entry| entry.path().is_dir()) {
@@ -299,6 +339,16 @@ fn remove_tree(directory: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn processes_are_listed_with_those_of_inner_groups() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("inner")).unwrap();
+        fs::write(folder.path().join("cgroup.procs"), "0\n7\n").unwrap();
+        fs::write(folder.path().join("inner/cgroup.procs"), "9\n").unwrap();
+        assert_eq!(processes(folder.path()), [7, 9]);
+        assert!(processes(&folder.path().join("missing")).is_empty());
+    }
 
     #[test]
     fn hybrid_machines_count_as_v1() {

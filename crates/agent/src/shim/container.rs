@@ -68,6 +68,10 @@ impl Container {
             .map_err(|e| broken(&format!("cannot open the log {}", plan.log_path.display()), &e))?;
         let (stdio, mut ends) = make_stdio(&plan).map_err(|e| broken("cannot make standard input and output", &e))?;
         let cgroup = Cgroup::create(hierarchies, &shim.cgroup.join(&plan.id), &plan.limits)?;
+        if plan.host_pid && cgroup.is_none() {
+            let why = "hostPID needs control groups, which cannot be written here: run the node as root";
+            return Err(Failure::Config(why.into()));
+        }
         let first = match spawn(own_pids, &plan.process, Place::New(&plan), cgroup.as_ref(), stdio) {
             Ok(first) => first,
             Err(failure) => {
@@ -121,7 +125,8 @@ impl Container {
         self.first_process().map_or(Ok(()), |first| kill_process(first, number.unwrap_or(self.plan.stop_signal)))
     }
 
-    /// Kills it: when the first process of a namespace is killed, all others in it are.
+    /// Kills it: when the first process of a namespace is killed, all others in it are. Where it has none of its own, the
+    /// others follow once the first is reaped.
     pub fn kill(&self) {
         if let Err(error) = self.signal(Some(libc::SIGKILL)) {
             eprintln!("container {} cannot be killed: {error}", self.seen.id);
@@ -183,8 +188,13 @@ impl Container {
 
     /// Its first process was reaped: takes what is left of the output, records the end, removes the group.
     pub fn ended(&mut self, code: i32, signal: i32, shim: &ShimConfig) -> Exit {
+        if let Some(cgroup) = self.cgroup.as_ref().filter(|_| self.plan.host_pid)
+            && let Err(error) = cgroup.kill()
+        {
+            eprintln!("processes of container {} stay: {error}", self.seen.id);
+        }
         for n in 0..self.outputs.len() {
-            // Every process of the namespace is dead, so this ends; the pipe's size bounds it.
+            // Every process of the container is dead, so this ends; the pipe's size bounds it.
             self.copy(n, usize::MAX);
             self.outputs[n].file = None;
         }

@@ -405,10 +405,13 @@ fn detach_from_agent(config: &ShimConfig) -> std::io::Result<()> {
 }
 
 fn enter_sandbox(config: &ShimConfig) -> nix::Result<()> {
-    if config.host_network {
-        return unshare(CloneFlags::CLONE_NEWIPC);
+    if !config.host_ipc {
+        unshare(CloneFlags::CLONE_NEWIPC)?;
     }
-    unshare(CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWUTS)?;
+    if config.host_network {
+        return Ok(());
+    }
+    unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWUTS)?;
     sethostname(&config.hostname)
 }
 

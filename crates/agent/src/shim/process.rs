@@ -66,6 +66,7 @@ pub fn spawn(
     let broken = |what: &str, e: Errno| Failure::Start(format!("{what}: {e}"));
     let (report, reporter) = pipe2(OFlag::O_CLOEXEC).map_err(|e| broken("cannot make a pipe", e))?;
     let first = match place {
+        Place::New(plan) if plan.host_pid => None,
         Place::New(_) => {
             unshare(CloneFlags::CLONE_NEWPID).map_err(|e| broken("cannot make a process namespace", e))?;
             None

@@ -23,6 +23,9 @@ pub struct ShimConfig {
     pub hostname: String,
     /// True: stay in the node's network and hostname.
     pub host_network: bool,
+    /// True: stay in the node's IPC namespace.
+    #[serde(default)]
+    pub host_ipc: bool,
     /// Parameters of the kernel to set in the pod's namespaces.
     pub sysctls: Vec<(String, String)>,
     /// Where records of containers are kept: `<data-dir>/pods/<uid>`.
@@ -90,6 +93,9 @@ pub struct ContainerPlan {
     pub read_only_root: bool,
     /// The node's devices, nothing masked.
     pub privileged: bool,
+    /// Its processes are among the node's.
+    #[serde(default)]
+    pub host_pid: bool,
     /// Where output goes.
     pub log_path: PathBuf,
     /// Keep standard input open.

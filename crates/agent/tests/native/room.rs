@@ -57,6 +57,8 @@ impl Room {
             hostname: name.into(),
             names: vec![name.into()],
             host_network: false,
+            host_pid: false,
+            host_ipc: false,
             sysctls: vec![],
             resolv_conf: vec!["nameserver 10.96.0.10".into()],
             host_aliases: vec![],

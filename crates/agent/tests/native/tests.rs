@@ -46,6 +46,8 @@ tests! {
     log_files_are_rotated
     pods_talk
     host_network
+    processes_and_memory_of_the_node
+    processes_among_the_nodes_end_with_their_container
     a_new_agent_takes_over
     a_dead_shim
     a_sandbox_starts_once
@@ -643,6 +645,58 @@ async fn host_network(mut room: Room) {
     assert_eq!(sandbox.ip.to_string(), "10.244.0.1");
     let (_, log) = room.run(&room.shell(&spec, "ip link show kapstan0 | grep -c kapstan0")).await;
     assert_eq!(log, "stdout F 1\n");
+    room.native.stop_sandbox(&spec.uid).await.unwrap();
+}
+
+async fn processes_and_memory_of_the_node(mut room: Room) {
+    const NAMES: &str = "readlink /proc/self/ns/pid; readlink /proc/self/ns/ipc";
+    let of_node = |kind: &str| fs::read_link(format!("/proc/self/ns/{kind}")).unwrap().display().to_string();
+    let (own, _) = room.start_pod("own").await;
+    let (_, log) = room.run_named(&own, "own", NAMES).await;
+    assert!(["pid", "ipc"].iter().all(|kind| !log.contains(&of_node(kind))), "{log}");
+    let mut spec = room.pod("node");
+    (spec.host_pid, spec.host_ipc) = (true, true);
+    room.native.start_sandbox(&spec).await.unwrap();
+    let (_, log) = room.run_named(&spec, "node", NAMES).await;
+    assert_eq!(log, format!("stdout F {}\nstdout F {}\n", of_node("pid"), of_node("ipc")));
+    let shared = tempfile::Builder::new().prefix("kapstan-").tempfile_in("/dev/shm").unwrap();
+    let (exit, _) = room.run_named(&spec, "memory", &format!("test -e {}", shared.path().display())).await;
+    assert_eq!(exit.code, 0, "the node's memory, not the pod's own");
+    for pod in [own, spec] {
+        room.native.stop_sandbox(&pod.uid).await.unwrap();
+    }
+}
+
+async fn processes_among_the_nodes_end_with_their_container(mut room: Room) {
+    let mut spec = room.pod("node");
+    spec.host_pid = true;
+    room.native.start_sandbox(&spec).await.unwrap();
+    let (exit, _) = room.run_named(&spec, "ends", "sleep 1000 & exit 3").await;
+    assert_eq!(exit.code, 3);
+    assert_eq!(processes_of_pod(&spec), Vec::<i32>::new());
+
+    let mut stays = room.shell(&spec, "sleep 1000 & echo up; wait");
+    stays.stop_signal = Some("SIGTERM".into());
+    let seen = room.native.start_container(&stays).await.unwrap();
+    until_logged(&stays, "up").await;
+    let told = room.native.exec(&spec.uid, &seen.id, &["true".into()], SOON).await.unwrap();
+    assert_eq!(told.code, 0);
+    let exit = room.native.stop_container(&spec.uid, &seen.id, SOON).await.unwrap();
+    assert_eq!(
+        (exit.code, processes_of_pod(&spec)),
+        (143, vec![]),
+        "by SIGTERM: it is no first process, which may be deaf to it"
+    );
+
+    let lost = ContainerSpec { attempt: 1, ..room.shell(&spec, "sleep 1000 & echo again; wait") };
+    let seen = room.native.start_container(&lost).await.unwrap();
+    until_logged(&lost, "again").await;
+    for pid in shims_of(&spec) {
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).unwrap();
+    }
+    room.exit_of(&seen).await;
+    room.native.start_sandbox(&spec).await.unwrap();
+    assert_eq!(processes_of_pod(&spec), Vec::<i32>::new());
     room.native.stop_sandbox(&spec.uid).await.unwrap();
 }
 

@@ -99,4 +99,9 @@ async fn refused(room: &Room, pod: &agent::runtime::SandboxSpec) {
     other.security.run_as_user = Some(101);
     let error = room.refusal(&other).await;
     assert!(matches!(&error, RuntimeError::ContainerConfig(why) if why.contains("cannot run as")), "{error}");
+    let among_all = agent::runtime::SandboxSpec { host_pid: true, ..room.pod("node") };
+    room.native.start_sandbox(&among_all).await.unwrap();
+    let error = room.refusal(&room.shell(&among_all, "true")).await;
+    assert!(matches!(&error, RuntimeError::ContainerConfig(why) if why.contains("hostPID needs")), "{error}");
+    room.native.stop_sandbox(&among_all.uid).await.unwrap();
 }

@@ -20,15 +20,21 @@ pub const FILES: [(&str, &str); 4] =
     [("hosts", "/etc/hosts"), ("hostname", "/etc/hostname"), ("resolv.conf", "/etc/resolv.conf"), (MEMORY, "/dev/shm")];
 const MEMORY: &str = "shm";
 
-/// Where the pod's own `name` is.
-pub fn path(pod: &Path, name: &str) -> PathBuf {
+/// Where `name` is: among the pod's own, or, of the memory it shares with the node, the node's.
+pub fn source(pod: &Path, spec: &SandboxSpec, name: &str) -> PathBuf {
+    if spec.host_ipc && name == MEMORY { PathBuf::from("/dev/shm") } else { path(pod, name) }
+}
+
+fn path(pod: &Path, name: &str) -> PathBuf {
     pod.join(SHARED).join(name)
 }
 
 /// Writes them all.
 pub fn write(pod: &Path, spec: &SandboxSpec, address: IpAddr) -> io::Result<()> {
     fs::create_dir_all(path(pod, MEMORY))?;
-    mount_shared_memory(&path(pod, MEMORY))?;
+    if !spec.host_ipc {
+        mount_shared_memory(&path(pod, MEMORY))?;
+    }
     let of_node = || fs::read_to_string("/etc/hosts").unwrap_or_default();
     let hosts = if spec.host_network { of_node() } else { own_hosts(&spec.names, address) };
     let resolv_conf: String = spec.resolv_conf.iter().flat_map(|line| [line, "\n"]).collect();

@@ -97,6 +97,7 @@ impl Node {
         if let Ok(stray) = self.connect(pod).await {
             stray.stop(STOP_WAIT).await?; // an agent that crashed had just started it
         }
+        self.kill_left_over(pod).await?;
         self.execute_shim(pod).await?;
         let shim = self.connect(pod).await?;
         if let (false, IpAddr::V4(address)) = (spec.host_network, pod.record.address)
@@ -116,6 +117,7 @@ impl Node {
             pod_uid: pod.uid().to_owned(),
             hostname: pod.record.spec.hostname.clone(),
             host_network: pod.record.spec.host_network,
+            host_ipc: pod.record.spec.host_ipc,
             sysctls: pod.record.spec.sysctls.clone(),
             pod_dir: pod.folder.clone(),
             run_dir: self.run_dir(),
@@ -154,7 +156,7 @@ impl Node {
     ) -> Result<ContainerSeen, RuntimeError> {
         let (images, image, folder) = (self.images.clone(), spec.image.clone(), pod.container_folder(&id));
         let root = blocking(move || images.mount_rootfs(&image, &folder)).await?;
-        let mut plan = plan::resolve(spec, id, &root, &pod.record.spec.hostname, &pod.folder)?;
+        let mut plan = plan::resolve(spec, id, &root, &pod.record.spec, &pod.folder)?;
         plan.limits.pids = plan.limits.pids.or(self.options.container_pids);
         match shim.ask(Ask::Start(Box::new(plan))).await? {
             Answer::Started(seen) => Ok(seen),
@@ -170,6 +172,17 @@ impl Node {
         .await
     }
 
+    /// Containers die with their shim, but what they started does not where it is among the node's processes.
+    async fn kill_left_over(&self, pod: &Pod) -> Result<(), RuntimeError> {
+        if !pod.record.spec.host_pid {
+            return Ok(());
+        }
+        let group = self.group_of(pod);
+        blocking(move || Hierarchies::discover().kill(&group))
+            .await
+            .map_err(|e| RuntimeError::Sandbox(format!("processes of an earlier container stay: {e}")))
+    }
+
     /// Removes all that is left of a pod whose shim is gone.
     pub async fn clear(&self, pod: &Pod) -> Result<(), RuntimeError> {
         self.network.detach(pod.uid()).await;
@@ -178,6 +191,7 @@ impl Node {
         for folder in containers.unwrap_or_default() {
             self.drop_container_folder(folder).await?;
         }
+        self.kill_left_over(pod).await?;
         let group = self.group_of(pod);
         blocking(move || Hierarchies::discover().remove(&group))
             .await

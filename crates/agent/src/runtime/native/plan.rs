@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     images::RootFs,
-    runtime::{ContainerSpec, Mount, RuntimeError, Security},
+    runtime::{ContainerSpec, Mount, RuntimeError, SandboxSpec, Security},
     shim::{
         DEFAULT_PATH,
         rootfs::open_inside,
@@ -96,14 +96,14 @@ pub fn resolve(
     spec: &ContainerSpec,
     id: String,
     root: &RootFs,
-    hostname: &str,
+    sandbox: &SandboxSpec,
     pod: &Path,
 ) -> Result<ContainerPlan, RuntimeError> {
     let accounts = Accounts {
         passwd: read_account_file(&root.path, "/etc/passwd"),
         group: read_account_file(&root.path, "/etc/group"),
     };
-    let process = process(spec, &root.config, &accounts, hostname, groups_can_be_set())?;
+    let process = process(spec, &root.config, &accounts, &sandbox.hostname, groups_can_be_set())?;
     let image = root.config.config().as_ref();
     let stop_signal = spec.stop_signal.as_ref().or_else(|| image.and_then(|config| config.stop_signal().as_ref()));
     Ok(ContainerPlan {
@@ -114,10 +114,11 @@ pub fn resolve(
         image_id: root.image_id.clone(),
         rootfs: root.path.clone(),
         process,
-        mounts: mounts(spec, pod),
+        mounts: mounts(spec, sandbox, pod),
         limits: spec.limits.clone(),
         read_only_root: spec.security.read_only_root,
         privileged: spec.security.privileged,
+        host_pid: sandbox.host_pid,
         log_path: spec.log_path.clone(),
         stdin: spec.stdin,
         tty: spec.tty,
@@ -244,10 +245,10 @@ fn signal_number(name: &str) -> Result<i32, RuntimeError> {
 }
 
 /// Volumes, and the pod's own files where no volume takes their place.
-fn mounts(spec: &ContainerSpec, pod: &Path) -> Vec<Mount> {
+fn mounts(spec: &ContainerSpec, sandbox: &SandboxSpec, pod: &Path) -> Vec<Mount> {
     let taken = |target: &str| spec.mounts.iter().any(|mount| mount.target == Path::new(target));
     let own = files::FILES.iter().filter(|(_, target)| !taken(target)).map(|(name, target)| Mount {
-        source: files::path(pod, name),
+        source: files::source(pod, sandbox, name),
         target: target.into(),
         read_only: spec.security.read_only_root && target.starts_with("/etc/"),
     });
@@ -291,6 +292,14 @@ mod tests {
             tty: false,
             stop_signal: None,
         }
+    }
+
+    fn sandbox() -> SandboxSpec {
+        serde_json::from_value(serde_json::json!({
+            "uid": "u", "namespace": "ns", "name": "p", "hostname": "p", "host_network": false, "resolv_conf": [],
+            "host_aliases": []
+        }))
+        .unwrap()
     }
 
     fn image(text: &str) -> Config {
@@ -348,17 +357,19 @@ mod tests {
     #[test]
     fn a_volume_takes_the_place_of_the_pods_own_file() {
         let volume = Mount { source: "/v".into(), target: "/etc/hosts".into(), read_only: false };
-        let mounts = mounts(&ContainerSpec { mounts: vec![volume], ..spec() }, Path::new("/pod"));
-        let text: Vec<String> =
-            mounts.iter().map(|m| format!("{} {}", m.source.display(), m.target.display())).collect();
-        assert_eq!(
-            text,
-            [
-                "/pod/shared/hostname /etc/hostname",
-                "/pod/shared/resolv.conf /etc/resolv.conf",
-                "/pod/shared/shm /dev/shm",
-                "/v /etc/hosts"
-            ]
-        );
+        let mounts = |host_ipc: bool| -> Vec<String> {
+            let spec = ContainerSpec { mounts: vec![volume.clone()], ..spec() };
+            let sandbox = SandboxSpec { host_ipc, ..sandbox() };
+            let mounts = mounts(&spec, &sandbox, Path::new("/pod"));
+            mounts.iter().map(|m| format!("{} {}", m.source.display(), m.target.display())).collect()
+        };
+        let own = [
+            "/pod/shared/hostname /etc/hostname",
+            "/pod/shared/resolv.conf /etc/resolv.conf",
+            "/pod/shared/shm /dev/shm",
+            "/v /etc/hosts",
+        ];
+        assert_eq!(mounts(false), own);
+        assert_eq!(mounts(true)[2], "/dev/shm /dev/shm");
     }
 }
