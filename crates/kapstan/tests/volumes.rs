@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::cluster::{Kubectl, Setup};
+use crate::cluster::{Kubectl, PATIENCE, Setup, eventually};
 use crate::containers::{staged, told, tools};
 use crate::transcript;
 
@@ -84,4 +84,64 @@ fn what_a_container_wrote_is_found_by_the_next() {
     told(&cluster, &tools, "kubectl wait --for=delete pv --all --timeout=60s || true");
     assert_eq!(told(&cluster, &tools, "kubectl get pv,pvc -o name"), "");
     assert_eq!(folders(), 0);
+}
+
+/// Its first container ends, the next one stays.
+const SETTINGS: &str = r#"apiVersion: v1
+kind: ConfigMap
+metadata: {name: settings}
+data: {mode: slow, level: low}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: reader}
+spec:
+  terminationGracePeriodSeconds: 0
+  containers:
+  - name: reader
+    image: busybox
+    imagePullPolicy: Never
+    command: [sh, -c, "test -e /scratch/lived || { touch /scratch/lived; exit 3; }; exec sleep 1000"]
+    volumeMounts:
+    - {name: settings, mountPath: /settings}
+    - {name: settings, mountPath: /mode, subPath: mode}
+    - {name: scratch, mountPath: /scratch}
+  volumes:
+  - name: settings
+    configMap: {name: settings, defaultMode: 0400, items: [{key: mode, path: mode}, {key: level, path: deep/level, mode: 0440}]}
+  - {name: scratch, emptyDir: {}}
+"#;
+
+#[test]
+fn what_objects_say_is_seen_in_containers_and_follows_them() {
+    if !staged("volumes::what_objects_say_is_seen_in_containers_and_follows_them") {
+        return;
+    }
+    let Some(tools) = tools() else { return };
+    let mut cluster = crate::containers::node(&tools);
+    fs::write(cluster.folder().join("settings.yaml"), SETTINGS).unwrap();
+    told(&cluster, &tools, "kubectl apply -f settings.yaml");
+    const PAST: &str = "kubectl get pod reader -o jsonpath='{.status.containerStatuses[0].restartCount} \
+                        {.status.containerStatuses[0].lastState.terminated.exitCode}'";
+    let past = || {
+        let told = told(&cluster, &tools, PAST);
+        (told == "1 3").then_some(()).ok_or(told)
+    };
+    eventually(PATIENCE, past).unwrap();
+    const LOOK: &str = "kubectl exec reader -- sh -c 'readlink /settings/mode; readlink /settings/deep; stat -L -c %a /settings/mode /settings/deep/level; \
+                        cat /settings/mode /settings/deep/level /mode'";
+    assert_eq!(told(&cluster, &tools, LOOK), "..data/mode\n..data/deep\n400\n440\nslowlowslow");
+
+    // A node that comes back writes what changed while it was away. What is mounted by a path of its own stays.
+    told(&cluster, &tools, r#"kubectl patch configmap settings -p '{"data":{"mode":"fast"}}'"#);
+    cluster.kill();
+    cluster.restart();
+    let follows = || {
+        let output = cluster.shell(&tools.kubectl, LOOK);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        text.ends_with("fastlowslow").then_some(()).ok_or(text)
+    };
+    eventually(PATIENCE, follows).unwrap();
+    assert_eq!(told(&cluster, &tools, PAST), "1 3");
+    told(&cluster, &tools, "kubectl delete pod reader");
 }
