@@ -1,267 +1,27 @@
-//! What the node knows of one pod, and how that knowledge grows: a step begins, an outcome arrives.
-//!
-//! Pure values. [`crate::plan`] reads them to say what to do next, [`crate::status`] to say what the API is told; the
-//! pod worker and the simulated nodes carry steps out and hand outcomes to [`PodOnNode::apply`]. Events are worded here,
-//! as the kubelet words them (`pkg/kubelet/kuberuntime`, `pkg/kubelet/images/image_manager.go`, `events/event.go`).
+//! How what is known of a pod grows: a step begins, an outcome arrives, and events are worded.
 
 use std::net::IpAddr;
 
 use api::Pod;
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{
-    Container, ContainerStateRunning, ContainerStateTerminated, ContainerStatus, PodSpec,
-};
+use k8s_openapi::api::core::v1::Container;
 
+use super::{
+    BACK_OFF_FIRST_SECONDS, BACK_OFF_LONGEST_SECONDS, ContainerOnNode, Doing, Ended, Leaving, PodOnNode, Pulled,
+    Running, Stage, Trouble, TroubleKind, Withdrawal, container_spec, from_milliseconds, pod_in_words,
+};
 use crate::{
     plan::{Step, Why},
     probes::{Kind, Probed, Probes, Verdict},
-    runtime::{ContainerSeen, Exit, ImageSeen, PodSeen},
+    runtime::{ContainerSeen, Exit, ImageSeen},
 };
 
-/// First wait after a failed pull or a second crash, in seconds; doubled each time.
-pub const BACK_OFF_FIRST_SECONDS: i64 = 10;
-/// Longest wait, in seconds.
-pub const BACK_OFF_LONGEST_SECONDS: i64 = 300;
 /// A container that ran this long starts with a clean record.
-pub const BACK_OFF_RESET_SECONDS: i64 = 2 * BACK_OFF_LONGEST_SECONDS;
-/// How long an error itself is shown before the status says that we back off.
-pub const ERROR_SHOWN_SECONDS: i64 = 2;
+const BACK_OFF_RESET_SECONDS: i64 = 2 * BACK_OFF_LONGEST_SECONDS;
 /// First wait after volumes or a sandbox could not be made, in seconds; doubled each time.
 const SETUP_RETRY_FIRST_SECONDS: i64 = 1;
 /// Longest such wait, in seconds.
 const SETUP_RETRY_LONGEST_SECONDS: i64 = 120;
-/// Reason of an end that nobody saw.
-const UNKNOWN: &str = "ContainerStatusUnknown";
-
-/// Everything the node knows about one pod.
-#[derive(Clone, Debug)]
-pub struct PodOnNode {
-    /// When the node first saw it: `status.startTime`.
-    pub since: Timestamp,
-    /// Why the pod as a whole has failed: refused at the door, deadline passed.
-    pub failure: Option<Failure>,
-    /// Its volumes.
-    pub volumes: Stage,
-    /// Its sandbox.
-    pub sandbox: Stage,
-    /// Its address, once the sandbox stands.
-    pub ip: Option<IpAddr>,
-    /// Init containers, then containers, in the order of the spec.
-    pub containers: Vec<ContainerOnNode>,
-    /// True: real traffic may reach it, so it is taken out of the service rules before it is stopped.
-    pub drains: bool,
-    /// Whether it was taken out of the rules because it leaves.
-    pub withdrawal: Withdrawal,
-    /// When its end began, and by when everything must have stopped.
-    pub leaving: Option<Leaving>,
-    /// The API object is gone: clean up and forget.
-    pub gone: bool,
-    /// The last write and the DELETE were sent.
-    pub finished: bool,
-}
-
-/// Why a whole pod failed, as `status.reason` and `status.message` say it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure {
-    /// CamelCase.
-    pub reason: String,
-    /// A sentence.
-    pub message: String,
-}
-
-impl Failure {
-    /// A port of the node that the pod asks for is another's, in the kubelet's words.
-    pub fn ports_taken() -> Failure {
-        let message =
-            "Pod was rejected: Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports";
-        Failure { reason: "NodePorts".into(), message: message.into() }
-    }
-}
-
-/// How far something that is made once per pod has come.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Stage {
-    /// Not begun.
-    Todo,
-    /// Under way, after failing so often in a row.
-    Doing(u32),
-    /// Stands.
-    Done,
-    /// Failed; tried again at that time.
-    Failed {
-        /// Not before this.
-        retry_at: Timestamp,
-        /// How often in a row.
-        times: u32,
-    },
-    /// Taken down.
-    Removed,
-}
-
-/// How far taking a leaving pod out of the service rules has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Withdrawal {
-    /// Not asked for.
-    No,
-    /// Waiting for the proxies.
-    Asked,
-    /// No request is sent to it any more.
-    Done,
-}
-
-/// The end of a pod.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Leaving {
-    /// When containers are killed if they have not stopped by themselves.
-    pub until: Timestamp,
-}
-
-/// Everything the node knows about one container of a pod.
-#[derive(Clone, Debug)]
-pub struct ContainerOnNode {
-    /// Name within the pod.
-    pub name: String,
-    /// Image the spec asks for: a change clears what was learnt about the old one.
-    pub wanted_image: String,
-    /// What is being done to it.
-    pub doing: Doing,
-    /// Its running instance is about to be replaced: it must get no more requests, until the next one is ready.
-    pub withdrawn: bool,
-    /// Image that was made sure of for the next start.
-    pub pulled: Option<Pulled>,
-    /// It was told since the last start that the image is there.
-    pub pull_told: bool,
-    /// Why it cannot start at the moment.
-    pub trouble: Option<Trouble>,
-    /// The running instance.
-    pub running: Option<Running>,
-    /// How the last instance ended.
-    pub last: Option<Ended>,
-    /// How the one before it ended.
-    pub before_last: Option<Box<Ended>>,
-    /// Instances so far, failed starts included.
-    pub attempts: u32,
-    /// Wait before the next restart, in seconds; 0: none yet.
-    pub back_off_seconds: i64,
-    /// The back-off was reported for the present wait.
-    pub back_off_told: bool,
-    /// Probe results of the running instance; none without probes.
-    pub probes: Option<Box<Probes>>,
-}
-
-/// An image on the node that a container can be started from.
-#[derive(Clone, Debug)]
-pub struct Pulled {
-    /// As the pod names it.
-    pub image: String,
-    /// Its id.
-    pub id: String,
-}
-
-/// What is being done to a container just now; nothing else is begun meanwhile.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Doing {
-    /// Nothing.
-    Nothing,
-    /// Its image is made sure of.
-    Pulling,
-    /// It is started.
-    Starting,
-    /// Its postStart hook runs.
-    PostStart,
-    /// The pod is taken out of the service rules, so that this container can be replaced.
-    Withdrawing,
-    /// That has happened.
-    Withdrawn,
-    /// It is stopped, by this time at the latest.
-    Stopping(Timestamp),
-}
-
-/// Why a container waits.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Trouble {
-    /// What failed.
-    pub kind: TroubleKind,
-    /// The error in words.
-    pub message: String,
-    /// Since when.
-    pub since: Timestamp,
-    /// Next attempt.
-    pub retry_at: Timestamp,
-    /// How long that wait is, in seconds.
-    pub wait_seconds: i64,
-    /// The back-off was reported.
-    pub told: bool,
-}
-
-/// Kinds of [`Trouble`]; their names are the kubelet's waiting reasons.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TroubleKind {
-    /// The image cannot be pulled.
-    ErrImagePull,
-    /// The image's name cannot be a reference.
-    InvalidImageName,
-    /// `imagePullPolicy: Never`, and it is not here.
-    ErrImageNeverPull,
-    /// Environment, mounts or rights cannot be made.
-    CreateContainerConfigError,
-}
-
-impl TroubleKind {
-    /// The waiting reason.
-    pub fn reason(self) -> &'static str {
-        match self {
-            TroubleKind::ErrImagePull => "ErrImagePull",
-            TroubleKind::InvalidImageName => "InvalidImageName",
-            TroubleKind::ErrImageNeverPull => "ErrImageNeverPull",
-            TroubleKind::CreateContainerConfigError => "CreateContainerConfigError",
-        }
-    }
-}
-
-/// A running container instance.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Running {
-    /// Its id.
-    pub id: String,
-    /// Number of starts before it.
-    pub attempt: u32,
-    /// Image it runs, as the pod named it.
-    pub image: String,
-    /// Id of that image.
-    pub image_id: String,
-    /// Since when.
-    pub since: Timestamp,
-    /// Its postStart hook is over (or there is none).
-    pub post_started: bool,
-    /// Why it must be stopped and started again.
-    pub doomed: Option<Why>,
-}
-
-/// An instance that ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ended {
-    /// Its id; empty when it never came to be.
-    pub id: String,
-    /// Number of starts before it.
-    pub attempt: u32,
-    /// Image it ran.
-    pub image: String,
-    /// Id of that image.
-    pub image_id: String,
-    /// `Completed`, `Error`, `OOMKilled`, `StartError` …
-    pub reason: String,
-    /// Termination message.
-    pub message: Option<String>,
-    /// Exit code.
-    pub code: i32,
-    /// Signal, 0 if none.
-    pub signal: i32,
-    /// From when.
-    pub started_at: Timestamp,
-    /// To when.
-    pub finished_at: Timestamp,
-}
 
 /// What came of a step, or happened by itself.
 #[derive(Clone, Debug)]
@@ -392,111 +152,6 @@ fn warning(container: Option<&str>, reason: &'static str, message: String) -> No
 }
 
 impl PodOnNode {
-    /// A pod that the node sees for the first time.
-    pub fn new(pod: &Pod, now: Timestamp) -> PodOnNode {
-        let spec = pod.spec.as_deref();
-        PodOnNode {
-            since: now,
-            failure: None,
-            volumes: Stage::Todo,
-            sandbox: Stage::Todo,
-            ip: None,
-            containers: spec.into_iter().flat_map(all_containers).map(ContainerOnNode::new).collect(),
-            drains: false,
-            withdrawal: Withdrawal::No,
-            leaving: None,
-            gone: false,
-            finished: false,
-        }
-    }
-
-    /// A pod that was known before the agent started: what the API was told, and what really runs.
-    pub fn adopt(pod: &Pod, seen: Option<&PodSeen>, now: Timestamp) -> PodOnNode {
-        let mut known = PodOnNode::new(pod, now);
-        let Some(status) = &pod.status else { return known };
-        known.since = status.start_time.as_ref().map_or(now, |time| time.0);
-        if status.phase.as_deref() == Some("Failed")
-            && let Some(reason) = &status.reason
-        {
-            known.failure =
-                Some(Failure { reason: reason.clone(), message: status.message.clone().unwrap_or_default() });
-        }
-        let told = status.init_container_statuses.iter().chain(&status.container_statuses).flatten();
-        for told in told {
-            if let Some(container) = known.containers.iter_mut().find(|container| container.name == told.name) {
-                container.remember(told, now);
-            }
-        }
-        match seen {
-            Some(seen) => known.match_runtime(seen),
-            None => known.start_over(pod),
-        }
-        known
-    }
-
-    fn match_runtime(&mut self, seen: &PodSeen) {
-        if let Some(ip) = seen.ip {
-            self.ip = Some(ip);
-            self.sandbox = Stage::Done;
-        }
-        for instance in &seen.containers {
-            if let Some(container) = self.containers.iter_mut().find(|container| container.name == instance.name) {
-                container.match_instance(instance);
-            }
-        }
-    }
-
-    /// The node was rebooted, or the sandbox is another one: init containers run again, unless the pod had come to its end.
-    fn start_over(&mut self, pod: &Pod) {
-        let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-        if matches!(phase, Some("Succeeded" | "Failed")) {
-            self.volumes = Stage::Removed;
-            self.sandbox = Stage::Removed;
-            return;
-        }
-        let init = pod.spec.iter().flat_map(|spec| spec.init_containers.iter().flatten()).count();
-        for container in self.containers.iter_mut().take(init) {
-            container.last = None;
-            container.before_last = None;
-        }
-    }
-
-    /// Follows a change of the spec: a new image gets a clean record.
-    pub fn follow(&mut self, pod: &Pod) {
-        for spec in pod.spec.as_deref().into_iter().flat_map(all_containers) {
-            let image = spec.image.as_deref().unwrap_or_default();
-            if let Some(container) = self.containers.iter_mut().find(|container| container.name == spec.name)
-                && container.wanted_image != image
-            {
-                container.wanted_image = image.to_owned();
-                container.pulled = None;
-                container.trouble = None;
-                container.back_off_seconds = 0;
-                container.back_off_told = false;
-                container.stay_if_undone();
-            }
-        }
-    }
-
-    /// The container of that name.
-    pub fn container(&self, name: &str) -> Option<&ContainerOnNode> {
-        self.containers.iter().find(|container| container.name == name)
-    }
-
-    fn named(&mut self, name: &str) -> Option<&mut ContainerOnNode> {
-        self.containers.iter_mut().find(|container| container.name == name)
-    }
-
-    /// True while anything runs or is being started.
-    pub fn busy(&self) -> bool {
-        self.containers.iter().any(|container| container.running.is_some() || container.doing == Doing::Starting)
-    }
-
-    /// True once a pod that had to leave has nothing left that runs.
-    pub fn over(&self) -> bool {
-        self.leaving.is_some() && !self.busy() && matches!(self.sandbox, Stage::Todo | Stage::Removed)
-    }
-
     /// Marks a step as begun and words its events.
     pub fn begin(&mut self, pod: &Pod, step: &Step, now: Timestamp) -> Vec<Note> {
         match step {
@@ -562,11 +217,6 @@ impl PodOnNode {
         }
         container.back_off_told = true;
         vec![warning(Some(name), "BackOff", format!("Back-off restarting failed container {name} in pod {whole}"))]
-    }
-
-    /// True while a container is being started.
-    pub fn is_starting(&self) -> bool {
-        self.containers.iter().any(|container| container.doing == Doing::Starting)
     }
 
     /// Takes in what came of a step, and words its events.
@@ -810,53 +460,6 @@ fn already_present(image: &str) -> String {
 }
 
 impl ContainerOnNode {
-    fn new(spec: &Container) -> ContainerOnNode {
-        ContainerOnNode {
-            name: spec.name.clone(),
-            wanted_image: spec.image.clone().unwrap_or_default(),
-            doing: Doing::Nothing,
-            withdrawn: false,
-            pulled: None,
-            trouble: None,
-            running: None,
-            last: None,
-            before_last: None,
-            attempts: 0,
-            back_off_seconds: 0,
-            pull_told: false,
-            back_off_told: false,
-            probes: Probes::of(spec),
-        }
-    }
-
-    /// Startup probe passed, or none.
-    pub fn started(&self) -> bool {
-        self.running.is_some() && self.probes.as_ref().is_none_or(|probes| probes.started())
-    }
-
-    /// May get requests.
-    pub fn ready(&self) -> bool {
-        self.started()
-            && !self.withdrawn
-            && self.running.as_ref().is_some_and(|run| run.post_started)
-            && self.probes.as_ref().is_none_or(|probes| probes.ready())
-    }
-
-    /// The change of its image was taken back before it was stopped.
-    fn stay_if_undone(&mut self) {
-        let undone = self.running.as_ref().is_some_and(|run| run.image == self.wanted_image);
-        if undone && matches!(self.doing, Doing::Withdrawing | Doing::Withdrawn) {
-            self.doing = Doing::Nothing;
-            self.withdrawn = false;
-        }
-    }
-
-    /// When it may be started again after its last end.
-    pub fn restart_at(&self) -> Option<Timestamp> {
-        let last = self.last.as_ref()?;
-        Some(last.finished_at + SignedDuration::from_secs(self.back_off_seconds))
-    }
-
     fn end_of(&mut self, doing: Doing) {
         if self.doing == doing {
             self.doing = Doing::Nothing;
@@ -892,7 +495,7 @@ impl ContainerOnNode {
         }
     }
 
-    fn end(&mut self, run: Running, exit: Exit, message: Option<String>) {
+    pub(super) fn end(&mut self, run: Running, exit: Exit, message: Option<String>) {
         self.doing = Doing::Nothing;
         let reason = match exit {
             Exit { oom_killed: true, .. } => "OOMKilled",
@@ -913,7 +516,7 @@ impl ContainerOnNode {
         });
     }
 
-    fn end_as(&mut self, ended: Ended) {
+    pub(super) fn end_as(&mut self, ended: Ended) {
         self.before_last = self.last.replace(ended).map(Box::new);
     }
 
@@ -931,105 +534,6 @@ impl ContainerOnNode {
             self.pulled = None;
         }
     }
-
-    /// Takes over what an earlier agent told the API.
-    fn remember(&mut self, told: &ContainerStatus, now: Timestamp) {
-        let restarts = u32::try_from(told.restart_count).unwrap_or(0);
-        let state = told.state.clone().unwrap_or_default();
-        let last = told.last_state.as_ref().and_then(|last| last.terminated.as_ref());
-        // The state, if it is one of an instance, is of the one that was started last.
-        let attempt = if state.waiting.is_some() { restarts } else { restarts.saturating_sub(1) };
-        self.last = last.map(|last| remembered(told, last, attempt, now));
-        if let Some(ended) = &state.terminated {
-            self.end_as(remembered(told, ended, restarts, now));
-        }
-        if let Some(running) = &state.running {
-            self.end_as(unknown(told, running, restarts, now));
-        }
-        if self.last.is_some() || restarts > 0 {
-            self.attempts = restarts + 1;
-        }
-        if state.waiting.is_some_and(|waiting| waiting.reason.as_deref() == Some("CrashLoopBackOff")) {
-            // The length of the wait is not in the status, but the number of waits is.
-            let doubled = BACK_OFF_FIRST_SECONDS << restarts.saturating_sub(1).min(8);
-            self.back_off_seconds = doubled.min(BACK_OFF_LONGEST_SECONDS);
-            self.back_off_told = true;
-        }
-    }
-
-    /// Takes over an instance that the runtime knows; they come oldest first.
-    fn match_instance(&mut self, seen: &ContainerSeen) {
-        self.attempts = self.attempts.max(seen.attempt + 1);
-        let guessed = |last: &Ended| last.id == seen.id && last.reason == UNKNOWN;
-        if self.last.as_ref().is_some_and(guessed) {
-            self.last = self.before_last.take().map(|before| *before);
-        }
-        let run = Running {
-            id: seen.id.clone(),
-            attempt: seen.attempt,
-            image: seen.image.clone(),
-            image_id: seen.image_id.clone(),
-            since: from_milliseconds(seen.started_at_ms),
-            // A hook that was under way when the agent stopped is not run twice.
-            post_started: true,
-            doomed: None,
-        };
-        let newer = |last: &Ended| last.attempt <= seen.attempt && last.id != seen.id;
-        match &seen.exit {
-            None => self.running = Some(run),
-            Some(exit) if self.last.as_ref().is_none_or(newer) => self.end(run, exit.clone(), None),
-            Some(_) => {}
-        }
-    }
-}
-
-/// An end that the API was told of.
-fn remembered(told: &ContainerStatus, ended: &ContainerStateTerminated, attempt: u32, now: Timestamp) -> Ended {
-    Ended {
-        id: crate::status::bare_id(ended.container_id.as_deref().unwrap_or_default()).to_owned(),
-        attempt,
-        image: told.image.clone(),
-        image_id: told.image_id.clone(),
-        reason: ended.reason.clone().unwrap_or_default(),
-        message: ended.message.clone(),
-        code: ended.exit_code,
-        signal: ended.signal.unwrap_or(0),
-        started_at: ended.started_at.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0),
-        finished_at: ended.finished_at.as_ref().map_or(now, |time| time.0),
-    }
-}
-
-/// The end of an instance that ran when the API was told last: it holds unless the runtime knows better.
-fn unknown(told: &ContainerStatus, running: &ContainerStateRunning, attempt: u32, now: Timestamp) -> Ended {
-    Ended {
-        id: crate::status::bare_id(told.container_id.as_deref().unwrap_or_default()).to_owned(),
-        attempt,
-        image: told.image.clone(),
-        image_id: told.image_id.clone(),
-        reason: UNKNOWN.into(),
-        message: Some("The container could not be located when the pod was terminated".into()),
-        code: 137,
-        signal: 0,
-        started_at: running.started_at.as_ref().map_or(now, |time| time.0),
-        finished_at: now,
-    }
-}
-
-/// Init containers, then containers.
-pub fn all_containers(spec: &PodSpec) -> impl Iterator<Item = &Container> {
-    spec.init_containers.iter().flatten().chain(&spec.containers)
-}
-
-/// The container of that name, init containers included.
-pub fn container_spec<'a>(pod: &'a Pod, name: &str) -> Option<&'a Container> {
-    pod.spec.as_deref().into_iter().flat_map(all_containers).find(|container| container.name == name)
-}
-
-/// `name_namespace(uid)`, as the kubelet's messages name a pod.
-pub fn pod_in_words(pod: &Pod) -> String {
-    let part = |text: &Option<String>| text.clone().unwrap_or_default();
-    let meta = &pod.metadata;
-    format!("{}_{}({})", part(&meta.name), part(&meta.namespace), part(&meta.uid))
 }
 
 /// Whether its image is asked for again before each start.
@@ -1067,10 +571,6 @@ fn failure_event(reason: &str) -> &'static str {
         "OutOfpods" => "OutOfpods",
         _ => "Failed",
     }
-}
-
-fn from_milliseconds(milliseconds: i64) -> Timestamp {
-    Timestamp::from_millisecond(milliseconds).unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
 /// As Go prints a duration rounded to milliseconds: `85ms`, `1.204s`, `1m2.5s`.
