@@ -9,18 +9,24 @@ use jiff::{SignedDuration, Timestamp};
 /// How long after an answer the watch has shown what was written.
 const CAUGHT_UP: SignedDuration = SignedDuration::from_secs(5);
 
-/// Where the writes of one pod's status stand.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Written {
-    /// The last status that the API took; empty when it is to be written again.
-    last: Vec<u8>,
+/// Where the writes of one pod's status stand. `S` is what is remembered of a status: all of it, or a hash.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Written<S> {
+    /// The last status that the API took; `None` when it is to be written again.
+    last: Option<S>,
     under_way: bool,
     /// Something else was seen while it was being written.
     contradicted: bool,
     look_at: Option<Timestamp>,
 }
 
-impl Written {
+impl<S> Default for Written<S> {
+    fn default() -> Self {
+        Written { last: None, under_way: false, contradicted: false, look_at: None }
+    }
+}
+
+impl<S: PartialEq> Written<S> {
     /// True while a write waits for its answer.
     pub fn is_under_way(&self) -> bool {
         self.under_way
@@ -28,12 +34,12 @@ impl Written {
 
     /// True if nothing was written yet, or it is to be written again.
     pub fn is_empty(&self) -> bool {
-        self.last.is_empty()
+        self.last.is_none()
     }
 
     /// True if this is what the API was last told.
-    pub fn is(&self, status: &[u8]) -> bool {
-        self.last == status
+    pub fn is(&self, status: &S) -> bool {
+        self.last.as_ref() == Some(status)
     }
 
     /// A write begins.
@@ -49,14 +55,14 @@ impl Written {
         }
         self.look_at = None;
         if !agrees {
-            self.last.clear();
+            self.last = None;
         }
     }
 
     /// The API took this status.
-    pub fn taken(&mut self, status: Vec<u8>, now: Timestamp) {
+    pub fn taken(&mut self, status: S, now: Timestamp) {
         self.under_way = false;
-        self.last = status;
+        self.last = Some(status);
         let doubtful = std::mem::take(&mut self.contradicted);
         self.look_at = now.checked_add(CAUGHT_UP).ok().filter(|_| doubtful);
     }

@@ -135,7 +135,7 @@ struct PodHere {
     object: Arc<Object>,
     known: PodOnNode,
     conditions: Conditions,
-    written: Written,
+    written: Written<Vec<u8>>,
     last_waits: bool,
     not_before: Timestamp,
     woken_at: Option<Timestamp>,

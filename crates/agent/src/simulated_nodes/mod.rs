@@ -44,6 +44,7 @@ use crate::{
     runtime::profile::Profile,
     status::{Conditions, Host, agrees, status},
     usage,
+    written::Written,
 };
 use nodes::{SimulatedNode, blocks, heartbeat, register};
 use pretended::ran_before;
@@ -105,13 +106,28 @@ struct SimulatedPod {
     pod: Option<Arc<Pod>>,
     seen: PodOnNode,
     conditions: Conditions,
-    /// Hash of the last status that the API took.
-    written: u64,
-    writing: bool,
+    /// What the API was told, by its hash.
+    written: Written<u64>,
+    /// The last status and the deletion are on their way.
+    ending: bool,
     due: Vec<(Timestamp, Due)>,
     wake_at: Option<Timestamp>,
     not_before: Option<Timestamp>,
     retry_wait: SignedDuration,
+}
+
+impl SimulatedPod {
+    fn is_writing(&self) -> bool {
+        self.ending || self.written.is_under_way()
+    }
+
+    /// Minds what the API has: a write that was late may have come after a newer one.
+    fn mind_what_is_told(&mut self, host: IpAddr, now: Timestamp) {
+        let Some(pod) = &self.pod else { return };
+        let host = Host { ip: host.to_string() };
+        let status = status(pod, &self.seen, &host, &mut self.conditions.clone(), now);
+        self.written.seen(pod.status.as_ref().is_some_and(|told| agrees(told, &status)));
+    }
 }
 
 /// What the pod was when it was last decoded.
@@ -279,13 +295,9 @@ impl Fleet {
             Some(known) => {
                 known.seen.follow(&pod);
                 known.looked_at = LookedAt::of(&pod);
-                // Another said that it is not ready: it is told again.
-                let host = Host { ip: self.nodes[known.node].ip.to_string() };
-                let status = status(&pod, &known.seen, &host, &mut known.conditions.clone(), self.clock.now());
-                if !known.writing && !pod.status.as_ref().is_some_and(|told| agrees(told, &status)) {
-                    known.written = 0;
-                }
                 known.pod = Some(pod);
+                // Another may have said that it is not ready: it is told again.
+                known.mind_what_is_told(self.nodes[known.node].ip.into(), self.clock.now());
             }
             None => self.admit(uid.clone(), node, pod),
         }
@@ -315,8 +327,8 @@ impl Fleet {
             pod: Some(pod),
             seen,
             conditions,
-            written: 0,
-            writing: false,
+            written: Written::default(),
+            ending: false,
             due: Vec::new(),
             wake_at: None,
             not_before: None,
@@ -360,15 +372,16 @@ impl Fleet {
         match what {
             What::Happened(outcome) => known.due.push((now, Due::Outcome(outcome))),
             What::Written(hash, answer) => {
-                known.writing = false;
+                known.ending = false;
                 match answer {
                     Ok(()) => {
-                        known.written = hash;
+                        known.written.taken(hash, now);
                         known.retry_wait = RETRY_FIRST;
                     }
                     // The watch says so, too.
-                    Err(ReportError::Gone) => return,
+                    Err(ReportError::Gone) => return known.written.failed(),
                     Err(error) => {
+                        known.written.failed();
                         tracing::debug!("a write for pod {uid} was not taken, trying again: {error}");
                         known.not_before = Some(now + known.retry_wait);
                         known.retry_wait = (known.retry_wait * 2).min(RETRY_LONGEST);
@@ -391,12 +404,16 @@ impl Fleet {
             known.not_before = None;
             known.seen.finished = false;
         }
-        let mut wake_at = None;
+        if known.written.look_at().is_some_and(|at| at <= now) {
+            known.mind_what_is_told(self.nodes[known.node].ip.into(), now);
+        }
+        let (mut wake_at, mut rests) = (None, false);
         for _ in 0..PLANS_IN_A_ROW {
             self.happen(&mut known, &pod, now);
             let planned = plan(&pod, &known.seen, now);
             wake_at = planned.wake_at;
-            if planned.steps.is_empty() {
+            rests = planned.steps.is_empty();
+            if rests {
                 break;
             }
             for step in planned.steps {
@@ -405,10 +422,14 @@ impl Fleet {
                 self.carry_out(uid, &mut known, &pod, step, now);
             }
         }
+        if !rests {
+            tracing::error!(pod = pod.metadata.name, seen = ?known.seen, "the plan of this pod does not come to rest");
+        }
         self.report(uid, &mut known, &pod, now);
-        let next = known.due.iter().map(|(at, _)| *at).chain(wake_at).chain(known.not_before).min();
+        let next = known.due.iter().map(|(at, _)| *at).chain(wake_at).chain(known.not_before);
+        let next = next.chain(known.written.look_at()).min();
         self.set_wake(uid, &mut known, next);
-        if next.is_none() && !known.writing {
+        if next.is_none() && !known.is_writing() {
             known.pod = None;
         }
         self.pods.insert(uid.clone(), known);
@@ -440,7 +461,7 @@ impl Fleet {
     }
 
     fn report(&mut self, uid: &Arc<str>, known: &mut SimulatedPod, pod: &Arc<Pod>, now: Timestamp) {
-        if known.writing
+        if known.is_writing()
             || known.seen.finished
             || known.seen.leaving.is_some_and(|_| pod.metadata.deletion_timestamp.is_some())
         {
@@ -451,10 +472,10 @@ impl Fleet {
         }
         let body = self.body(known, pod, now);
         let hash = hash(&body);
-        if hash == known.written {
+        if known.written.is(&hash) {
             return;
         }
-        known.writing = true;
+        known.written.begin();
         let pod = pod.clone();
         self.send(uid, hash, move |client| async move { report::write_status(&client, &pod, body).await });
     }
@@ -463,7 +484,7 @@ impl Fleet {
     fn finish(&mut self, uid: &Arc<str>, known: &mut SimulatedPod, pod: &Arc<Pod>, now: Timestamp) {
         let held = pod.metadata.finalizers.iter().flatten().next().is_some();
         let body = held.then(|| self.body(known, pod, now));
-        known.writing = true;
+        known.ending = true;
         let pod = pod.clone();
         self.send(uid, 0, move |client| async move {
             if let Some(body) = body {
@@ -489,6 +510,5 @@ impl Fleet {
 fn hash(body: &[u8]) -> u64 {
     let mut hasher = DefaultHasher::new();
     body.hash(&mut hasher);
-    // 0 stands for "nothing written yet".
-    hasher.finish().max(1)
+    hasher.finish()
 }
