@@ -336,19 +336,20 @@ fn append(out: &mut BytesMut, line: &[u8], options: &Options, line_begins: &mut 
     }
 }
 
+/// The last bytes of a file, at most so many, however long it is or gets.
+pub fn end_of(path: &Path, bytes: usize) -> io::Result<Vec<u8>> {
+    let mut file = File::open(path)?;
+    let length = file.metadata()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(bytes as u64)))?;
+    let mut end = Vec::new();
+    file.take(bytes as u64).read_to_end(&mut end)?;
+    Ok(end)
+}
+
 /// The end of a log, for the message of a container that failed.
 pub fn last_lines(path: &Path) -> Vec<u8> {
-    let read = || -> io::Result<Vec<u8>> {
-        let mut file = File::open(path)?;
-        let length = file.metadata()?.len();
-        // Every line carries some forty bytes of time and stream beside its text.
-        let from = length.saturating_sub((LAST_LINES_BYTES + LAST_LINES * 64) as u64);
-        file.seek(SeekFrom::Start(from))?;
-        let mut end = Vec::new();
-        file.read_to_end(&mut end)?;
-        Ok(end)
-    };
-    let end = read().unwrap_or_default();
+    // Every line carries some forty bytes of time and stream beside its text.
+    let end = end_of(path, LAST_LINES_BYTES + LAST_LINES * 64).unwrap_or_default();
     let lines: Vec<_> = end.split_inclusive(|byte| *byte == b'\n').collect();
     let mut out = BytesMut::new();
     for line in lines.iter().skip(lines.len().saturating_sub(LAST_LINES)) {

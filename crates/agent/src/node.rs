@@ -435,7 +435,7 @@ async fn stop_orphan(shop: &Workshop, orphan: &PodSeen) {
     if let Err(error) = shop.runtime.stop_sandbox(&orphan.uid).await {
         tracing::warn!("the sandbox of the orphaned pod {} could not be taken down: {error}", orphan.uid);
     }
-    let _ = std::fs::remove_dir_all(shop.pods_dir.join(&orphan.uid));
+    pod_worker::forget(&shop.pods_dir.join(&orphan.uid)).await;
 }
 
 #[cfg(test)]

@@ -37,6 +37,7 @@ use crate::{
     volumes,
     written::Written,
 };
+pub use work::forget;
 use work::{Stopping, Work};
 
 /// Words waiting for one worker.
@@ -129,7 +130,7 @@ struct PodWorker {
 
 /// Where the writes of the status stand.
 struct Reporting {
-    written: Written,
+    written: Written<Vec<u8>>,
     /// The last status waits for the one under way.
     last_waits: bool,
     /// Not before, after a refusal.
@@ -184,7 +185,7 @@ impl PodWorker {
         loop {
             let wake_at = self.advance();
             if self.over {
-                return;
+                return work::forget(&self.work().pod_dir()).await;
             }
             tokio::select! {
                 Some(outcome) = arriving.recv() => self.take(outcome),
@@ -242,16 +243,20 @@ impl PodWorker {
 
     /// Plans, begins what is to begin, and reports; returns when to look again.
     fn advance(&mut self) -> Instant {
-        let mut wake_at = None;
+        let (mut wake_at, mut rests) = (None, false);
         for _ in 0..PLANS_IN_A_ROW {
             let PodPlan { steps, wake_at: at } = plan(&self.pod, &self.seen, self.now());
             wake_at = at;
-            if steps.is_empty() {
+            rests = steps.is_empty();
+            if rests {
                 break;
             }
             for step in steps {
                 self.begin(step);
             }
+        }
+        if !rests {
+            tracing::error!(pod = self.pod.metadata.name, seen = ?self.seen, "the plan of this pod does not come to rest");
         }
         let probe_at = self.probe();
         let volumes_at = self.refresh_volumes();
@@ -293,10 +298,7 @@ impl PodWorker {
             }
             Step::StopSandbox => self.spawn(work.stop_sandbox()),
             Step::Finish => self.finish(),
-            Step::Forget => {
-                work.forget();
-                self.over = true;
-            }
+            Step::Forget => self.over = true,
             Step::TellBackOff { .. } | Step::Fail(_) | Step::Leave { .. } => {}
         }
     }

@@ -69,7 +69,7 @@ impl Work {
         self.pod.metadata.namespace.as_deref().unwrap_or_default()
     }
 
-    fn pod_dir(&self) -> PathBuf {
+    pub(super) fn pod_dir(&self) -> PathBuf {
         self.shop.pods_dir.join(self.uid())
     }
 
@@ -327,12 +327,13 @@ impl Work {
     /// What the container wrote to its termination message file, or the end of its log where it asks for that.
     pub(super) fn last_words(&self, spec: &Container, attempt: u32, code: i32) -> Option<String> {
         let pod_dir = self.pod_dir();
-        let mut words = std::fs::read(specs::termination_path(&pod_dir, &spec.name, attempt)).unwrap_or_default();
+        // Whatever it wrote there, the end counts (upstream: ReadAtMost of `pkg/util/tail`).
+        let path = specs::termination_path(&pod_dir, &spec.name, attempt);
+        let mut words = crate::logs::end_of(&path, LAST_WORDS_BYTES).unwrap_or_default();
         let from_log = spec.termination_message_policy.as_deref() == Some("FallbackToLogsOnError");
         if words.is_empty() && from_log && code != 0 {
             words = crate::logs::last_lines(&specs::log_path(&pod_dir, &spec.name, attempt));
         }
-        words.truncate(LAST_WORDS_BYTES);
         let text = String::from_utf8_lossy(&words).into_owned();
         (!text.is_empty()).then_some(text)
     }
@@ -367,17 +368,6 @@ impl Work {
         self.tell(Outcome::Finished).await;
     }
 
-    /// Logs go with the pod.
-    pub(super) fn forget(&self) {
-        let pod_dir = self.pod_dir();
-        match std::fs::remove_dir_all(&pod_dir) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                tracing::warn!("{} could not be removed: {error}", pod_dir.display());
-            }
-            _ => {}
-        }
-    }
-
     pub(super) async fn probe(self, spec: Container, id: String, kind: Kind) {
         let failure = self.ask(&spec, &id, kind).await.err();
         let container = spec.name;
@@ -408,6 +398,16 @@ impl Work {
         let argv = probe.exec.as_ref().and_then(|exec| exec.command.clone()).unwrap_or_default();
         let told = self.shop.runtime.exec(self.uid(), id, &argv, timeout).await.map_err(|error| error.to_string())?;
         if told.code == 0 { Ok(()) } else { Err(told.output) }
+    }
+}
+
+/// Nothing of the pod is kept: its logs and what is in its volumes go with it.
+pub async fn forget(pod_dir: &std::path::Path) {
+    match tokio::fs::remove_dir_all(pod_dir).await {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            tracing::warn!("{} could not be removed: {error}", pod_dir.display());
+        }
+        _ => {}
     }
 }
 

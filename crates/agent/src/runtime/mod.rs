@@ -183,6 +183,16 @@ pub struct PodSeen {
     pub containers: Vec<ContainerSeen>,
 }
 
+/// Instances of a container that are kept no longer: of those that have ended all but the last, which tells how the life before
+/// this one ended (upstream: MaxPerPodContainer of `pkg/kubelet/kuberuntime/kuberuntime_gc.go`, one by default).
+fn outdated(containers: &[ContainerSeen], name: &str) -> Vec<String> {
+    let ended = |container: &&ContainerSeen| container.name == name && container.exit.is_some();
+    let mut ended: Vec<&ContainerSeen> = containers.iter().filter(ended).collect();
+    ended.sort_by_key(|container| container.attempt);
+    ended.pop();
+    ended.into_iter().map(|container| container.id.clone()).collect()
+}
+
 /// Something ended without being asked, or after it was asked.
 #[derive(Clone, Debug)]
 pub struct Exited {
@@ -306,7 +316,7 @@ impl Runtime {
         }
     }
 
-    /// Starts a container in its pod's sandbox.
+    /// Starts a container in its pod's sandbox. Of its instances that have ended the last one stays.
     pub async fn start_container(&self, spec: &ContainerSpec) -> Result<ContainerSeen, RuntimeError> {
         match self {
             Runtime::Native(native) => native.start_container(spec).await,
@@ -319,14 +329,6 @@ impl Runtime {
         match self {
             Runtime::Native(native) => native.stop_container(uid, id, grace).await,
             Runtime::Simulated(simulated) => simulated.stop_container(uid, id, grace).await,
-        }
-    }
-
-    /// Removes what is left of an ended container; its logs stay.
-    pub async fn remove_container(&self, uid: &str, id: &str) -> Result<(), RuntimeError> {
-        match self {
-            Runtime::Native(native) => native.remove_container(uid, id).await,
-            Runtime::Simulated(simulated) => simulated.remove_container(uid, id).await,
         }
     }
 

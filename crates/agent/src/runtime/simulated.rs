@@ -19,7 +19,7 @@ use crate::shim::cgroup::Spent;
 
 use super::{
     ContainerSeen, ContainerSpec, ContainerSpent, ExecResult, Exit, Exited, ImageSeen, PodSeen, PullPolicy,
-    RuntimeError, Sandbox, SandboxSpec,
+    RuntimeError, Sandbox, SandboxSpec, outdated,
     profile::{Behaviour, Profile},
 };
 
@@ -120,7 +120,12 @@ impl Simulated {
             started_at_ms: Timestamp::now().as_millisecond(),
             exit: None,
         };
-        self.node().pods.get_mut(&spec.pod_uid).ok_or_else(missing)?.seen.containers.push(seen.clone());
+        let mut node = self.node();
+        let containers = &mut node.pods.get_mut(&spec.pod_uid).ok_or_else(missing)?.seen.containers;
+        let outdated = outdated(containers, &spec.name);
+        containers.retain(|container| !outdated.contains(&container.id));
+        containers.push(seen.clone());
+        drop(node);
         if let Some((after, code)) = behaviour.life {
             let (runtime, uid, id) = (self.clone(), spec.pod_uid.clone(), seen.id.clone());
             tokio::spawn(async move {
@@ -184,14 +189,6 @@ impl Simulated {
             code => (code, code - 128),
         };
         self.end(uid, id, code, signal).await.ok_or_else(missing)
-    }
-
-    /// As on every runtime.
-    pub async fn remove_container(&self, uid: &str, id: &str) -> Result<(), RuntimeError> {
-        if let Some(pod) = self.node().pods.get_mut(uid) {
-            pod.seen.containers.retain(|container| container.id != id);
-        }
-        Ok(())
     }
 
     /// As on every runtime.

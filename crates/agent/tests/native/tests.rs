@@ -52,6 +52,7 @@ tests! {
     a_dead_shim
     a_sandbox_starts_once
     stopping_leaves_nothing
+    of_what_has_ended_the_last_stays
     many_at_once
     containers_share_memory
     a_half_made_sandbox_is_made_again
@@ -818,6 +819,22 @@ fn ignore_quit() {
     // SAFETY: no handler of ours is installed.
     unsafe { nix::sys::signal::signal(nix::sys::signal::Signal::SIGQUIT, nix::sys::signal::SigHandler::SigIgn) }
         .unwrap();
+}
+
+async fn of_what_has_ended_the_last_stays(mut room: Room) {
+    let mounts =
+        || fs::read_to_string("/proc/self/mounts").unwrap().lines().filter(|line| line.contains("kapstan-")).count();
+    let (pod, _) = room.start_pod("web").await;
+    let mounts_before = mounts();
+    let mut spec = room.shell(&pod, "exit 3");
+    for attempt in 0..4 {
+        spec.attempt = attempt;
+        let seen = room.native.start_container(&spec).await.unwrap();
+        assert_eq!(room.exit_of(&seen).await.code, 3);
+    }
+    let kept: Vec<u32> = room.seen(&pod.uid).await.unwrap().containers.iter().map(|one| one.attempt).collect();
+    assert_eq!((kept, mounts() - mounts_before), (vec![2, 3], 2));
+    room.native.stop_sandbox(&pod.uid).await.unwrap();
 }
 
 async fn many_at_once(room: Room) {

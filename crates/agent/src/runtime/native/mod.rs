@@ -18,7 +18,7 @@ use crate::{
     network::Cidr,
     runtime::{
         ContainerSeen, ContainerSpec, ContainerSpent, ExecResult, Exit, Exited, ImageSeen, PodSeen, PullPolicy,
-        RuntimeError, Sandbox, SandboxSpec,
+        RuntimeError, Sandbox, SandboxSpec, outdated,
     },
     shim::{cgroup::Hierarchies, replace_file, wire::Answer, wire::Ask},
 };
@@ -152,7 +152,7 @@ impl Native {
         Ok(Sandbox { ip: pod.record.address })
     }
 
-    /// Starts a container in a sandbox that stands.
+    /// Starts a container in a sandbox that stands, and removes what is kept no longer of the instances before it.
     pub async fn start_container(&self, spec: &ContainerSpec) -> Result<ContainerSeen, RuntimeError> {
         let pod = self.node.pod(&spec.pod_uid)?;
         let shim = pod.connected().await?;
@@ -165,6 +165,12 @@ impl Native {
         let result = self.node.make_container(&pod, &shim, spec, id).await;
         if result.is_err() {
             self.node.drop_container_folder(folder).await?;
+        }
+        let outdated = outdated(&pod.state.borrow().containers, &spec.name);
+        for id in outdated.iter().filter(|_| result.is_ok()) {
+            if let Err(error) = self.remove_container(&spec.pod_uid, id).await {
+                tracing::warn!("what is left of container {id}, which has ended, could not be removed: {error}");
+            }
         }
         result
     }
