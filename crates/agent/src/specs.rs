@@ -266,6 +266,19 @@ spec:
     }
 
     #[test]
+    fn a_pod_may_share_what_the_node_has() {
+        let shares = |spec: &str| {
+            let pod = pod(&format!("{{metadata: {{name: p}}, spec: {spec}}}"));
+            built(&pod).unwrap();
+            let sandbox = sandbox(&pod, "cluster.local", Vec::new());
+            [sandbox.host_network, sandbox.host_pid, sandbox.host_ipc]
+        };
+        assert_eq!(shares("{containers: [{name: c}]}"), [false; 3]);
+        assert_eq!(shares("{hostPID: true, containers: [{name: c}]}"), [false, true, false]);
+        assert_eq!(shares("{hostNetwork: true, hostIPC: true, containers: [{name: c}]}"), [true, false, true]);
+    }
+
+    #[test]
     fn safe_parameters_of_the_kernel_are_set() {
         let check = |sysctls: &str, host_network: bool| {
             let pod = pod(&format!(
