@@ -45,6 +45,13 @@ pub(super) fn on_create(call: &mut Call, draft: &mut Body) -> Result<(), Refusal
     Ok(())
 }
 
+/// What is added to a changed object before it is judged whether anything of it changed.
+pub(super) fn before_update(new: &mut Body) {
+    if let Body::Pod(pod) = new {
+        tolerate_for_a_while(pod);
+    }
+}
+
 pub(super) fn on_update(call: &Call, current: &Body, new: &mut Body) -> Result<(), Refusal> {
     match (current, &mut *new) {
         (Body::Service(old), Body::Service(service)) => admit_service(call.world, service, Some(old))?,
@@ -99,9 +106,7 @@ fn admit_pod(pod: &mut Pod) -> Result<(), Refusal> {
     let spec = pod.spec.get_or_insert_default();
     spec.priority = Some(priority);
     spec.preemption_policy.get_or_insert_with(|| "PreemptLowerPriority".into());
-    for key in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {
-        tolerate_for_a_while(spec.tolerations.get_or_insert_default(), key);
-    }
+    tolerate_for_a_while(pod);
     Ok(())
 }
 
@@ -132,14 +137,14 @@ fn priority(pod: &Pod) -> Result<i32, Refusal> {
     }
 }
 
-fn tolerate_for_a_while(tolerations: &mut Vec<Toleration>, key: &str) {
-    let tolerated = |toleration: &Toleration| {
-        let effect = toleration.effect.as_deref().unwrap_or("");
-        toleration.key.as_deref().is_none_or(|own| own.is_empty() || own == key)
-            && (effect.is_empty() || effect == "NoExecute")
-    };
-    if !tolerations.iter().any(tolerated) {
-        tolerations.push(Toleration {
+/// The tolerations that every pod has, at its creation and ever after (upstream: `plugin/pkg/admission/defaulttolerationseconds`).
+/// A spec that has them stays shared.
+fn tolerate_for_a_while(pod: &mut Pod) {
+    for key in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {
+        if pod.spec.iter().flat_map(|spec| spec.tolerations.iter().flatten()).any(|it| tolerates(it, key)) {
+            continue;
+        }
+        pod.spec.get_or_insert_default().tolerations.get_or_insert_default().push(Toleration {
             key: Some(key.into()),
             operator: Some("Exists".into()),
             effect: Some("NoExecute".into()),
@@ -147,6 +152,12 @@ fn tolerate_for_a_while(tolerations: &mut Vec<Toleration>, key: &str) {
             ..Default::default()
         });
     }
+}
+
+fn tolerates(toleration: &Toleration, key: &str) -> bool {
+    let effect = toleration.effect.as_deref().unwrap_or("");
+    toleration.key.as_deref().is_none_or(|own| own.is_empty() || own == key)
+        && (effect.is_empty() || effect == "NoExecute")
 }
 
 /// Gives a service its address, and keeps the one it has.

@@ -11,7 +11,10 @@ pub(super) fn update(call: &mut Call, current: &Body, part: Part, mut new: Body)
     match part {
         Part::Status => api::prepare::update_status(&mut new, current),
         Part::Finalize => finalize(&mut new, current),
-        Part::Main | Part::Scale => api::prepare::update(&mut new, current),
+        Part::Main | Part::Scale => {
+            admission::before_update(&mut new);
+            api::prepare::update(&mut new, current);
+        }
     }
     // A pod's spec is as it was and has its defaults: to set them again would copy what pods share.
     if !(part == Part::Status && matches!(new, Body::Pod(_))) {
@@ -130,4 +133,57 @@ fn name(body: &Body) -> &str {
 
 pub(super) fn uid_differs(wanted: &str, actual: &str) -> String {
     format!("Precondition failed: UID in precondition: {wanted}, UID in object meta: {actual}")
+}
+
+#[cfg(test)]
+mod tests {
+    use api::{Object, Pod, Snapshot, Typed};
+    use expect_test::expect;
+    use jiff::Timestamp;
+    use serde_json::{Value, json};
+
+    use super::super::Ids;
+    use super::*;
+    use crate::minds::Real;
+
+    /// What becomes of a pod of the first generation whose tolerations are replaced by these.
+    fn tolerating(given: &Value) -> String {
+        let pod = json!({ "metadata": { "name": "p", "namespace": "d", "generation": 1, "uid": "u" },
+            "spec": { "containers": [{ "name": "c", "image": "web:v1", "terminationMessagePolicy": "File", "imagePullPolicy": "Always" }] } });
+        let mut old = Kind::Pod.decode(pod).unwrap();
+        api::defaults::apply(&mut old);
+        admission::before_update(&mut old);
+        let mut new = old.clone();
+        if let Body::Pod(pod) = &mut new {
+            pod.spec.as_mut().unwrap().tolerations = serde_json::from_value(given.clone()).unwrap();
+        }
+        let mut world = Snapshot::default();
+        world.put(Object::written(old, 1));
+        let (now, mut ids) = (Timestamp::UNIX_EPOCH, Ids::from_seed(1));
+        let mut call = Call { world: &world, now, ids: &mut ids, requester: None, minds: &Real };
+        match call.update(&Key::new(Kind::Pod, "d", "p"), Part::Main, new) {
+            Ok(Outcome::Write(body)) => {
+                let pod = Pod::of(&body).unwrap();
+                let tolerations = pod.spec.iter().flat_map(|spec| spec.tolerations.iter().flatten());
+                let keys: Vec<&str> = tolerations.filter_map(|toleration| toleration.key.as_deref()).collect();
+                format!("generation {} {}\n", pod.metadata.generation.unwrap(), keys.join(" "))
+            }
+            Ok(other) => format!("{other:?}\n"),
+            Err(refusal) => format!("{}\n", refusal.message),
+        }
+    }
+
+    #[test]
+    fn a_changed_pod_has_the_tolerations_that_every_pod_has() {
+        let kept = json!({ "key": "node.kubernetes.io/not-ready", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 9 });
+        let own = json!({ "key": "a", "operator": "Exists", "effect": "NoSchedule" });
+        let given = [json!(null), json!([]), json!([own]), json!([kept, own])];
+        expect![[r#"
+            Unchanged
+            Unchanged
+            generation 2 a node.kubernetes.io/not-ready node.kubernetes.io/unreachable
+            generation 2 node.kubernetes.io/not-ready a node.kubernetes.io/unreachable
+        "#]]
+        .assert_eq(&given.iter().map(tolerating).collect::<String>());
+    }
 }
