@@ -102,12 +102,23 @@ fn give_class(world: &Snapshot, ingress: &mut Ingress) {
 }
 
 fn admit_pod(pod: &mut Pod) -> Result<(), Refusal> {
+    refuse_overhead(pod)?;
     let priority = priority(pod)?;
     let spec = pod.spec.get_or_insert_default();
     spec.priority = Some(priority);
     spec.preemption_policy.get_or_insert_with(|| "PreemptLowerPriority".into());
     tolerate_for_a_while(pod);
     Ok(())
+}
+
+/// What a pod costs beside its containers is said by its RuntimeClass, and there are none (upstream:
+/// `plugin/pkg/admission/runtimeclass`, `validateOverhead`). That a class is named validation refuses.
+fn refuse_overhead(pod: &Pod) -> Result<(), Refusal> {
+    if pod.spec.as_deref().and_then(|spec| spec.overhead.as_ref()).is_none_or(|overhead| overhead.is_empty()) {
+        return Ok(());
+    }
+    let why = "pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead";
+    Err(Refusal::forbidden(Kind::Pod, pod.metadata.name.as_deref().unwrap_or_default(), why))
 }
 
 /// The priority by the class that is named (upstream: `plugin/pkg/admission/priority`). PriorityClasses are not served: there are
@@ -282,4 +293,21 @@ fn free_address(world: &Snapshot) -> Result<String, Refusal> {
     });
     let mut free = candidates.filter(|address| !taken.contains(address.as_str()));
     free.next().ok_or_else(|| Refusal::internal("failed to allocate a serviceIP: range is full"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn overhead_needs_a_class_that_says_it() {
+        let told = |overhead| {
+            let pod = json!({ "metadata": { "name": "p" }, "spec": { "containers": [], "overhead": overhead } });
+            refuse_overhead(&serde_json::from_value(pod).unwrap()).map_err(|refusal| (refusal.code, refusal.message))
+        };
+        let why = "pods \"p\" is forbidden: pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead";
+        assert_eq!(told(json!({ "cpu": "1" })), Err((403, why.to_owned())));
+        assert_eq!((told(json!({})), told(json!(null))), (Ok(()), Ok(())));
+    }
 }
