@@ -66,11 +66,14 @@ pub fn apply_as(
     body: &[u8],
     mode: Mode,
 ) -> Result<(Value, Vec<String>), Refusal> {
-    let (mut patched, problems) = patched(kind, patch_type, original()?, body)?;
+    let (mut patched, mut problems) = patched(kind, patch_type, original()?, body)?;
     let wording = if patch_type == PatchType::Strategic { Wording::Converter } else { Wording::Json };
     // What a patch made has to be an object of the kind still.
-    let found = check_worded(kind, &mut patched, mode, wording);
-    match schema::strict(found, problems, mode) {
+    let checked = check_worded(kind, &mut patched, wording).and_then(|unknown| {
+        problems.extend(unknown.iter().map(ToString::to_string));
+        schema::strict(problems, mode)
+    });
+    match checked {
         Ok(warnings) => Ok((patched, warnings)),
         Err(what) => {
             let shown = shown(kind, patch_type, original, body)?;
@@ -85,8 +88,9 @@ pub fn apply_as(
 
 /// The patched object, not checked yet, and what is odd about the patch.
 fn patched(kind: TypeId, patch_type: PatchType, original: Value, body: &[u8]) -> Result<(Value, Vec<String>), Refusal> {
-    let (patch, mut problems) = parse_json(body, limits::JSON_DEPTH)
+    let (patch, repeated) = parse_json(body, limits::JSON_DEPTH)
         .map_err(|error| Refusal::bad_request(format!("error decoding patch: {error}")))?;
+    let mut problems: Vec<String> = repeated.iter().map(ToString::to_string).collect();
     let patched = match patch_type {
         PatchType::Json => {
             problems.extend(unknown_operation_fields(&patch));

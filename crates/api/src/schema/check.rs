@@ -45,47 +45,34 @@ pub enum Wording {
     Converter,
 }
 
-/// What is wrong with a field.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What `?fieldValidation=` judges; a path is `spec.containers[0].foo`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum FieldProblem {
-    /// The type has no such field; the path is `spec.containers[0].foo`.
+    /// The type has no such field.
     Unknown(String),
-    /// The value is of a wrong type, or its text cannot be read.
-    WrongType(String),
+    /// The object has the field more than once.
+    Duplicate(String),
 }
 
 impl std::fmt::Display for FieldProblem {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             FieldProblem::Unknown(path) => write!(f, "unknown field \"{path}\""),
-            FieldProblem::WrongType(message) => f.write_str(message),
+            FieldProblem::Duplicate(path) => write!(f, "duplicate field \"{path}\""),
         }
     }
 }
 
-/// Checks and normalises `value` as a `kind`. `Ok` are the warnings to send; `Err` is either the one wrong type, or (strict) every
-/// unknown field.
-pub fn check(kind: TypeId, value: &mut Value, mode: Mode) -> Result<Vec<String>, Vec<FieldProblem>> {
-    check_worded(kind, value, mode, Wording::Json)
+/// Checks and normalises `value` as a `kind`. `Ok` are the unknown fields; `Err` is the one value of a wrong type, or that cannot be read.
+pub fn check(kind: TypeId, value: &mut Value) -> Result<Vec<FieldProblem>, String> {
+    check_worded(kind, value, Wording::Json)
 }
 
 /// As [`check`], with the wording of errors chosen.
-pub fn check_worded(
-    kind: TypeId,
-    value: &mut Value,
-    mode: Mode,
-    wording: Wording,
-) -> Result<Vec<String>, Vec<FieldProblem>> {
+pub fn check_worded(kind: TypeId, value: &mut Value, wording: Wording) -> Result<Vec<FieldProblem>, String> {
     let mut walk = Walk { table: table(), wording, path: String::new(), fields: Vec::new(), unknown: Vec::new() };
-    if let Err(message) = walk.top(kind, value) {
-        return Err(vec![FieldProblem::WrongType(message)]);
-    }
-    match mode {
-        Mode::Ignore => Ok(Vec::new()),
-        Mode::Warn => Ok(walk.unknown.iter().map(ToString::to_string).collect()),
-        Mode::Strict if walk.unknown.is_empty() => Ok(Vec::new()),
-        Mode::Strict => Err(walk.unknown),
-    }
+    walk.top(kind, value)?;
+    Ok(walk.unknown)
 }
 
 struct Walk {

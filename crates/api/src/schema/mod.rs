@@ -15,7 +15,7 @@ mod wire;
 mod tests;
 
 pub use check::{FieldProblem, Mode, Wording, check, check_worded};
-pub use parse::{ParseError, parse_json};
+pub use parse::{ParseError, in_order, parse_json};
 pub use protobuf::protobuf_to_json;
 pub use table::{TypeId, table};
 
@@ -46,13 +46,17 @@ pub fn read_as(
     body: &[u8],
     mode: Mode,
 ) -> Result<(Value, Vec<String>), Refusal> {
-    let (mut value, duplicates) =
-        parse_json(body, limits::JSON_DEPTH).map_err(|error| unrecognized(name, &error, body))?;
+    let unreadable = |error| unrecognized(name, &error, body);
+    let (mut value, mut problems) = parse_json(body, limits::JSON_DEPTH).map_err(unreadable)?;
     let cannot = |what: String| {
         Refusal::bad_request(format!("{name} in version \"{version}\" cannot be handled as a {name}: {what}"))
     };
-    let warnings = strict(check(id, &mut value, mode), duplicates, mode).map_err(cannot)?;
-    Ok((value, warnings))
+    let unknown = check(id, &mut value).map_err(cannot)?;
+    if !unknown.is_empty() {
+        problems = in_order(body, limits::JSON_DEPTH, &unknown).map_err(unreadable)?;
+    }
+    let problems = problems.iter().map(ToString::to_string).collect();
+    Ok((value, strict(problems, mode).map_err(cannot)?))
 }
 
 fn unrecognized(name: &str, error: &ParseError, body: &[u8]) -> Refusal {
@@ -64,22 +68,11 @@ fn unrecognized(name: &str, error: &ParseError, body: &[u8]) -> Refusal {
     ))
 }
 
-/// Joins what checking and parsing found: warnings, or the text of the error.
-pub(crate) fn strict(
-    checked: Result<Vec<String>, Vec<FieldProblem>>,
-    duplicates: Vec<String>,
-    mode: Mode,
-) -> Result<Vec<String>, String> {
-    let mut problems = duplicates;
-    match checked {
-        Err(found) if matches!(found[..], [FieldProblem::WrongType(_)]) => return Err(found[0].to_string()),
-        Err(found) => problems.extend(found.iter().map(ToString::to_string)),
-        Ok(warnings) => problems.extend(warnings),
-    }
+/// What is odd about fields as warnings, or as the text of the error.
+pub(crate) fn strict(problems: Vec<String>, mode: Mode) -> Result<Vec<String>, String> {
     match mode {
         Mode::Ignore => Ok(Vec::new()),
-        Mode::Warn => Ok(problems),
-        Mode::Strict if problems.is_empty() => Ok(problems),
-        Mode::Strict => Err(format!("strict decoding error: {}", problems.join(", "))),
+        Mode::Strict if !problems.is_empty() => Err(format!("strict decoding error: {}", problems.join(", "))),
+        Mode::Warn | Mode::Strict => Ok(problems),
     }
 }

@@ -4,26 +4,65 @@
 //! Never recurses deeper than the limit it is given.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
-use std::fmt;
+use std::collections::HashSet;
+use std::{fmt, iter};
 
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
+
+use super::check::FieldProblem;
+
+/// Fields that are told at most (upstream: `saveStrictError`).
+const MOST_TOLD: usize = 100;
 
 /// Why a text is not taken.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct ParseError(String);
 
-/// Reads JSON nested at most `depth` levels; the second result is one `duplicate field "a.b"` a repeated field.
-pub fn parse_json(text: &[u8], depth: usize) -> Result<(Value, Vec<String>), ParseError> {
-    let duplicates = RefCell::new(BTreeSet::new());
+/// Reads JSON nested at most `depth` levels; the second result are the repeated fields, each once, as they stand in the document.
+pub fn parse_json(text: &[u8], depth: usize) -> Result<(Value, Vec<FieldProblem>), ParseError> {
+    let told = RefCell::new(Vec::new());
+    let value = read(text, depth, &|field, again| {
+        if again {
+            tell(&told, FieldProblem::Duplicate(field.path()));
+        }
+    })?;
+    Ok((value, told.into_inner()))
+}
+
+/// The unknown and the repeated fields of a document as they stand in it, given the unknown ones. What is below an unknown field
+/// is nothing to Kubernetes.
+pub fn in_order(text: &[u8], depth: usize, unknown: &[FieldProblem]) -> Result<Vec<FieldProblem>, ParseError> {
+    let told = RefCell::new(Vec::new());
+    let unknown: HashSet<&FieldProblem> = unknown.iter().collect();
+    let is_unknown = |field: &Node<'_>| unknown.contains(&FieldProblem::Unknown(field.path()));
+    read(text, depth, &|field, again| {
+        if is_unknown(field) {
+            tell(&told, FieldProblem::Unknown(field.path()));
+        } else if again && !iter::successors(field.above, |above| above.above).any(is_unknown) {
+            tell(&told, FieldProblem::Duplicate(field.path()));
+        }
+    })?;
+    Ok(told.into_inner())
+}
+
+fn tell(told: &RefCell<Vec<FieldProblem>>, problem: FieldProblem) {
+    let mut told = told.borrow_mut();
+    if told.len() < MOST_TOLD && !told.contains(&problem) {
+        told.push(problem);
+    }
+}
+
+/// Hears of each field of a document as it is met, and whether its object had it already.
+type Listener<'a> = &'a dyn Fn(&Node<'_>, bool);
+
+fn read(text: &[u8], depth: usize, listener: Listener<'_>) -> Result<Value, ParseError> {
     let mut reader = serde_json::Deserializer::from_slice(text);
-    let top = Node { above: None, step: Step::Top, duplicates: &duplicates, depth };
+    let top = Node { above: None, step: Step::Top, listener, depth };
     let value = top.deserialize(&mut reader).map_err(|error| ParseError(error.to_string()))?;
     reader.end().map_err(|error| ParseError(error.to_string()))?;
-    let paths = duplicates.into_inner();
-    Ok((value, paths.into_iter().map(|path| format!("duplicate field \"{path}\"")).collect()))
+    Ok(value)
 }
 
 /// A place in the document. The places above it are on the stack, so that a path costs nothing until it is told.
@@ -31,7 +70,7 @@ pub fn parse_json(text: &[u8], depth: usize) -> Result<(Value, Vec<String>), Par
 struct Node<'a> {
     above: Option<&'a Node<'a>>,
     step: Step<'a>,
-    duplicates: &'a RefCell<BTreeSet<String>>,
+    listener: Listener<'a>,
     depth: usize,
 }
 
@@ -46,7 +85,7 @@ impl<'a> Node<'a> {
     /// The place below this one; an error when the document is nested too deep.
     fn below<E: serde::de::Error>(&'a self, step: Step<'a>) -> Result<Node<'a>, E> {
         let depth = self.depth.checked_sub(1).ok_or_else(|| E::custom("exceeded max depth"))?;
-        Ok(Node { above: Some(self), step, duplicates: self.duplicates, depth })
+        Ok(Node { above: Some(self), step, listener: self.listener, depth })
     }
 
     fn path(&self) -> String {
@@ -115,9 +154,7 @@ impl<'de> Visitor<'de> for Node<'_> {
         let mut map = Map::new();
         while let Some(name) = entries.next_key::<String>()? {
             let below = self.below::<A::Error>(Step::Field(&name))?;
-            if map.contains_key(&name) {
-                self.duplicates.borrow_mut().insert(below.path());
-            }
+            (self.listener)(&below, map.contains_key(&name));
             let value = entries.next_value_seed(below)?;
             map.insert(name, value);
         }
@@ -134,7 +171,28 @@ mod tests {
         let text = br#"{"spec":{"replicas":1,"replicas":2,"l":[{"a":1},{"a":1,"a":2}]},"spec2":null}"#;
         let (value, duplicates) = parse_json(text, 10).unwrap();
         assert_eq!(value, serde_json::json!({"spec":{"replicas":2,"l":[{"a":1},{"a":2}]},"spec2":null}));
-        assert_eq!(duplicates, [r#"duplicate field "spec.l[1].a""#, r#"duplicate field "spec.replicas""#]);
+        let duplicate = |path: &str| FieldProblem::Duplicate(path.into());
+        assert_eq!(duplicates, [duplicate("spec.replicas"), duplicate("spec.l[1].a")]);
+    }
+
+    #[test]
+    fn fields_are_told_as_they_stand_in_the_document() {
+        let text = br#"{"b":{"x":1,"x":2},"spec":{"replicas":1,"a":0,"replicas":2,"replicas":3},"b":0,"a":[{"c":1}]}"#;
+        let unknown = ["a[0].c", "b", "spec.a"].map(|path| FieldProblem::Unknown(path.into()));
+        let told: Vec<String> = in_order(text, 10, &unknown).unwrap().iter().map(ToString::to_string).collect();
+        let expected = [
+            "unknown field \"b\"",
+            "unknown field \"spec.a\"",
+            "duplicate field \"spec.replicas\"",
+            "unknown field \"a[0].c\"",
+        ];
+        assert_eq!(told, expected);
+    }
+
+    #[test]
+    fn not_all_are_told() {
+        let fields: Vec<String> = (0..200).map(|number| format!("\"f{number}\":0,\"f{number}\":1")).collect();
+        assert_eq!(parse_json(format!("{{{}}}", fields.join(",")).as_bytes(), 3).unwrap().1.len(), MOST_TOLD);
     }
 
     #[test]

@@ -41,7 +41,7 @@ fn deployment_as_kubectl_sends_it() {
 
     let mut value = protobuf_to_json(&body("apps/v1", "Deployment", &deployment)).unwrap();
     let id = table().kind("apps/v1", "Deployment").unwrap();
-    assert_eq!(crate::schema::check(id, &mut value, crate::schema::Mode::Strict), Ok(vec![]));
+    assert_eq!(crate::schema::check(id, &mut value), Ok(vec![]));
     assert_eq!(
         value,
         json!({
