@@ -19,6 +19,7 @@ use crate::defaults;
 use crate::defaults::core::NAMESPACE_FINALIZER;
 use crate::kinds::Body;
 use crate::pod_resources;
+use crate::validate::service::needs_health_check;
 
 /// The annotation that holds the generation of a DaemonSet's template.
 pub const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
@@ -266,6 +267,10 @@ fn update_service(new: &mut Service, old: &Service) {
     let (Some(spec), Some(before)) = (new.spec.as_mut(), old.spec.as_ref()) else { return };
     keep_addresses(spec, before);
     keep_node_ports(spec, before);
+    let checked = needs_health_check(spec) && needs_health_check(before);
+    if checked && spec.health_check_node_port.unwrap_or(0) == 0 {
+        spec.health_check_node_port = before.health_check_node_port;
+    }
     drop_what_the_type_has_not(spec, before);
 }
 
@@ -312,9 +317,6 @@ fn keep_node_ports(spec: &mut ServiceSpec, before: &ServiceSpec) {
         let same = before.ports.iter().flatten().find(|other| other.name == port.name);
         port.node_port = same.and_then(|other| other.node_port).filter(|number| !taken.contains(number));
     }
-    if spec.health_check_node_port.unwrap_or(0) == 0 {
-        spec.health_check_node_port = before.health_check_node_port;
-    }
 }
 
 /// A field that the new type has no use for goes, unless the client changed it: then validation says so.
@@ -344,9 +346,10 @@ fn drop_what_the_type_has_not(spec: &mut ServiceSpec, before: &ServiceSpec) {
         if spec.load_balancer_class == before.load_balancer_class {
             spec.load_balancer_class = None;
         }
-        if spec.health_check_node_port == before.health_check_node_port {
-            spec.health_check_node_port = None;
-        }
+    }
+    let unchecked = needs_health_check(before) && !needs_health_check(spec);
+    if unchecked && spec.health_check_node_port == before.health_check_node_port {
+        spec.health_check_node_port = None;
     }
     let external = |spec: &ServiceSpec| {
         matches!(spec.type_.as_deref(), Some("NodePort" | "LoadBalancer"))

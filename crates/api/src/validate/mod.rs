@@ -163,7 +163,6 @@ fn refuse_unsupported(errors: &mut Errors, body: &Body) {
     const TEMPLATE: Path<'static> = Path::root("spec.template");
     match body {
         Body::Pod(pod) => unsupported::pod(errors, pod),
-        Body::Service(service) => unsupported::service(errors, service),
         Body::ServiceAccount(account) => unsupported::service_account(errors, account),
         Body::PersistentVolumeClaim(claim) => unsupported::claim(errors, claim),
         Body::PersistentVolume(volume) => unsupported::volume(errors, volume),

@@ -27,6 +27,12 @@ pub fn update(new: &Service, old: &Service) -> Errors {
     meta::update(&mut errors, &new.metadata, &old.metadata);
     if let (Some(new), Some(old)) = (new.spec.as_ref(), old.spec.as_ref()) {
         addresses_stay(&mut errors, new, old);
+        if needs_health_check(new)
+            && needs_health_check(old)
+            && new.health_check_node_port != old.health_check_node_port
+        {
+            errors.forbidden(&SPEC.child("healthCheckNodePort"), "field is immutable");
+        }
     }
     content(&mut errors, new);
     errors
@@ -54,6 +60,11 @@ fn content(errors: &mut Errors, service: &Service) {
     errors.one_of(&SPEC.child("type"), spec.type_.as_deref(), &types);
     load_balancer(errors, spec, kind);
     traffic(errors, spec, kind);
+}
+
+/// True if balancers have to ask the nodes which of them have pods of the Service.
+pub fn needs_health_check(spec: &ServiceSpec) -> bool {
+    spec.type_.as_deref() == Some("LoadBalancer") && spec.external_traffic_policy.as_deref() == Some("Local")
 }
 
 fn is_headless(spec: &ServiceSpec) -> bool {
@@ -154,7 +165,9 @@ fn affinity(errors: &mut Errors, spec: &ServiceSpec) {
     }
 }
 
-fn cluster_addresses(errors: &mut Errors, spec: &ServiceSpec) {
+/// The addresses of a Service and their families, as far as they can be judged without knowing the cluster's (upstream:
+/// `ValidateServiceClusterIPsRelatedFields`).
+pub fn cluster_addresses(errors: &mut Errors, spec: &ServiceSpec) {
     let path = SPEC.child("clusterIPs");
     let all = spec.cluster_ips.as_deref().unwrap_or_default();
     let first = spec.cluster_ip.as_deref().unwrap_or_default();
@@ -240,7 +253,7 @@ fn traffic(errors: &mut Errors, spec: &ServiceSpec, kind: &str) {
         policy if accessible => errors.one_of(&path, policy, &["Cluster", "Local"]),
         _ => {}
     }
-    let checked = kind == "LoadBalancer" && policy == Some("Local");
+    let checked = needs_health_check(spec);
     let path = SPEC.child("healthCheckNodePort");
     match spec.health_check_node_port.unwrap_or(0) {
         0 if checked => errors.required(&path, ""),

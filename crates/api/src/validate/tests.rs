@@ -571,7 +571,7 @@ fn services() {
             /spec/loadBalancerSourceRanges = ["10.0.0.0/33"]
                 Service "s" is invalid: [spec.LoadBalancerSourceRanges: Forbidden: may only be used when `type` is 'LoadBalancer', spec.LoadBalancerSourceRanges[0]: Invalid value: "10.0.0.0/33": must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)]
             /spec/ipFamilies = ["IPv6"]
-                Service "s" is invalid: spec.ipFamilies: Forbidden: not supported by kapstan: addresses are IPv4
+                fine
             /spec/selector = {"a": "-"}
                 Service "s" is invalid: spec.selector: Invalid value: "-": a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')
         "#]],

@@ -4,7 +4,7 @@
 
 use crate::Pod;
 use k8s_openapi::api::core::v1::{
-    CSIPersistentVolumeSource, Container, PersistentVolume, PersistentVolumeClaim, PodSpec, PodTemplateSpec, Service,
+    CSIPersistentVolumeSource, Container, PersistentVolume, PersistentVolumeClaim, PodSpec, PodTemplateSpec,
     ServiceAccount,
 };
 use k8s_openapi::api::storage::v1::StorageClass;
@@ -102,15 +102,6 @@ pub fn storage_class(errors: &mut Errors, class: &StorageClass) {
     ];
     for (field, _, why) in given.iter().filter(|(_, given, _)| *given) {
         refuse(errors, &Path::root(field), why);
-    }
-}
-
-/// Notes everything in a Service that kapstan does not do.
-pub fn service(errors: &mut Errors, service: &Service) {
-    let Some(spec) = service.spec.as_ref() else { return };
-    let families = spec.ip_families.iter().flatten().any(|family| family == "IPv6");
-    if families || spec.ip_family_policy.as_deref() == Some("RequireDualStack") {
-        refuse(errors, &Path::root("spec.ipFamilies"), "addresses are IPv4");
     }
 }
 

@@ -13,6 +13,7 @@ mod patch;
 mod quota;
 mod requested;
 mod scale;
+mod service;
 mod service_account;
 mod storage;
 mod update;
