@@ -33,6 +33,7 @@ use tokio::{
 
 use crate::{
     error::ProxyError,
+    health::{Health, Ports, health},
     proxy::{Applied, Proxy},
     rules::Frontend,
 };
@@ -246,6 +247,7 @@ async fn apply(
     mut on_applied: impl FnMut(&Applied, u64),
 ) -> Result<(), ProxyError> {
     let (mut proxy, mut services, mut slices) = (proxy, Known::new(), Known::new());
+    let mut ports = Ports::default();
     let mut check_at = Instant::now() + CHECK_EVERY;
     let mut retry = FIRST_RETRY;
     loop {
@@ -281,7 +283,8 @@ async fn apply(
                 retry = FIRST_RETRY;
                 check_at = Instant::now() + CHECK_EVERY;
                 applied.send_if_modified(|last| std::mem::replace(last, revision) != revision);
-                if let Some(done) = done {
+                if let Some((done, health)) = done {
+                    ports.answer(health);
                     on_applied(&done, revision);
                     // Pods may stop now; what is left of connections to those that have is looked after meanwhile.
                     let work = tokio::task::spawn_blocking(move || {
@@ -306,7 +309,7 @@ fn apply_known(
     services: &Known<Service>,
     slices: &Known<EndpointSlice>,
     changed: bool,
-) -> Result<Option<Applied>, ProxyError> {
+) -> Result<Option<(Applied, BTreeMap<u16, Health>)>, ProxyError> {
     if !changed {
         if proxy.verify()? {
             return Ok(None);
@@ -315,7 +318,8 @@ fn apply_known(
     }
     let services: Vec<&Service> = services.objects.values().collect();
     let slices: Vec<&EndpointSlice> = slices.objects.values().collect();
-    proxy.apply(&services, &slices).map(Some)
+    let applied = proxy.apply(&services, &slices)?;
+    Ok(Some((applied, health(&services, &slices, proxy.node_name()))))
 }
 
 fn bury_known(proxy: &mut Proxy, slices: &Known<EndpointSlice>) {

@@ -19,6 +19,7 @@
 
 pub mod delta;
 pub mod follow;
+pub mod health;
 pub mod rules;
 
 mod conntrack;

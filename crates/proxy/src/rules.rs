@@ -189,12 +189,12 @@ pub fn rules(services: &[&Service], slices: &[&EndpointSlice], node_name: &str) 
     set
 }
 
-fn name_of(service: &Service) -> (&str, &str) {
+pub(crate) fn name_of(service: &Service) -> (&str, &str) {
     let meta = &service.metadata;
     (meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default())
 }
 
-fn service_of(slice: &EndpointSlice) -> Option<(&str, &str)> {
+pub(crate) fn service_of(slice: &EndpointSlice) -> Option<(&str, &str)> {
     let service = slice.metadata.labels.as_ref()?.get(SERVICE_NAME_LABEL)?;
     Some((slice.metadata.namespace.as_deref().unwrap_or_default(), service))
 }
@@ -357,14 +357,14 @@ fn target_port(slice: &EndpointSlice, port: &ServicePort, protocol: Protocol) ->
     port_number(found.port?).ok()
 }
 
-enum State {
+pub(crate) enum State {
     Ready,
     Draining,
     Unusable,
 }
 
 /// An absent `ready` means ready, and an absent `serving` means the same as `ready`.
-fn state(endpoint: &Endpoint) -> State {
+pub(crate) fn state(endpoint: &Endpoint) -> State {
     let Some(conditions) = &endpoint.conditions else { return State::Ready };
     let ready = conditions.ready.unwrap_or(true);
     let serving = conditions.serving.unwrap_or(ready);
