@@ -1,8 +1,10 @@
 //! Discovery: what the API serves, in the legacy form and the aggregated one. Derived from the kinds table, and from what
 //! other servers told of the groups that they serve.
 
-use api::kinds::{KindInfo, Scope};
+use std::collections::BTreeSet;
+
 use api::{Kind, Refusal};
+use api::kinds::{KindInfo, Scope};
 use axum::body::Body;
 use axum::response::Response;
 use http::{HeaderValue, StatusCode};
@@ -23,6 +25,37 @@ pub fn version() -> Value {
         "gitCommit": "", "gitTreeState": "clean", "buildDate": "1970-01-01T00:00:00Z",
         "goVersion": "none", "compiler": "rustc", "platform": "linux/amd64",
     })
+}
+
+/// Paths that are no group's.
+const PATHS: [&str; 12] = [
+    "/.well-known/openid-configuration",
+    "/api",
+    "/api/v1",
+    "/apis",
+    "/healthz",
+    "/livez",
+    "/metrics",
+    "/openapi/v2",
+    "/openapi/v3",
+    "/openid/v1/jwks",
+    "/readyz",
+    "/version",
+];
+
+/// `/`: where there is something to see (upstream: `apiserver/pkg/server/routes/index.go`).
+pub fn paths(extensions: &[Extension]) -> Response {
+    reply::json(&json!({ "paths": listed(extensions) }))
+}
+
+fn listed(extensions: &[Extension]) -> BTreeSet<String> {
+    let mut paths: BTreeSet<String> = PATHS.into_iter().map(str::to_owned).collect();
+    let own = all().map(|info| (info.group, info.version)).filter(|(group, _)| !group.is_empty());
+    for (group, version) in own.chain(extensions.iter().map(|it| (it.group.as_str(), it.version.as_str()))) {
+        paths.insert(format!("/apis/{group}"));
+        paths.insert(format!("/apis/{group}/{version}"));
+    }
+    paths
 }
 
 /// `/api`.
@@ -308,5 +341,9 @@ mod tests {
             {"freshness":"Stale","resources":[],"version":"v9"}
         "#]].assert_eq(&shown.concat());
         assert!(group("nothing.com", &extensions).is_err() && group("example.com", &extensions).is_ok());
+        let paths = listed(&extensions);
+        let named =
+            ["/api/v1", "/apis/apps", "/apis/apps/v1", "/apis/apps/v9", "/apis/example.com/v1beta1", "/version"];
+        assert!(named.iter().all(|path| paths.contains(*path)), "{paths:?}");
     }
 }

@@ -122,6 +122,7 @@ async fn answer(gate: &Gate, who: Identity, request: HttpRequest) -> Result<Resp
         Route::Resource(target) => resource(gate, &user, &target, request).await,
         Route::Proxy(kind, namespace, id) => proxy::serve(gate, &user, (kind, &namespace, &id), request).await,
         Route::OtherVersion(target) => versions::serve(gate, &user, &target, request).await,
+        Route::Paths => Ok(discovery::paths(&gate.extensions())),
         Route::CoreVersions => Ok(discovery::core_versions(&accept)),
         Route::Groups => Ok(discovery::groups(&accept, &gate.extensions())),
         Route::Group(group) => discovery::group(&group, &gate.extensions()),

@@ -14,6 +14,8 @@ pub enum Route {
     OtherVersion(Target),
     /// `/api/v1/namespaces/NAMESPACE/pods/POD/proxy`, with what is below it: a pod's own paths. The same for a Service.
     Proxy(Kind, String, String),
+    /// `/`.
+    Paths,
     /// `/api`.
     CoreVersions,
     /// `/apis`.
@@ -72,6 +74,7 @@ impl Route {
     pub fn parse(path: &str) -> Route {
         let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
         match parts.as_slice() {
+            [] | ["index.html"] => Route::Paths,
             ["api"] => Route::CoreVersions,
             ["apis"] => Route::Groups,
             ["apis", group] => Route::Group((*group).to_owned()),
@@ -120,7 +123,8 @@ impl Route {
     pub fn is_path(&self) -> bool {
         matches!(
             self,
-            Route::CoreVersions
+            Route::Paths
+                | Route::CoreVersions
                 | Route::Groups
                 | Route::Group(_)
                 | Route::GroupVersion(..)
