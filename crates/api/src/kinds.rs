@@ -21,7 +21,7 @@ pub enum Scope {
 }
 
 /// One row of the table.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct KindInfo {
     /// API group, empty for the core group.
     pub group: &'static str,

@@ -4,7 +4,6 @@
 
 pub mod account;
 pub mod acknowledgement;
-pub mod autoscaling_v1;
 pub mod defaults;
 pub mod endpoint_fingerprint;
 pub mod heard;
@@ -32,6 +31,7 @@ pub mod status;
 pub mod template_hash;
 pub mod usage;
 pub mod validate;
+pub mod versions;
 pub mod volumes;
 
 pub use heard::Heard;

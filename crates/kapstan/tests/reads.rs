@@ -188,3 +188,54 @@ async fn selecting_pods_by_field() {
     assert_eq!(count("spec.nodeName%3Dsimulated-0,status.phase%3DPending").await, 0);
     assert_eq!(count("metadata.namespace%3Dkube-system").await, 0);
 }
+
+/// The events of both groups are the same ones, each in its own words.
+#[tokio::test]
+async fn events_of_both_groups() {
+    const CORE: &str = "/api/v1/namespaces/default/events";
+    const EVENTS: &str = "/apis/events.k8s.io/v1/namespaces/default/events";
+    let cluster = Setup::bare().start();
+    let raw = Raw::connect(&cluster).await;
+    let event = json!({
+        "apiVersion": "events.k8s.io/v1", "kind": "Event", "metadata": { "name": "e" }, "eventTime": "2026-01-01T00:00:00.000001Z",
+        "reportingController": "c.io/c", "reportingInstance": "c-1", "action": "Starting", "reason": "Started", "type": "Normal",
+        "regarding": { "apiVersion": "v1", "kind": "Pod", "name": "p", "namespace": "default" }, "note": "Started p",
+    });
+    let (_, list) = raw.get(EVENTS).await;
+    assert_eq!((&list["kind"], &list["apiVersion"]), (&json!("EventList"), &json!("events.k8s.io/v1")));
+    let revision = list["metadata"]["resourceVersion"].as_str().unwrap();
+    let selected = "fieldSelector=regarding.name%3Dp";
+    let mut watch = raw.watch(&format!("{EVENTS}?watch=1&resourceVersion={revision}&{selected}")).await;
+
+    let (code, made) = raw.post(EVENTS, event.clone()).await;
+    assert_eq!((code, &made["note"], &made["apiVersion"]), (201, &json!("Started p"), &json!("events.k8s.io/v1")));
+    let told = watch.next().await.unwrap();
+    assert_eq!((&told["type"], &told["object"]["regarding"]["name"]), (&json!("ADDED"), &json!("p")));
+    let (_, core) = raw.get(&format!("{CORE}/e")).await;
+    let words = [&core["apiVersion"], &core["message"], &core["involvedObject"]["name"], &core["reportingComponent"]];
+    assert_eq!(words, ["v1", "Started p", "p", "c.io/c"]);
+
+    // As client-go's recorder tells that it happened again.
+    let again = json!({ "series": { "count": 2, "lastObservedTime": "2026-01-01T00:00:01.000000Z" } }).to_string();
+    let media = [("content-type", "application/strategic-merge-patch+json")];
+    let (code, patched) = raw.send(http::Method::PATCH, &format!("{EVENTS}/e"), &media, again.into()).await;
+    assert_eq!((code, &patched["series"]["count"], &patched["note"]), (200, &json!(2), &json!("Started p")));
+    assert_eq!(watch.next().await.unwrap()["object"]["series"]["count"], 2);
+
+    let other = raw.merge(&format!("{EVENTS}/e"), json!({ "note": "other" })).await;
+    assert!(refusal(&other).ends_with("message: Invalid value: \"other\": field is immutable"), "{other:?}");
+    let mut odd = event;
+    odd["metadata"]["name"] = "odd".into();
+    odd["eventTime"] = Value::Null;
+    let odd = raw.post(EVENTS, odd).await;
+    assert!(refusal(&odd).ends_with("eventTime: Required value"), "{odd:?}");
+    let unknown = raw.get(&format!("{EVENTS}?fieldSelector=involvedObject.name%3Dp")).await;
+    assert_eq!(refusal(&unknown), "400 BadRequest: field label not supported: involvedObject.name");
+
+    let (_, resources) = raw.get("/apis/events.k8s.io/v1").await;
+    assert_eq!(resources["resources"][0]["name"], "events");
+    assert_eq!(raw.delete(&format!("{EVENTS}/e"), Value::Null).await.0, 200);
+    assert_eq!(raw.get(&format!("{CORE}/e")).await.0, 404);
+    let (_, paths) = raw.get("/").await;
+    assert!(paths["paths"].as_array().unwrap().contains(&json!("/apis/events.k8s.io/v1")), "{paths}");
+}

@@ -183,8 +183,17 @@ fn roles() -> Vec<(Kind, &'static str, Value)> {
         { "apiGroups": ["authorization.k8s.io"], "resources": ["subjectaccessreviews"], "verbs": ["create"] }
     ]);
     let metrics = json!([{ "apiGroups": ["custom.metrics.k8s.io", "external.metrics.k8s.io"], "resources": ["*"], "verbs": ["get", "list"] }]);
-    let workloads =
-        ["", "apps", "autoscaling", "batch", "discovery.k8s.io", "coordination.k8s.io", "policy", "networking.k8s.io"];
+    let workloads = [
+        "",
+        "apps",
+        "autoscaling",
+        "batch",
+        "coordination.k8s.io",
+        "discovery.k8s.io",
+        "events.k8s.io",
+        "networking.k8s.io",
+        "policy",
+    ];
     let read = json!([{ "apiGroups": workloads, "resources": [
         "configmaps", "endpoints", "events", "pods", "pods/log", "pods/status", "services", "serviceaccounts", "namespaces",
         "deployments", "deployments/scale", "deployments/status", "replicasets", "replicasets/scale", "replicasets/status",
@@ -207,6 +216,7 @@ fn roles() -> Vec<(Kind, &'static str, Value)> {
     ]);
     let node = json!([
         { "apiGroups": [""], "resources": ["nodes", "nodes/status", "pods", "pods/status", "events"], "verbs": ["*"] },
+        { "apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create", "update", "patch"] },
         { "apiGroups": [""], "resources": ["services", "configmaps", "secrets", "namespaces", "endpoints"], "verbs": ["get", "list", "watch"] },
         { "apiGroups": [""], "resources": ["persistentvolumeclaims"], "verbs": ["get", "list", "watch"] },
         { "apiGroups": [""], "resources": ["persistentvolumes"], "verbs": ["get", "list", "watch", "patch", "update"] },

@@ -21,13 +21,17 @@ pub use table::{TypeId, table};
 
 use serde_json::Value;
 
-use crate::kinds::Kind;
+use crate::kinds::{Kind, KindInfo};
 use crate::limits;
 use crate::status::Refusal;
 
 /// The type behind a served kind.
 pub fn type_of(kind: Kind) -> TypeId {
-    let info = kind.info();
+    type_of_row(kind.info())
+}
+
+/// The type behind a kind in one of its versions.
+pub fn type_of_row(info: &KindInfo) -> TypeId {
     table().kind(&info.api_version(), info.kind).expect("the table has every served kind")
 }
 
@@ -35,17 +39,12 @@ pub fn type_of(kind: Kind) -> TypeId {
 ///
 /// Mirrors `endpoints/handlers/create.go` and `rest.go` (`transformDecodeError`).
 pub fn read(kind: Kind, body: &[u8], mode: Mode) -> Result<(Value, Vec<String>), Refusal> {
-    read_as(type_of(kind), kind.info().kind, kind.info().version, body, mode)
+    read_as(kind.info(), body, mode)
 }
 
-/// As [`read`], in a version of the kind that is served but not stored.
-pub fn read_as(
-    id: TypeId,
-    name: &str,
-    version: &str,
-    body: &[u8],
-    mode: Mode,
-) -> Result<(Value, Vec<String>), Refusal> {
+/// As [`read`], in a version of the kind that need not be the stored one.
+pub fn read_as(info: &KindInfo, body: &[u8], mode: Mode) -> Result<(Value, Vec<String>), Refusal> {
+    let (id, name, version) = (type_of_row(info), info.kind, info.version);
     let unreadable = |error| unrecognized(name, &error, body);
     let (mut value, mut problems) = parse_json(body, limits::JSON_DEPTH).map_err(unreadable)?;
     let cannot = |what: String| {

@@ -257,7 +257,8 @@ pub fn endpoints(endpoints: &Endpoints, old: Option<&Endpoints>) -> Errors {
     errors
 }
 
-/// A new or changed Event: it lives where its object lives.
+/// A new or changed Event (upstream: `legacyValidateEvent`). One of the newer kind, which knows the very moment, says who reports what
+/// was done; an older one only lives where its object lives.
 pub fn event(event: &Event, old: Option<&Event>) -> Errors {
     let mut errors = Errors::default();
     match old {
@@ -266,9 +267,41 @@ pub fn event(event: &Event, old: Option<&Event>) -> Errors {
     }
     let namespace = event.metadata.namespace.as_deref().unwrap_or_default();
     let object = event.involved_object.namespace.as_deref().unwrap_or_default();
-    let matching = if object.is_empty() { matches!(namespace, "" | "default") } else { object == namespace };
+    let matching = match (&event.event_time, object) {
+        (Some(_), "") => matches!(namespace, "default" | "kube-system"),
+        (Some(_), _) => true,
+        (None, "") => matches!(namespace, "" | "default"),
+        (None, object) => object == namespace,
+    };
     if !matching {
         errors.invalid(&Path::root("involvedObject.namespace"), object, "does not match event.namespace");
     }
+    if event.event_time.is_some() {
+        reported(&mut errors, event);
+    }
     errors
+}
+
+fn reported(errors: &mut Errors, event: &Event) {
+    let controller = event.reporting_component.as_deref().unwrap_or_default();
+    let at = Path::root("reportingComponent");
+    if controller.is_empty() {
+        errors.required(&at, "");
+    }
+    errors.each(&at, controller, names::qualified_name(controller));
+    let bounded = [
+        ("reportingInstance", &event.reporting_instance, 128),
+        ("action", &event.action, 128),
+        ("reason", &event.reason, 128),
+        ("message", &event.message, 1_024),
+    ];
+    for (field, text, most) in bounded {
+        let length = text.as_deref().map_or(0, str::len);
+        if length == 0 && field != "message" {
+            errors.required(&Path::root(field), "");
+        }
+        if length > most {
+            errors.invalid(&Path::root(field), "", format!("can have at most {most} characters"));
+        }
+    }
 }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use api::{Kind, Refusal};
+use api::Refusal;
 use api::kinds::{KindInfo, Scope};
 use axum::body::Body;
 use axum::response::Response;
@@ -11,7 +11,7 @@ use http::{HeaderValue, StatusCode};
 use serde_json::{Value, json};
 
 use super::negotiate::Form;
-use super::{measured, reply, reviews, versions};
+use super::{measured, reply, reviews};
 use crate::aggregate::Extension;
 
 /// The Kubernetes version whose API this is.
@@ -108,8 +108,7 @@ pub fn group_version(group: &str, version: &str) -> Result<Response, Refusal> {
 
 /// All that is served: the stored kinds, what is measured, and what can be asked.
 fn all() -> impl Iterator<Item = &'static KindInfo> {
-    let stored = Kind::ALL.iter().map(|kind| kind.info()).chain(versions::RESOURCES.iter());
-    stored.chain(measured::RESOURCES.iter()).chain(reviews::RESOURCES.iter())
+    api::versions::rows().chain(measured::RESOURCES.iter()).chain(reviews::RESOURCES.iter())
 }
 
 fn served(filter: impl Fn(&KindInfo) -> bool) -> Vec<&'static KindInfo> {

@@ -91,7 +91,7 @@ pub fn read(gate: &Gate, user: &User, target: &Target, request: &HttpRequest) ->
     let form = read::form(request.headers())?;
     let (usage, now) = (gate.measured.usage(), Timestamp::now());
     if name.is_empty() {
-        let selection = Selection::parse(target.kind, namespace, &query)?;
+        let selection = Selection::parse(target.kind.info(), namespace, &query)?;
         let objects = world.objects(target.kind, selection.namespace.as_deref());
         let samples = objects.filter(|object| selection.matches(object)).filter_map(|it| Sample::of(it, &usage, now));
         let samples: Vec<Sample> = samples.collect();

@@ -27,6 +27,7 @@ mod write;
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, TrySendError};
 
+use api::versions::Version;
 use api::{Refusal, Snapshot, limits};
 use axum::body::Body;
 use axum::extract::{Extension, Request as HttpRequest, State};
@@ -119,9 +120,11 @@ async fn answer(gate: &Gate, who: Identity, request: HttpRequest) -> Result<Resp
         authorize_path(&gate.snapshot(), &user, &verb, request.uri().path())?;
     }
     match route {
-        Route::Resource(target) => resource(gate, &user, &target, request).await,
+        Route::Resource(target) => match Version::of(target.info) {
+            None => resource(gate, &user, &target, request).await,
+            Some(version) => versions::serve(gate, &user, version, &target, request).await,
+        },
         Route::Proxy(kind, namespace, id) => proxy::serve(gate, &user, (kind, &namespace, &id), request).await,
-        Route::OtherVersion(target) => versions::serve(gate, &user, &target, request).await,
         Route::Paths => Ok(discovery::paths(&gate.extensions())),
         Route::CoreVersions => Ok(discovery::core_versions(&accept)),
         Route::Groups => Ok(discovery::groups(&accept, &gate.extensions())),
@@ -160,10 +163,10 @@ async fn resource(gate: &Gate, user: &User, target: &Target, request: HttpReques
     let query = Query::parse(request.uri().query());
     let verb = verb(request.method(), target, &query)?;
     // A list of one name by field selector may be allowed by a rule that names it.
-    let selection = select::Selection::parse(target.kind, &target.namespace, &query)?;
+    let selection = select::Selection::parse(target.info, &target.namespace, &query)?;
     let name = if target.name.is_empty() { selection.exact_name().unwrap_or("") } else { &target.name };
     let namespace = if target.kind == api::Kind::Namespace { &target.name } else { &target.namespace };
-    let asked = Attributes { verb, info: target.kind.info(), subresource: &target.subresource, namespace, name };
+    let asked = Attributes { verb, info: target.info, subresource: &target.subresource, namespace, name };
     authorize(&gate.snapshot(), user, &asked)?;
     match (verb, target.subresource.as_str()) {
         ("create", "token") => token::create(gate, target, request).await,

@@ -123,7 +123,8 @@ fn find(gate: &Gate, kind: Kind, namespace: &str, id: &Id) -> Result<(Place, u16
         _ if id.port.is_empty() => (id.name.to_owned(), None),
         _ => (id.name.to_owned(), Some(number(id.port).ok_or_else(|| invalid(kind, id.name))?)),
     };
-    let target = Target { kind: Kind::Pod, namespace: namespace.into(), name: pod, subresource: PROXY.into() };
+    let (kind, info) = (Kind::Pod, Kind::Pod.info());
+    let target = Target { kind, info, namespace: namespace.into(), name: pod, subresource: PROXY.into() };
     let place = Place::find(gate, &target)?;
     let port = port.or_else(|| first_port(&place.pod)).unwrap_or(80);
     Ok((place, port))

@@ -1,6 +1,8 @@
 //! What a path means. One grammar for every kind; there is no handler per kind.
 
 use api::Kind;
+use api::kinds::KindInfo;
+use api::versions::VERSIONS;
 
 use super::absent::Absent;
 use super::{measured, reviews};
@@ -10,8 +12,6 @@ use super::{measured, reviews};
 pub enum Route {
     /// A collection, an object or a subresource.
     Resource(Target),
-    /// The same in a version that is not the stored one.
-    OtherVersion(Target),
     /// `/api/v1/namespaces/NAMESPACE/pods/POD/proxy`, with what is below it: a pod's own paths. The same for a Service.
     Proxy(Kind, String, String),
     /// `/`.
@@ -61,6 +61,8 @@ pub enum Route {
 pub struct Target {
     /// The kind.
     pub kind: Kind,
+    /// How it is served here: as it is stored, or in another version.
+    pub info: &'static KindInfo,
     /// Namespace; empty for cluster-wide kinds and for lists over all namespaces.
     pub namespace: String,
     /// Name of one object, empty for the collection.
@@ -90,10 +92,6 @@ impl Route {
             ["apis", measured::GROUP, measured::VERSION, rest @ ..] => {
                 measured::Target::parse(rest).map_or(Route::Unknown, Route::Measured)
             }
-            ["apis", "autoscaling", "v1", rest @ ..] => match resource("autoscaling", "v2", rest) {
-                Route::Resource(target) => Route::OtherVersion(target),
-                other => other,
-            },
             ["apis", group, version, rest @ ..] => {
                 let absent = rest.first().filter(|_| rest.len() == 1).and_then(|it| Absent::find(group, version, it));
                 match (absent, reviews::Target::parse(group, version, rest)) {
@@ -144,18 +142,25 @@ fn ours(route: fn(Kind, String, String) -> Route, plural: &str, namespace: &str,
     kind.map_or(Route::Unknown, |kind| route(*kind, namespace.to_owned(), name.to_owned()))
 }
 
+/// The kind of a collection, and how it is served.
+fn served(group: &str, version: &str, plural: &str) -> Option<(Kind, &'static KindInfo)> {
+    let is_meant = |info: &KindInfo| info.group == group && info.version == version && info.plural == plural;
+    let other = || VERSIONS.iter().find(|it| is_meant(&it.info)).map(|it| (it.kind, &it.info));
+    Kind::by_resource(group, version, plural).map(|kind| (kind, kind.info())).or_else(other)
+}
+
 fn resource(group: &str, version: &str, rest: &[&str]) -> Route {
     // `/namespaces/NAME/status` is a subresource of the namespace, `/namespaces/NAME/pods` is a collection in it.
     let namespaced = match rest {
-        ["namespaces", namespace, plural, tail @ ..] => Kind::by_resource(group, version, plural)
-            .filter(|kind| kind.namespaced())
-            .map(|kind| (kind, *namespace, tail)),
+        ["namespaces", namespace, plural, tail @ ..] => {
+            served(group, version, plural).filter(|(kind, _)| kind.namespaced()).map(|found| (found, *namespace, tail))
+        }
         _ => None,
     };
-    let (kind, namespace, tail) = match (namespaced, rest) {
+    let ((kind, info), namespace, tail) = match (namespaced, rest) {
         (Some(found), _) => found,
-        (None, [plural, tail @ ..]) => match Kind::by_resource(group, version, plural) {
-            Some(kind) => (kind, "", tail),
+        (None, [plural, tail @ ..]) => match served(group, version, plural) {
+            Some(found) => (found, "", tail),
             None => return Route::Unknown,
         },
         (None, []) => return Route::Unknown,
@@ -169,10 +174,10 @@ fn resource(group: &str, version: &str, rest: &[&str]) -> Route {
     if kind.namespaced() && namespace.is_empty() && !name.is_empty() {
         return Route::Unknown;
     }
-    if !subresource.is_empty() && !kind.info().subresources.contains(&subresource.as_str()) {
+    if !subresource.is_empty() && !info.subresources.contains(&subresource.as_str()) {
         return Route::Unknown;
     }
-    Route::Resource(Target { kind, namespace: namespace.to_owned(), name: name.to_owned(), subresource })
+    Route::Resource(Target { kind, info, namespace: namespace.to_owned(), name: name.to_owned(), subresource })
 }
 
 #[cfg(test)]
@@ -206,5 +211,20 @@ mod tests {
             assert_eq!(route, Route::Proxy(Kind::Pod, "a".into(), "p:80".into()));
         }
         assert_eq!(target("/apis/apps/v1beta1/deployments"), None);
+    }
+
+    #[test]
+    fn other_versions_are_served_under_their_names() {
+        let served = |path: &str| match Route::parse(path) {
+            Route::Resource(target) => format!("{} {}", target.kind, target.info.api_version()),
+            other => format!("{other:?}"),
+        };
+        assert_eq!(served("/api/v1/events"), "Event v1");
+        assert_eq!(served("/apis/events.k8s.io/v1/namespaces/a/events/e"), "Event events.k8s.io/v1");
+        assert_eq!(
+            served("/apis/autoscaling/v1/namespaces/a/horizontalpodautoscalers/h/status"),
+            "HorizontalPodAutoscaler autoscaling/v1"
+        );
+        assert_eq!(served("/apis/events.k8s.io/v1beta1/events"), "Unknown");
     }
 }

@@ -2,8 +2,9 @@
 
 use std::borrow::Cow;
 
+use api::kinds::KindInfo;
 use api::selector::{FieldSelector, Selector};
-use api::{Body, Kind, Object, Refusal};
+use api::{Body, Object, Refusal};
 
 use super::query::Query;
 
@@ -18,9 +19,9 @@ pub struct Selection {
 
 impl Selection {
     /// From the path and the query.
-    pub fn parse(kind: Kind, namespace: &str, query: &Query) -> Result<Selection, Refusal> {
+    pub fn parse(info: &KindInfo, namespace: &str, query: &Query) -> Result<Selection, Refusal> {
         let unreadable = |error: api::selector::SelectorError| Refusal::bad_request(error.to_string());
-        let fields = FieldSelector::parse(kind.info().group, kind.info().kind, query.text("fieldSelector"));
+        let fields = FieldSelector::parse(info.group, info.kind, query.text("fieldSelector"));
         let namespace = (!namespace.is_empty()).then(|| namespace.to_owned());
         Ok(Selection {
             namespace,
@@ -87,8 +88,10 @@ fn field_of<'a>(object: &'a Object, field: &str) -> Cow<'a, str> {
                 "involvedObject.fieldPath" => text(about.field_path.as_ref()),
                 "reason" => text(event.reason.as_ref()),
                 "type" => text(event.type_.as_ref()),
-                "source" | "reportingComponent" => {
-                    text(event.source.as_ref().and_then(|source| source.component.as_ref()))
+                "reportingComponent" => text(event.reporting_component.as_ref()),
+                "source" => {
+                    let component = event.source.as_ref().and_then(|source| source.component.as_ref());
+                    text(component.filter(|name| !name.is_empty()).or(event.reporting_component.as_ref()))
                 }
                 _ => Cow::Borrowed(""),
             }

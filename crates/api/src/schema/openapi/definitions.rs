@@ -9,9 +9,9 @@ use flate2::read::GzDecoder;
 use serde_json::{Map, Value, json};
 
 use super::Dialect;
-use crate::kinds::Kind;
+use crate::kinds::KindInfo;
 use crate::schema::table::{Field, Leaf, ListType, TypeId, Wrap, table};
-use crate::schema::type_of;
+use crate::schema::type_of_row;
 
 const DESCRIPTIONS: &[u8] = include_bytes!("../../../schema/descriptions.gz");
 
@@ -19,13 +19,13 @@ const DESCRIPTIONS: &[u8] = include_bytes!("../../../schema/descriptions.gz");
 pub(super) const PATCH: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Patch";
 
 /// The schemas of these kinds, their lists, their subresources, and all they refer to.
-pub(super) fn of_kinds(kinds: &[Kind], dialect: Dialect) -> Value {
+pub(super) fn of_rows(rows: &[&KindInfo], dialect: Dialect) -> Value {
     let writer = Writer { dialect, descriptions: descriptions() };
     let mut wanted = Wanted::default();
-    for kind in kinds {
-        wanted.add(type_of(*kind));
-        wanted.extend(list_of(*kind));
-        kind.info().subresources.iter().for_each(|subresource| wanted.extend(subresource_type(subresource)));
+    for info in rows {
+        wanted.add(type_of_row(info));
+        wanted.extend(list_of(info));
+        info.subresources.iter().for_each(|subresource| wanted.extend(subresource_type(subresource)));
     }
     for name in ["DeleteOptions", "Status"] {
         wanted.extend(table().kind("v1", name));
@@ -45,8 +45,7 @@ pub(super) fn of_kinds(kinds: &[Kind], dialect: Dialect) -> Value {
 }
 
 /// `DeploymentList` for `Deployment`.
-pub(super) fn list_of(kind: Kind) -> Option<TypeId> {
-    let info = kind.info();
+pub(super) fn list_of(info: &KindInfo) -> Option<TypeId> {
     table().kind(&info.api_version(), &format!("{}List", info.kind))
 }
 

@@ -19,7 +19,8 @@ use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 use serde_json::{Value, json};
 
-use crate::kinds::Kind;
+use crate::kinds::KindInfo;
+use crate::versions;
 
 /// The version the documents say they describe.
 const VERSION: &str = "v1.36.1";
@@ -62,7 +63,7 @@ impl Document {
 
 /// Group versions (`apps/v1`, `v1`) of the served kinds, each with its document once it was asked for.
 static DOCUMENTS: LazyLock<BTreeMap<String, OnceLock<Document>>> =
-    LazyLock::new(|| Kind::ALL.iter().map(|kind| (kind.info().api_version(), OnceLock::new())).collect());
+    LazyLock::new(|| versions::rows().map(|info| (info.api_version(), OnceLock::new())).collect());
 
 /// `/openapi/v3`: where the documents are.
 pub fn openapi_v3_index() -> Value {
@@ -84,13 +85,12 @@ fn path_of(api_version: &str) -> String {
 pub fn openapi_v3(api_version: &str) -> Option<&'static Document> {
     let place = DOCUMENTS.get(api_version)?;
     Some(place.get_or_init(|| {
-        let kinds: Vec<Kind> =
-            Kind::ALL.iter().copied().filter(|kind| kind.info().api_version() == api_version).collect();
+        let rows: Vec<&KindInfo> = versions::rows().filter(|info| info.api_version() == api_version).collect();
         let document = json!({
             "openapi": "3.0.0",
             "info": { "title": "Kubernetes", "version": VERSION },
-            "paths": paths::v3(&kinds),
-            "components": { "schemas": definitions::of_kinds(&kinds, Dialect::V3) },
+            "paths": paths::v3(&rows),
+            "components": { "schemas": definitions::of_rows(&rows, Dialect::V3) },
         });
         Document::new(document.to_string().as_bytes())
     }))
@@ -113,11 +113,12 @@ pub fn openapi_v2_json() -> &'static Document {
 }
 
 fn v2() -> Value {
+    let rows: Vec<&KindInfo> = versions::rows().collect();
     json!({
         "swagger": "2.0",
         "info": { "title": "Kubernetes", "version": VERSION },
-        "paths": paths::v2(Kind::ALL),
-        "definitions": definitions::of_kinds(Kind::ALL, Dialect::V2),
+        "paths": paths::v2(&rows),
+        "definitions": definitions::of_rows(&rows, Dialect::V2),
     })
 }
 

@@ -5,10 +5,10 @@
 use serde_json::{Map, Value, json};
 
 use super::definitions::{PATCH, group_version_kind, list_of, subresource_type};
-use crate::kinds::{Kind, KindInfo};
+use crate::kinds::{KindInfo, Scope};
 use crate::patch::PatchType;
 use crate::schema::table::{TypeId, table};
-use crate::schema::type_of;
+use crate::schema::type_of_row;
 
 const WRITE: &[&str] = &["dryRun", "fieldManager", "fieldValidation"];
 const PATCH_PARAMETERS: &[&str] = &["dryRun", "fieldManager", "fieldValidation", "force"];
@@ -42,26 +42,26 @@ struct Operation {
 type Operations = Vec<(String, Vec<Operation>)>;
 
 /// Paths of a version 3 document.
-pub(super) fn v3(kinds: &[Kind]) -> Value {
+pub(super) fn v3(rows: &[&'static KindInfo]) -> Value {
     render(
-        kinds,
+        rows,
         v3_operation,
         |name, typed| json!({ "name": name, "in": "path", "required": true, "schema": { "type": typed, "uniqueItems": true } }),
     )
 }
 
 /// Paths of the version 2 document.
-pub(super) fn v2(kinds: &[Kind]) -> Value {
+pub(super) fn v2(rows: &[&'static KindInfo]) -> Value {
     render(
-        kinds,
+        rows,
         v2_operation,
         |name, typed| json!({ "name": name, "in": "path", "required": true, "type": typed, "uniqueItems": true }),
     )
 }
 
-fn render(kinds: &[Kind], operation: fn(&Operation) -> Value, parameter: fn(&str, &str) -> Value) -> Value {
+fn render(rows: &[&'static KindInfo], operation: fn(&Operation) -> Value, parameter: fn(&str, &str) -> Value) -> Value {
     let mut paths = Map::new();
-    for (path, operations) in kinds.iter().flat_map(|kind| operations_of(*kind)) {
+    for (path, operations) in rows.iter().flat_map(|info| operations_of(info)) {
         let mut item: Map<String, Value> =
             operations.iter().map(|each| (each.method.to_owned(), operation(each))).collect();
         let in_path: Vec<Value> = ["namespace", "name"]
@@ -77,17 +77,17 @@ fn render(kinds: &[Kind], operation: fn(&Operation) -> Value, parameter: fn(&str
     paths.into()
 }
 
-fn operations_of(kind: Kind) -> Operations {
-    let info = kind.info();
+fn operations_of(info: &'static KindInfo) -> Operations {
+    let namespaced = info.scope == Scope::Namespaced;
     let prefix = if info.group.is_empty() { "/api/" } else { "/apis/" };
     let root = format!("{prefix}{}", info.api_version());
-    let (collection, scope) = if kind.namespaced() {
+    let (collection, scope) = if namespaced {
         (format!("{root}/namespaces/{{namespace}}/{}", info.plural), "Namespaced")
     } else {
         (format!("{root}/{}", info.plural), "")
     };
-    let of = Maker { info, scope, id: type_of(kind) };
-    let list = list_of(kind).map_or_else(|| of.name(), |id| table().definition_name(id));
+    let of = Maker { info, scope, id: type_of_row(info) };
+    let list = list_of(info).map_or_else(|| of.name(), |id| table().definition_name(id));
     let mut paths = vec![
         (
             collection.clone(),
@@ -107,7 +107,7 @@ fn operations_of(kind: Kind) -> Operations {
             ],
         ),
     ];
-    if kind.namespaced() {
+    if namespaced {
         let mut everywhere = of.operation("get", "list", "list", LIST, None, &list);
         everywhere.id = format!("list{}{}ForAllNamespaces", group_in_id(info), info.kind);
         paths.push((format!("{root}/{}", info.plural), vec![everywhere]));

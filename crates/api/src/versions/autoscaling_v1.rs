@@ -6,8 +6,6 @@
 
 use serde_json::{Value, json};
 
-/// `apiVersion` of the version that is shown.
-pub const API_VERSION: &str = V1;
 const V1: &str = "autoscaling/v1";
 const V2: &str = "autoscaling/v2";
 
@@ -21,7 +19,7 @@ const RESOURCE: [(&str, &str); 2] =
     [("targetAverageUtilization", "averageUtilization"), ("targetAverageValue", "averageValue")];
 
 /// A v2 object as v1 has it.
-pub fn to_v1(mut object: Value) -> Value {
+pub(super) fn to_v1(mut object: Value) -> Value {
     object["apiVersion"] = V1.into();
     let metrics = take_list(&mut object["spec"], "metrics");
     let (cpu, others): (Vec<Value>, Vec<Value>) = metrics.into_iter().partition(is_cpu);
@@ -54,7 +52,7 @@ pub fn to_v1(mut object: Value) -> Value {
 }
 
 /// A v1 object as v2 has it.
-pub fn to_v2(mut object: Value) -> Value {
+pub(super) fn to_v2(mut object: Value) -> Value {
     if object["apiVersion"] == V1 {
         object["apiVersion"] = V2.into();
     }
