@@ -1,7 +1,7 @@
 //! Checks a JSON value against a type, and brings it to the form that decoding into Go's struct and encoding again gives.
 //!
 //! Unknown fields are found (all of them) and removed, explicit nulls and empty `omitempty` fields are dropped, quantities and times
-//! become canonical. Types are checked, presence and meaning are not: those are validation's.
+//! become canonical; a time that is required and left out is Go's zero. Types are checked, presence and meaning are not: those are validation's.
 //! Mirrors `sigs.k8s.io/json` strict decoding for request bodies, and `runtime.DefaultUnstructuredConverter` for patched objects;
 //! the two word a wrong type differently ([`Wording`]).
 
@@ -11,6 +11,9 @@ use serde_json::{Map, Value};
 
 use super::leaf::{self, Unreadable};
 use super::table::{Field, Leaf, Table, TypeId, Wrap, table};
+
+/// Go's zero time. It prints `null` for that, and reads either; the typed bodies have no other word for no time where there has to be one.
+pub const ZERO_TIME: &str = "0001-01-01T00:00:00Z";
 
 /// `?fieldValidation=`: what happens to fields that the type does not have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -129,6 +132,10 @@ impl Walk {
             self.path.truncate(before);
             keep
         });
+        let times = known.fields().iter().filter(|field| field.required && field.leaf == Leaf::Time);
+        for field in times {
+            map.entry(field.name).or_insert_with(|| ZERO_TIME.into());
+        }
         result
     }
 

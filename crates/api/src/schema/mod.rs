@@ -14,7 +14,7 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
-pub use check::{FieldProblem, Mode, Wording, check, check_worded};
+pub use check::{FieldProblem, Mode, Wording, ZERO_TIME, check, check_worded};
 pub use parse::{ParseError, in_order, parse_json};
 pub use protobuf::protobuf_to_json;
 pub use table::{TypeId, table};

@@ -197,6 +197,24 @@ proptest! {
 }
 
 #[test]
+fn a_time_that_has_to_be_there_is_go_s_zero_when_it_is_not() {
+    let status = |condition: Value| {
+        let service = json!({ "status": { "conditions": [condition] } }).to_string();
+        let value = read(Kind::Service, service.as_bytes(), Mode::Strict).unwrap().0;
+        assert!(Kind::Service.decode(value.clone()).is_ok());
+        value["status"]["conditions"][0]["lastTransitionTime"].clone()
+    };
+    let condition = json!({ "type": "A", "status": "True", "reason": "R", "message": "" });
+    let with = |time: Value| {
+        let mut condition = condition.clone();
+        condition["lastTransitionTime"] = time;
+        status(condition)
+    };
+    assert_eq!((status(condition.clone()), with(Value::Null)), (ZERO_TIME.into(), ZERO_TIME.into()));
+    assert_eq!(with("2026-01-01T00:00:00Z".into()), "2026-01-01T00:00:00Z");
+}
+
+#[test]
 fn what_the_checker_accepts_the_typed_bodies_decode() {
     let (value, _) = read(
         Kind::Pod,

@@ -5,10 +5,11 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{
-    LabelSelector, LabelSelectorRequirement, ObjectMeta, OwnerReference,
+    Condition, LabelSelector, LabelSelectorRequirement, ObjectMeta, OwnerReference,
 };
 
 use super::field::{Errors, Path, quote};
+use crate::schema::ZERO_TIME;
 use crate::{limits, names};
 
 /// A check of a name: the problems with it.
@@ -51,6 +52,26 @@ pub fn update(errors: &mut Errors, new: &ObjectMeta, old: &ObjectMeta) {
         &old.deletion_grace_period_seconds,
     );
     common(errors, new);
+}
+
+/// Conditions that upstream checks (`ValidateConditions`), but for their lengths and the letters of reasons.
+pub fn conditions(errors: &mut Errors, path: &Path<'_>, conditions: &[Condition]) {
+    for (i, condition) in conditions.iter().enumerate() {
+        let path = path.index(i);
+        if conditions[..i].iter().any(|other| other.type_ == condition.type_) {
+            errors.duplicate(&path.child("type"), condition.type_.as_str());
+        }
+        errors.each(&path.child("type"), &condition.type_, names::qualified_name(&condition.type_));
+        if !["False", "True", "Unknown"].contains(&&*condition.status) {
+            errors.not_supported(&path.child("status"), condition.status.as_str(), &["False", "True", "Unknown"]);
+        }
+        if condition.last_transition_time.0.to_string() == ZERO_TIME {
+            errors.required(&path.child("lastTransitionTime"), "");
+        }
+        if condition.reason.is_empty() {
+            errors.required(&path.child("reason"), "");
+        }
+    }
 }
 
 fn namespace(errors: &mut Errors, meta: &ObjectMeta, namespaced: bool) {

@@ -141,6 +141,7 @@ pub fn update_status(new: &Body, old: &Body) -> Errors {
         }
         (Body::DaemonSet(new), Body::DaemonSet(old)) => apps::update_daemon_set_status(new, old),
         (Body::StatefulSet(new), Body::StatefulSet(old)) => apps::update_stateful_set_status(new, old),
+        (Body::PodDisruptionBudget(new), Body::PodDisruptionBudget(old)) => policy::update_budget_status(new, old),
         (Body::APIService(new), Body::APIService(old)) => apiregistration::update_api_service_status(new, old),
         (Body::Ingress(new), Body::Ingress(old)) => networking::update_ingress_status(new, old),
         _ => update_metadata(new, old),

@@ -35,6 +35,23 @@ pub fn pod_disruption_budget(budget: &PodDisruptionBudget, old: Option<&PodDisru
     errors
 }
 
+/// A PodDisruptionBudget with a changed status.
+pub fn update_budget_status(new: &PodDisruptionBudget, old: &PodDisruptionBudget) -> Errors {
+    let mut errors = start(&new.metadata, Some(&old.metadata));
+    let Some(status) = new.status.as_ref() else { return errors };
+    let path = Path::root("status");
+    meta::conditions(&mut errors, &path.child("conditions"), status.conditions.as_deref().unwrap_or_default());
+    for (field, count) in [
+        ("disruptionsAllowed", status.disruptions_allowed),
+        ("currentHealthy", status.current_healthy),
+        ("desiredHealthy", status.desired_healthy),
+        ("expectedPods", status.expected_pods),
+    ] {
+        errors.not_negative(&path.child(field), count.unwrap_or(0));
+    }
+    errors
+}
+
 /// A new or changed HorizontalPodAutoscaler of autoscaling/v1; `old` is none for a new one.
 pub fn horizontal_pod_autoscaler_v1(
     autoscaler: &v1::HorizontalPodAutoscaler,
