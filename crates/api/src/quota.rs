@@ -6,11 +6,14 @@
 //! `apiserver/pkg/quota/v1/generic` (what is counted, and which scopes match). Judges nothing: that is the door's.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{
     PersistentVolumeClaim, PodAffinityTerm, PodSpec, ResourceQuota, ResourceQuotaSpec,
     ScopedResourceSelectorRequirement, Service,
 };
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::kinds::{Body, Kind};
 use crate::pod_facts::has_ended;
@@ -34,12 +37,25 @@ pub struct Charge {
     pub class: Option<Class>,
     /// By the names that quotas use.
     pub amounts: Amounts,
+    /// What a pod that leaves takes in addition, until that time: a node that is lost does not stop it, and who makes
+    /// another in its place needs the room.
+    pub leaving: Option<(Timestamp, Amounts)>,
+}
+
+impl Charge {
+    /// What is taken at a time.
+    pub fn at(self, now: Timestamp) -> Amounts {
+        let leaving = self.leaving.filter(|(until, _)| now < *until);
+        self.amounts.into_iter().chain(leaving.into_iter().flat_map(|(_, amounts)| amounts)).collect()
+    }
 }
 
 /// What all objects of a namespace take.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Account {
     pods: BTreeMap<Class, Amounts>,
+    /// As [`Charge::leaving`].
+    leaving: BTreeMap<Timestamp, BTreeMap<Class, Amounts>>,
     others: Amounts,
 }
 
@@ -55,20 +71,14 @@ impl Account {
     }
 
     fn book(&mut self, body: &Body, change: fn(&mut Amount, Amount)) {
-        let Charge { class, amounts } = charge(body);
-        let sums = match &class {
-            Some(class) => self.pods.entry(class.clone()).or_default(),
-            None => &mut self.others,
-        };
-        for (name, amount) in amounts {
-            let entry = sums.entry(name.clone()).or_default();
-            change(entry, amount);
-            if entry.is_zero() {
-                sums.remove(&name);
-            }
-        }
-        if let Some(class) = class.filter(|class| self.pods.get(class).is_some_and(Amounts::is_empty)) {
-            self.pods.remove(&class);
+        let Charge { class, amounts, leaving } = charge(body);
+        let Some(class) = class else { return book(&mut self.others, amounts, change) };
+        book_pod(&mut self.pods, &class, amounts, change);
+        let Some((until, amounts)) = leaving else { return };
+        let then = self.leaving.entry(until).or_default();
+        book_pod(then, &class, amounts, change);
+        if then.is_empty() {
+            self.leaving.remove(&until);
         }
     }
 
@@ -77,14 +87,42 @@ impl Account {
         !self.others.contains_key("resourcequotas")
     }
 
+    /// When a pod that leaves takes less than it does now.
+    pub fn next_less(&self, now: Timestamp) -> Option<Timestamp> {
+        self.leaving_after(now).next().map(|(until, _)| *until)
+    }
+
+    fn leaving_after(&self, now: Timestamp) -> impl Iterator<Item = (&Timestamp, &BTreeMap<Class, Amounts>)> {
+        self.leaving.range((Bound::Excluded(now), Bound::Unbounded))
+    }
+
     /// What of a quota is used, for each name that it bounds.
-    pub fn used(&self, quota: &ResourceQuota) -> Amounts {
+    pub fn used(&self, quota: &ResourceQuota, now: Timestamp) -> Amounts {
         let Some(spec) = quota.spec.as_ref() else { return Amounts::new() };
-        let pods = self.pods.iter().filter(|(class, _)| applies(spec, Some(class))).map(|(_, sums)| sums);
+        let pods = self.pods.iter().chain(self.leaving_after(now).flat_map(|(_, classes)| classes));
+        let pods = pods.filter(|(class, _)| applies(spec, Some(class))).map(|(_, sums)| sums);
         let others = applies(spec, None).then_some(&self.others);
         let sums: Vec<&Amounts> = pods.chain(others).collect();
         let of = |name: &String| sums.iter().filter_map(|sums| sums.get(name)).copied().sum::<Amount>();
         spec.hard.iter().flatten().map(|(name, _)| (name.clone(), of(name))).collect()
+    }
+}
+
+fn book_pod(pods: &mut BTreeMap<Class, Amounts>, class: &Class, amounts: Amounts, change: fn(&mut Amount, Amount)) {
+    let sums = pods.entry(class.clone()).or_default();
+    book(sums, amounts, change);
+    if sums.is_empty() {
+        pods.remove(class);
+    }
+}
+
+fn book(sums: &mut Amounts, amounts: Amounts, change: fn(&mut Amount, Amount)) {
+    for (name, amount) in amounts {
+        let entry = sums.entry(name.clone()).or_default();
+        change(entry, amount);
+        if entry.is_zero() {
+            sums.remove(&name);
+        }
     }
 }
 
@@ -95,10 +133,13 @@ pub fn charge(body: &Body) -> Charge {
     match body {
         Body::Pod(pod) => {
             let spec = pod.spec.clone().unwrap_or_default();
-            if !has_ended(pod) {
-                add_pod(&mut amounts, &spec);
+            let mut leaving = None;
+            match end_of_grace(&pod.metadata) {
+                _ if has_ended(pod) => {}
+                Some(until) => leaving = Some((until, what_runs(&spec))),
+                None => amounts.extend(what_runs(&spec)),
             }
-            return Charge { class: Some(class_of(&spec)), amounts };
+            return Charge { class: Some(class_of(&spec)), amounts, leaving };
         }
         Body::Service(service) => add_service(&mut amounts, service),
         Body::PersistentVolumeClaim(claim) => add_claim(&mut amounts, claim),
@@ -107,7 +148,13 @@ pub fn charge(body: &Body) -> Charge {
     if body.kind().info().group.is_empty() && LISTED.contains(&body.kind()) {
         amounts.insert(body.kind().info().plural.to_owned(), one);
     }
-    Charge { class: None, amounts }
+    Charge { class: None, amounts, leaving: None }
+}
+
+/// When a pod that leaves counts as gone, whether it is or not (upstream: QuotaV1Pod).
+fn end_of_grace(meta: &ObjectMeta) -> Option<Timestamp> {
+    let (deleted, grace) = (meta.deletion_timestamp.as_ref()?, meta.deletion_grace_period_seconds?);
+    deleted.0.checked_add(SignedDuration::from_secs(grace)).ok()
 }
 
 /// Kinds that quotas may also call by their plain name.
@@ -120,9 +167,11 @@ const LISTED: [Kind; 6] = [
     Kind::PersistentVolumeClaim,
 ];
 
-fn add_pod(amounts: &mut Amounts, spec: &PodSpec) {
-    amounts.insert("pods".into(), Amount::whole(1));
-    add_resources(amounts, pod_resources::requested(spec), pod_resources::limited(spec));
+/// What a pod takes until it has ended.
+fn what_runs(spec: &PodSpec) -> Amounts {
+    let mut amounts = Amounts::from([("pods".into(), Amount::whole(1))]);
+    add_resources(&mut amounts, pod_resources::requested(spec), pod_resources::limited(spec));
+    amounts
 }
 
 /// Requests and limits by the names that quotas use (upstream: podComputeUsageHelper).
@@ -260,6 +309,7 @@ mod tests {
     use super::*;
     use crate::{Key, Object, Snapshot};
     use expect_test::expect;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
     use proptest::prelude::*;
     use serde_json::{Value, json};
 
@@ -277,9 +327,13 @@ mod tests {
     }
 
     fn used(account: &Account, spec: Value) -> String {
+        used_at(account, spec, Timestamp::UNIX_EPOCH)
+    }
+
+    fn used_at(account: &Account, spec: Value, now: Timestamp) -> String {
         let quota = json!({ "metadata": { "name": "q" }, "spec": spec });
         let Body::ResourceQuota(quota) = Kind::ResourceQuota.decode(quota).unwrap() else { unreachable!() };
-        account.used(&quota).iter().map(|(name, amount)| format!("{name}={amount}")).collect::<Vec<_>>().join(" ")
+        account.used(&quota, now).iter().map(|(name, amount)| format!("{name}={amount}")).collect::<Vec<_>>().join(" ")
             + "\n"
     }
 
@@ -338,6 +392,47 @@ mod tests {
         assert_eq!(used(&account, json!({ "hard": { "count/pods": "9" } })), "count/pods=3\n");
     }
 
+    /// Upstream's "pod deletion timestamp exceeded" and "not exceeded" of TestPodEvaluatorUsage.
+    #[test]
+    fn a_pod_that_leaves_counts_until_its_grace_is_over() {
+        let at = |second: i64| Timestamp::from_second(second).unwrap();
+        let leaving = |name: &str, deleted: i64, phase: &str| {
+            let mut pod = pod(web(json!({ "activeDeadlineSeconds": 900 })), phase);
+            let meta = pod.meta_mut();
+            meta.name = Some(name.into());
+            meta.deletion_timestamp = Some(Time(at(deleted)));
+            meta.deletion_grace_period_seconds = Some(30);
+            pod
+        };
+        let mut account = Account::default();
+        let bodies = [
+            leaving("a", 100, "Running"),
+            leaving("b", 100, "Running"),
+            leaving("c", 110, "Running"),
+            leaving("d", 100, "Failed"),
+        ];
+        bodies.iter().for_each(|body| account.add(body));
+        let hard =
+            json!({ "hard": { "count/pods": "9", "pods": "9", "requests.cpu": "9" }, "scopes": ["Terminating"] });
+        let table: String = [100, 129, 130, 139, 140]
+            .map(|second| {
+                let next = account.next_less(at(second)).map(Timestamp::as_second);
+                format!("{second}: next {next:?} {}", used_at(&account, hard.clone(), at(second)))
+            })
+            .concat();
+        expect![[r#"
+            100: next Some(130) count/pods=4 pods=3 requests.cpu=300m
+            129: next Some(130) count/pods=4 pods=3 requests.cpu=300m
+            130: next Some(140) count/pods=4 pods=1 requests.cpu=100m
+            139: next Some(140) count/pods=4 pods=1 requests.cpu=100m
+            140: next None count/pods=4 pods=0 requests.cpu=0
+        "#]]
+        .assert_eq(&table);
+        assert_eq!(charge(&bodies[0]).at(at(130)), charge(&bodies[3]).at(at(0)));
+        bodies.iter().for_each(|body| account.subtract(body));
+        assert_eq!(account, Account::default());
+    }
+
     #[test]
     fn all_is_given_back() {
         let mut account = Account::default();
@@ -348,18 +443,18 @@ mod tests {
     }
 
     proptest! {
-        /// A write: which of six pods, and its phase, deadline and cpu; or its removal. Number 6 is the quota.
+        /// A write: which of six pods, and its phase, deadline, cpu and how it leaves; or its removal. Number 6 is the quota.
         #[test]
         fn the_account_says_what_a_walk_says(
-            steps in prop::collection::vec((0..7usize, prop::option::weighted(0.8, (0..3usize, any::<bool>(), 0..3i64))), 0..50),
+            steps in prop::collection::vec((0..7usize, prop::option::weighted(0.8, (0..3usize, any::<bool>(), 0..3i64, 0..3i64))), 0..50),
         ) {
             let mut world = Snapshot::default();
-            for (revision, (number, what)) in (1u64..).zip(steps as Vec<(usize, Option<(usize, bool, i64)>)>) {
+            for (revision, (number, what)) in (1u64..).zip(steps as Vec<(usize, Option<(usize, bool, i64, i64)>)>) {
                 let kind = if number == 6 { Kind::ResourceQuota } else { Kind::Pod };
                 let key = Key::new(kind, "ns", format!("o{number}"));
                 match what {
                     None => drop(world.remove(&key, revision)),
-                    Some((phase, limited, cpu)) => {
+                    Some((phase, limited, cpu, leaving)) => {
                         let mut body = if number == 6 {
                             Kind::ResourceQuota.decode(json!({ "metadata": {}, "spec": { "hard": { "pods": "1" } } })).unwrap()
                         } else {
@@ -370,7 +465,12 @@ mod tests {
                             }
                             pod(spec, ["Pending", "Running", "Failed"][phase])
                         };
-                        (body.meta_mut().namespace, body.meta_mut().name) = (Some("ns".into()), Some(key.name.clone()));
+                        let meta = body.meta_mut();
+                        (meta.namespace, meta.name) = (Some("ns".into()), Some(key.name.clone()));
+                        if leaving > 0 {
+                            meta.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
+                            meta.deletion_grace_period_seconds = Some(leaving);
+                        }
                         world.put(Object::written(body, revision));
                     }
                 }

@@ -102,7 +102,7 @@ pub fn reconcile(who: Controller, key: &Key, world: &Snapshot, context: &Context
         Controller::TaintEviction => taint_eviction::reconcile(key, world, context),
         Controller::PodGarbageCollector => pod_garbage_collector::reconcile(key, world, context),
         Controller::GarbageCollector => garbage_collector::reconcile(key, world),
-        Controller::ResourceQuota => resource_quota::reconcile(key, world),
+        Controller::ResourceQuota => resource_quota::reconcile(key, world, context),
         Controller::Namespace => namespace::reconcile(key, world, context),
     }
 }

@@ -5,6 +5,7 @@
 
 use api::{Body, Change, Context, Key, Plan, Refusal, Snapshot};
 use controllers::Controller;
+use jiff::Timestamp;
 
 use crate::door;
 
@@ -21,8 +22,14 @@ pub trait Minds: Send + Sync {
     }
 
     /// Refuses what would exceed a quota of its namespace.
-    fn within_quota(&self, world: &Snapshot, before: Option<&Body>, after: &Body) -> Result<(), Refusal> {
-        door::within_quota(world, before, after)
+    fn within_quota(
+        &self,
+        world: &Snapshot,
+        before: Option<&Body>,
+        after: &Body,
+        now: Timestamp,
+    ) -> Result<(), Refusal> {
+        door::within_quota(world, before, after, now)
     }
 
     /// Wakes the controllers that a change calls for.

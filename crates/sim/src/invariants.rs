@@ -155,8 +155,10 @@ const AT_REST: &[(&str, &[Kind], WorldCheck)] = &[
         ],
         budgets::are_true,
     ),
-    ("Quota: status", &[Kind::Pod, Kind::ReplicaSet, Kind::ResourceQuota], quotas::are_true),
 ];
+
+/// Asked whenever a turn has nothing left to decide: time alone makes a quota less used.
+const QUOTA_STATUS: &str = "Quota: status";
 
 /// Asked when a turn that changed a quota has come to rest, and nothing else is in the way of new pods.
 const NOBODY_WAITS: &str = "Quota: nobody waits";
@@ -248,11 +250,14 @@ impl Witness {
                 check(&self.world).map_err(|message| Breach::new(name, message))?;
             }
         }
+        if rests && self.asks(QUOTA_STATUS) {
+            quotas::are_true(&self.world, now).map_err(|message| Breach::new(QUOTA_STATUS, message))?;
+        }
         // Room that comes free in the same turn is found at the next attempt, within a minute.
-        let frees = turn.changes.iter().any(quotas::is_less);
+        let frees = turn.changes.iter().any(|change| quotas::is_less(change, now));
         let quotas = turn.changes[..turn.asked].iter().filter(|change| change.kind() == Kind::ResourceQuota);
         for quota in quotas.filter(|_| rests && !frees && !at.refuses && self.asks(NOBODY_WAITS)) {
-            quotas::nobody_waits(quota.object().namespace(), &self.world)
+            quotas::nobody_waits(quota.object().namespace(), &self.world, now)
                 .map_err(|message| Breach::new(NOBODY_WAITS, message))?;
         }
         Ok(())

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use api::{Body, Change, Context, Key, Plan, Refusal, Snapshot, Write};
 use controllers::Controller;
+use jiff::Timestamp;
 use server::minds::Minds;
 
 /// Decisions whose pods are refused while the switch is on.
@@ -43,8 +44,14 @@ impl Minds for Refusing {
         self.minds.schedule(key, world, context)
     }
 
-    fn within_quota(&self, world: &Snapshot, before: Option<&Body>, after: &Body) -> Result<(), Refusal> {
-        self.minds.within_quota(world, before, after)
+    fn within_quota(
+        &self,
+        world: &Snapshot,
+        before: Option<&Body>,
+        after: &Body,
+        now: Timestamp,
+    ) -> Result<(), Refusal> {
+        self.minds.within_quota(world, before, after, now)
     }
 
     fn wakes(&self, change: &Change, world: &Snapshot, wake: &mut dyn FnMut(Controller, Key)) {

@@ -227,10 +227,16 @@ impl Minds for Zoo {
         scheduler::decide(key, view.as_ref().unwrap_or(world), context)
     }
 
-    fn within_quota(&self, world: &Snapshot, before: Option<&Body>, after: &Body) -> Result<(), Refusal> {
+    fn within_quota(
+        &self,
+        world: &Snapshot,
+        before: Option<&Body>,
+        after: &Body,
+        now: Timestamp,
+    ) -> Result<(), Refusal> {
         let charged = self.charged.lock().unwrap_or_else(PoisonError::into_inner);
         let charged = charged.as_ref().filter(|_| self.bug == Bug::QuotaNotCharged);
-        server::door::within_quota(charged.unwrap_or(world), before, after)
+        server::door::within_quota(charged.unwrap_or(world), before, after, now)
     }
 
     fn wakes(&self, change: &Change, world: &Snapshot, wake: &mut dyn FnMut(Controller, Key)) {

@@ -59,7 +59,7 @@ pub(super) fn on_update(call: &Call, current: &Body, new: &mut Body) -> Result<(
         _ => {}
     }
     if matches!(new, Body::Service(_) | Body::PersistentVolumeClaim(_)) {
-        call.minds.within_quota(call.world, Some(current), new)?;
+        call.minds.within_quota(call.world, Some(current), new, call.now)?;
     }
     Ok(())
 }

@@ -22,7 +22,7 @@ pub(super) fn create(call: &mut Call, namespace: &str, mut draft: Body) -> Resul
     requested::note(call, None, &mut draft);
     // Preparation reads what defaults and admission have made of the object.
     api::prepare::create(&mut draft);
-    call.minds.within_quota(call.world, None, &draft)?;
+    call.minds.within_quota(call.world, None, &draft, call.now)?;
     api::validate::create(&draft).refuse(&draft)?;
     Ok(draft)
 }

@@ -8,17 +8,19 @@ use std::collections::BTreeMap;
 
 use api::pod_resources::Amounts;
 use api::quantity::Amount;
-use api::quota::{self, Charge};
+use api::quota;
 use api::{Body, Refusal, Snapshot};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ResourceQuota;
 
 /// Refuses what would exceed a quota. `before`: the object that is changed.
-pub fn check(world: &Snapshot, before: Option<&Body>, after: &Body) -> Result<(), Refusal> {
+pub fn check(world: &Snapshot, before: Option<&Body>, after: &Body, now: Timestamp) -> Result<(), Refusal> {
     let namespace = after.meta().namespace.as_deref().unwrap_or("");
     let Some(account) = world.account(namespace) else { return Ok(()) };
-    let Charge { class, amounts } = quota::charge(after);
-    let had = before.map(|before| quota::charge(before).amounts).unwrap_or_default();
-    let asked = more(&amounts, &had);
+    let charge = quota::charge(after);
+    let class = charge.class.clone();
+    let had = before.map(|before| quota::charge(before).at(now)).unwrap_or_default();
+    let asked = more(&charge.at(now), &had);
     for quota in world.list::<ResourceQuota>(Some(namespace)) {
         let Some(spec) = quota.spec.as_ref().filter(|spec| quota::applies(spec, class.as_ref())) else { continue };
         let name = quota.metadata.name.as_deref().unwrap_or("");
@@ -28,7 +30,7 @@ pub fn check(world: &Snapshot, before: Option<&Body>, after: &Body) -> Result<()
                 return Err(refusal(after, format!("failed quota: {name}: must specify {}", listed(&unsaid))));
             }
         }
-        let used = account.used(quota);
+        let used = account.used(quota, now);
         let hard: Amounts =
             spec.hard.iter().flatten().map(|(name, quantity)| (name.clone(), Amount::of(quantity))).collect();
         let exceeded = |name: &&String| {

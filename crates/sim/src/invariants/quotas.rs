@@ -5,16 +5,18 @@ use std::sync::Arc;
 
 use api::quantity::Amount;
 use api::{Change, Kind, Object, Pod, Snapshot};
+use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::ResourceQuota;
 
 use super::{Moment, Verdict};
 use crate::facts;
 
-/// What an object takes, by the names that quotas use here, in thousandths.
-fn taken(object: &Object) -> Vec<(&'static str, i64)> {
+/// What an object takes, by the names that quotas use here, in thousandths. A pod that has ended takes nothing, nor one whose
+/// time to leave has been over for as long again.
+fn taken(object: &Object, now: Timestamp) -> Vec<(&'static str, i64)> {
     match object.get::<Pod>() {
-        Some(pod) if facts::has_ended(pod) => Vec::new(),
+        Some(pod) if facts::has_ended(pod) || is_overdue(pod, now) => Vec::new(),
         Some(pod) => {
             let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
             let asked = containers.filter_map(|it| it.resources.as_ref()?.requests.as_ref()?.get("cpu"));
@@ -25,11 +27,19 @@ fn taken(object: &Object) -> Vec<(&'static str, i64)> {
     }
 }
 
+fn is_overdue(pod: &Pod, now: Timestamp) -> bool {
+    let (Some(leaves), Some(grace)) = (&pod.metadata.deletion_timestamp, pod.metadata.deletion_grace_period_seconds)
+    else {
+        return false;
+    };
+    now.duration_since(leaves.0).as_secs() >= grace
+}
+
 /// What all of a namespace takes, in thousandths.
-fn used(namespace: &str, world: &Snapshot) -> BTreeMap<&'static str, i64> {
+fn used(namespace: &str, world: &Snapshot, now: Timestamp) -> BTreeMap<&'static str, i64> {
     let kinds = [Kind::Pod, Kind::ReplicaSet];
     let objects = kinds.into_iter().flat_map(|kind| world.objects(kind, Some(namespace)));
-    objects.flat_map(|object| taken(object)).fold(BTreeMap::new(), |mut sums, (name, amount)| {
+    objects.flat_map(|object| taken(object, now)).fold(BTreeMap::new(), |mut sums, (name, amount)| {
         *sums.entry(name).or_default() += amount;
         sums
     })
@@ -51,10 +61,10 @@ pub fn nothing_beyond(moment: &Moment) -> Verdict {
     if bounding.peek().is_none() {
         return Ok(());
     }
-    let all = used(made.namespace(), moment.after);
+    let all = used(made.namespace(), moment.after, moment.now);
     for quota in bounding {
         let hard = hard(quota);
-        for (name, more) in taken(made) {
+        for (name, more) in taken(made, moment.now) {
             let (there, most) = (all.get(name).copied().unwrap_or(0), hard.get(name).copied().unwrap_or(i64::MAX));
             if more > 0 && there > most {
                 let quota = facts::name(&quota.metadata);
@@ -66,13 +76,13 @@ pub fn nothing_beyond(moment: &Moment) -> Verdict {
 }
 
 /// What a quota tells is so when nothing is left to decide.
-pub fn are_true(world: &Snapshot) -> Verdict {
+pub fn are_true(world: &Snapshot, now: Timestamp) -> Verdict {
     for quota in world.list::<ResourceQuota>(None) {
         let namespace = quota.metadata.namespace.as_deref().unwrap_or("");
         if !facts::namespace_stays(namespace, world) {
             continue;
         }
-        let (name, all) = (facts::name(&quota.metadata), used(namespace, world));
+        let (name, all) = (facts::name(&quota.metadata), used(namespace, world, now));
         let status = quota.status.clone().unwrap_or_default();
         if status.hard != quota.spec.as_ref().and_then(|spec| spec.hard.clone()) {
             return Err(format!("quota {name} tells of other bounds than it has"));
@@ -88,20 +98,20 @@ pub fn are_true(world: &Snapshot) -> Verdict {
 }
 
 /// True if an object takes less than before.
-pub fn is_less(change: &Change) -> bool {
-    let sum = |side: &Option<Arc<Object>>| side.as_ref().map_or(0, |object| taken(object).len());
+pub fn is_less(change: &Change, now: Timestamp) -> bool {
+    let sum = |side: &Option<Arc<Object>>| side.as_ref().map_or(0, |object| taken(object, now).len());
     sum(&change.after) < sum(&change.before)
 }
 
 /// Once a quota of a namespace is another one, nobody waits who has room now: asked when a turn that changed one has come
 /// to rest.
-pub fn nobody_waits(namespace: &str, world: &Snapshot) -> Verdict {
+pub fn nobody_waits(namespace: &str, world: &Snapshot, now: Timestamp) -> Verdict {
     for set in world.list::<ReplicaSet>(Some(namespace)).filter(|set| !facts::is_deleted(&set.metadata)) {
         let (there, wanted) = (facts::active(set, world), facts::size(set));
         if there >= wanted || !facts::namespace_stays(namespace, world) {
             continue;
         }
-        let all = used(namespace, world);
+        let all = used(namespace, world, now);
         let template = facts::template(set);
         let asked = template.spec.iter().flat_map(|spec| &spec.containers);
         let asked = asked.filter_map(|it| it.resources.as_ref()?.requests.as_ref()?.get("cpu"));
