@@ -10,7 +10,7 @@ use std::ops::Bound;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{
-    PersistentVolumeClaim, PodAffinityTerm, PodSpec, ResourceQuota, ResourceQuotaSpec,
+    PersistentVolumeClaim, PodAffinityTerm, PodSpec, ResourceQuota, ResourceQuotaSpec, ResourceRequirements,
     ScopedResourceSelectorRequirement, Service,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -222,11 +222,16 @@ fn add_claim(amounts: &mut Amounts, claim: &PersistentVolumeClaim) {
 
 fn class_of(spec: &PodSpec) -> Class {
     Class {
-        terminating: spec.active_deadline_seconds.is_some_and(|seconds| seconds >= 0),
+        terminating: is_terminating(spec),
         best_effort: pod_resources::qos_class(spec) == QosClass::BestEffort,
         cross_namespace: reaches_out(spec),
         priority_class: spec.priority_class_name.clone().unwrap_or_default(),
     }
+}
+
+/// True for a pod that may run for so long only: the scope Terminating (upstream: IsTerminating).
+pub fn is_terminating(spec: &PodSpec) -> bool {
+    spec.active_deadline_seconds.is_some_and(|seconds| seconds >= 0)
 }
 
 /// True if some (anti-)affinity to pods looks into other namespaces.
@@ -281,18 +286,19 @@ fn in_scope(class: &Class, scope: &str, operator: &str, values: &[String]) -> bo
 }
 
 /// What each container of a pod must say because a quota bounds it: names of resources with the containers that do
-/// not say (upstream: `podEvaluator.Constraints`).
+/// not say (upstream: `podEvaluator.Constraints`). A pod that says something as a whole need not say more.
 pub fn unsaid(quota: &ResourceQuotaSpec, spec: &PodSpec) -> BTreeMap<String, Vec<String>> {
     const ENFORCED: [&str; 6] = ["cpu", "memory", "requests.cpu", "requests.memory", "limits.cpu", "limits.memory"];
     let mut missing: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    let whole = spec.resources.clone().unwrap_or_default();
+    if spec.resources.as_ref().is_some_and(is_whole) {
+        return missing;
+    }
     let list = |list: &Option<BTreeMap<String, k8s_openapi::apimachinery::pkg::api::resource::Quantity>>| -> Amounts {
         list.iter().flatten().map(|(name, quantity)| (name.clone(), Amount::of(quantity))).collect()
     };
     for container in spec.containers.iter().chain(spec.init_containers.iter().flatten()) {
         let resources = container.resources.clone().unwrap_or_default();
         let mut said = Amounts::new();
-        add_resources(&mut said, list(&whole.requests), list(&whole.limits));
         add_resources(&mut said, list(&resources.requests), list(&resources.limits));
         for name in quota.hard.iter().flatten().map(|(name, _)| name) {
             if ENFORCED.contains(&name.as_str()) && !said.contains_key(name) {
@@ -302,6 +308,12 @@ pub fn unsaid(quota: &ResourceQuotaSpec, spec: &PodSpec) -> BTreeMap<String, Vec
     }
     missing.values_mut().for_each(|names| names.sort());
     missing
+}
+
+/// True if resources of a whole pod are told (upstream: IsPodLevelResourcesSet).
+fn is_whole(resources: &ResourceRequirements) -> bool {
+    let lists = [&resources.requests, &resources.limits].into_iter().flatten();
+    lists.flat_map(|list| list.keys()).any(|name| pod_resources::is_pod_level(name))
 }
 
 #[cfg(test)]
@@ -496,5 +508,8 @@ mod tests {
             format!("{:?}", unsaid(&quota, &spec)),
             r#"{"cpu": ["b"], "limits.cpu": ["a", "b"], "limits.memory": ["b"]}"#
         );
+        // Upstream's "pod-level resource set, container-level required resources missing".
+        let whole = serde_json::from_value(json!({ "requests": { "cpu": "1m" } })).unwrap();
+        assert_eq!(unsaid(&quota, &PodSpec { resources: Some(whole), ..spec }), BTreeMap::new());
     }
 }

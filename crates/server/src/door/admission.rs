@@ -58,10 +58,18 @@ pub(super) fn on_update(call: &Call, current: &Body, new: &mut Body) -> Result<(
         }
         _ => {}
     }
-    if matches!(new, Body::Service(_) | Body::PersistentVolumeClaim(_)) {
+    let may_take_more = match (current, &*new) {
+        (Body::Pod(old), Body::Pod(pod)) => is_terminating(old) != is_terminating(pod),
+        _ => matches!(new, Body::Service(_) | Body::PersistentVolumeClaim(_)),
+    };
+    if may_take_more {
         call.minds.within_quota(call.world, Some(current), new, call.now)?;
     }
     Ok(())
+}
+
+fn is_terminating(pod: &Pod) -> bool {
+    pod.spec.as_deref().is_some_and(api::quota::is_terminating)
 }
 
 /// Notes when a taint was added that evicts: from then on a pod's toleration seconds count. Upstream's taint manager
