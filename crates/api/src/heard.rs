@@ -1,4 +1,4 @@
-//! When each node was last heard of, as the owner of the state saw it.
+//! When each node was last heard of, and when it went, as the owner of the state saw it.
 //!
 //! It is no part of the snapshot: after a restart every node has its full grace again, and whatever a node's own clock
 //! says does not matter. Mirrors nodeHealthMap of upstream's `pkg/controller/nodelifecycle/node_lifecycle_controller.go`.
@@ -20,7 +20,12 @@ pub struct Heard {
     began: Option<Timestamp>,
     now: Timestamp,
     nodes: HashMap<String, Timestamp>,
+    /// When nodes were deleted, for as long as somebody may ask.
+    gone: HashMap<String, Timestamp>,
 }
+
+/// Seconds for which it is known that a node was deleted.
+const GONE_KEPT: i64 = 3_600;
 
 impl Heard {
     /// Tells the time. All that was there when it is told first counts as heard of then.
@@ -40,8 +45,14 @@ impl Heard {
         if self.began.is_none() {
             return;
         }
+        if change.kind() == Kind::Node && change.before.is_none() {
+            self.gone.remove(name);
+        }
         if change.kind() == Kind::Node && change.after.is_none() {
             self.nodes.remove(name);
+            let now = self.now;
+            self.gone.retain(|_, since| now.duration_since(*since).as_secs() < GONE_KEPT);
+            self.gone.insert(name.to_owned(), now);
         } else if let Some(last) = self.nodes.get_mut(name).filter(|_| sign) {
             *last = self.now;
         } else if sign {
@@ -52,6 +63,11 @@ impl Heard {
     /// When this node was last heard of; `None` if no time was ever told.
     pub fn last(&self, node: &str) -> Option<Timestamp> {
         self.nodes.get(node).copied().or(self.began)
+    }
+
+    /// Since when a node that is not there is missing, at the latest; `None` if no time was ever told.
+    pub fn missing_since(&self, node: &str) -> Option<Timestamp> {
+        self.gone.get(node).copied().or(self.began)
     }
 }
 
@@ -114,5 +130,7 @@ mod tests {
         let gone = world.remove(&Key::new(Kind::Node, "", "n1"), world.revision() + 1).unwrap();
         heard.note(&gone);
         assert_eq!(heard.last("n1"), Some(at(10)));
+        assert_eq!(heard.missing_since("n1"), Some(at(50)));
+        assert_eq!(heard.missing_since("never"), Some(at(10)));
     }
 }

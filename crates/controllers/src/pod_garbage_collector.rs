@@ -8,13 +8,14 @@
 //! ended pods are counted by the snapshot.
 
 use api::{Change, Context, Key, Kind, Object, Plan, Pod, Snapshot, Typed, Write};
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::Node;
 
 use crate::{node_lifecycle, pods};
 
-/// Seconds a pod may name a node that has not joined yet (upstream: quarantineTime).
-const YOUNG_SECONDS: i64 = 40;
+/// Seconds a node is missed before what is bound to it counts as lost (upstream: quarantineTime): it may yet join, or be
+/// registered anew while its pods run on.
+const MISSED_SECONDS: i64 = 40;
 /// Ended pods that are kept (upstream: `--terminated-pod-gc-threshold`).
 const ENDED_KEPT: usize = 12_500;
 /// Ended pods that one decision takes out. Each of them that goes wakes the next.
@@ -38,7 +39,7 @@ pub fn reconcile(key: &Key, world: &Snapshot, context: &Context) -> Plan {
         return if pods::is_deleted(pod) { end_unscheduled(pod) } else { Plan::nothing() };
     }
     match world.get::<Node>("", name) {
-        None => lost_with_node(pod, name, context.now),
+        None => lost_with_node(pod, name, context),
         Some(node) if pods::is_deleted(pod) && is_out_of_service(node) => {
             take_out(pod, |pod| pod, format!("its node {name} is out of service"))
         }
@@ -66,13 +67,14 @@ pub fn is_out_of_service(node: &Node) -> bool {
     taints.iter().any(|taint| taint.key == OUT_OF_SERVICE) && !node_lifecycle::is_ready(node)
 }
 
-fn lost_with_node(pod: &Pod, node: &str, now: Timestamp) -> Plan {
-    let created = pod.metadata.creation_timestamp.as_ref();
-    let grown = created.and_then(|time| time.0.checked_add(SignedDuration::from_secs(YOUNG_SECONDS)).ok());
-    if let Some(grown) = grown.filter(|time| *time > now) {
-        return Plan { wake_at: Some(grown), ..Plan::nothing() };
+fn lost_with_node(pod: &Pod, node: &str, context: &Context) -> Plan {
+    let created = pod.metadata.creation_timestamp.as_ref().map(|time| time.0);
+    let missed = created.max(context.heard.missing_since(node));
+    let lost = missed.and_then(|time| time.checked_add(SignedDuration::from_secs(MISSED_SECONDS)).ok());
+    if let Some(lost) = lost.filter(|time| *time > context.now) {
+        return Plan { wake_at: Some(lost), ..Plan::nothing() };
     }
-    let disrupted = |pod: Pod| pods::disrupted(&pod, "DeletionByPodGC", "PodGC: node no longer exists", now);
+    let disrupted = |pod: Pod| pods::disrupted(&pod, "DeletionByPodGC", "PodGC: node no longer exists", context.now);
     take_out(pod, disrupted, format!("its node {node} no longer exists"))
 }
 

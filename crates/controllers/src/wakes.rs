@@ -312,6 +312,22 @@ fn wake_services(change: &Change, world: &Snapshot, wake: &mut Wake) {
     }
 }
 
+/// A node that comes or goes decides whether its pods get requests.
+fn services_of(node: &str, world: &Snapshot, wake: &mut Wake) {
+    let mut pods: BTreeMap<&str, Vec<&Object>> = BTreeMap::new();
+    for pod in world.pod_objects_on(node, None) {
+        pods.entry(pod.namespace()).or_default().push(pod);
+    }
+    for (namespace, pods) in pods {
+        for service in world.objects(Kind::Service, Some(namespace)) {
+            let selects = |it: &Service| pods.iter().any(|pod| endpoints::selects(it, pod));
+            if service.get::<Service>().is_some_and(selects) {
+                wake(Controller::Endpoints, service.key());
+            }
+        }
+    }
+}
+
 fn replica_set_changed(change: &Change, world: &Snapshot, wake: &mut Wake) {
     if !same_but_status(change) {
         wake(Controller::ReplicaSet, change.object().key());
@@ -472,6 +488,9 @@ fn node_changed(change: &Change, world: &Snapshot, wake: &mut Wake) {
     }
     if taint_eviction::digest(before) != taint_eviction::digest(after) {
         wake(Controller::TaintEviction, change.object().key());
+    }
+    if before.is_none() || after.is_none() {
+        services_of(change.object().name(), world, wake);
     }
     let out = |side: Option<&Object>| side.and_then(Object::get).is_some_and(pod_garbage_collector::is_out_of_service);
     if after.is_some() && (out(before) || !out(after)) {

@@ -48,7 +48,7 @@ pub fn reconcile(key: &Key, service: &Service, candidates: &[Member], world: &Sn
         .filter(|slice| slice.meta().deletion_timestamp.is_none())
         .filter_map(Existing::of)
         .collect();
-    let mut groups = wanted(service, candidates);
+    let mut groups = wanted(service, candidates, world);
     let mut writes = Vec::new();
     let families = families(service);
     // Slices of another owner or of a group that is no longer wanted cannot be changed into what is wanted.
@@ -140,11 +140,18 @@ fn families(service: &Service) -> Vec<&'static str> {
     known
 }
 
-/// The pods that are endpoints, by what their endpoints have in common.
-fn wanted<'a>(service: &Service, candidates: &[Member<'a>]) -> BTreeMap<Group, Vec<Member<'a>>> {
+/// The pods that are endpoints, by what their endpoints have in common. What is on a node that was deleted is told by nobody
+/// as it is any more: it gets no requests, unless also pods that are not ready do.
+fn wanted<'a>(service: &Service, candidates: &[Member<'a>], world: &Snapshot) -> BTreeMap<Group, Vec<Member<'a>>> {
     let mut groups = BTreeMap::new();
+    let mut nodes: HashMap<u64, bool> = HashMap::new();
+    let mut has_node = |pod: &Member| {
+        let is_there = || world.object(Kind::Node, "", pods::node(pod.pod())).is_some();
+        *nodes.entry(pod.node()).or_insert_with(is_there) || publishes_not_ready(service)
+    };
+    let candidates: Vec<&Member> = candidates.iter().filter(|pod| has_node(pod)).collect();
     for family in families(service) {
-        let there = candidates.iter().filter(|pod| is_in(pod, family));
+        let there = candidates.iter().copied().filter(|pod| is_in(pod, family));
         groups.extend(by_ports(service, there.copied(), |pod| Group { family, ports: ports(service, pod) }));
     }
     groups

@@ -83,6 +83,42 @@ fn the_node_is_gone() {
     );
 }
 
+/// Upstream: "quarantine not finished", "node added to informer after quarantine" of TestGCOrphaned.
+#[test]
+fn a_node_that_is_deleted_is_missed_for_a_while() {
+    let mut world = world("node n2 True\npod stays n1 Running\npod old n2 Running\npod leaving n2 Running deleted");
+    let mut told = String::new();
+    let mut step = |world: &mut World, seconds: i64, what: &str| {
+        world.advance(seconds);
+        let now = world.now;
+        world.heard.tick(now);
+        match what {
+            "delete" => world.cluster_removes(Kind::Node, "n2"),
+            "register" => world.user_creates(Kind::Node, node(&["n2", "True"])),
+            _ => {}
+        }
+        world.settle();
+        told += &format!("+{seconds}s {what}: {}\n", world.pods().join(" "));
+    };
+    step(&mut world, 0, "-");
+    step(&mut world, 1_000, "delete");
+    step(&mut world, 39, "register");
+    step(&mut world, 100, "-");
+    step(&mut world, 0, "delete");
+    step(&mut world, 39, "-");
+    step(&mut world, 1, "-");
+    expect![[r#"
+        +0s -: leaving old stays
+        +1000s delete: leaving old stays
+        +39s register: leaving old stays
+        +100s -: leaving old stays
+        +0s delete: leaving old stays
+        +39s -: leaving old stays
+        +1s -: stays
+    "#]]
+    .assert_eq(&told);
+}
+
 /// Upstream: TestGCUnscheduledTerminating.
 #[test]
 fn no_node_had_it() {

@@ -22,7 +22,7 @@ fn ready_in(slice: &EndpointSlice) -> Vec<String> {
     endpoints.filter_map(|endpoint| endpoint.target_ref.as_ref()?.uid.clone()).collect()
 }
 
-/// I20: a slice tells as ready exactly the pods that are ready and stay.
+/// I20: a slice tells as ready exactly the pods that are ready and stay, on nodes that are there.
 pub fn are_true(world: &Snapshot) -> Verdict {
     for service in world.list::<Service>(None).filter(|service| !facts::is_deleted(&service.metadata)) {
         let Some(selector) = service.spec.as_ref().and_then(|spec| spec.selector.as_ref()) else { continue };
@@ -32,6 +32,7 @@ pub fn are_true(world: &Snapshot) -> Verdict {
         }
         let wanted: BTreeSet<String> = world
             .list::<Pod>(Some(namespace))
+            .filter(|pod| !facts::lost_its_node(pod, world))
             .filter(|pod| facts::is_active(pod) && facts::ready_since(pod).is_some())
             .filter(|pod| pod.status.as_ref().is_some_and(|status| status.pod_ip.is_some()))
             .filter(|pod| {
