@@ -251,11 +251,10 @@ impl<'a> Round<'a> {
     /// How far the rollout is.
     fn course(&self) -> Course {
         let running = || self.spots.iter().filter(|spot| spot.fit == Fit::Run);
-        let is_new = |spot: &Spot| spot.new_pod().is_some_and(|it| it.available) && spot.old_pod().is_none();
-        if running().all(is_new) {
+        let old = self.spots.iter().any(|spot| spot.fit != Fit::Stay && spot.old_pod().is_some());
+        if !old && running().all(|spot| spot.new_pod().is_some_and(|it| it.available)) {
             return Course::Complete;
         }
-        let old = running().any(|spot| spot.old_pod().is_some());
         if old && self.pace == Pace::OnDelete {
             return Course::Held;
         }

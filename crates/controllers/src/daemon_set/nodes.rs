@@ -19,7 +19,9 @@ use crate::pods;
 pub enum Fit {
     /// A pod is to run there.
     Run,
-    /// No pod is started there, but one that runs may stay.
+    /// No pod is started there, but one that runs may stay until an update replaces it: the node minds the template.
+    RunOut,
+    /// No pod is started there, and one that runs is left alone: the node is not ready.
     Stay,
     /// No pod may be there.
     Leave,
@@ -49,7 +51,11 @@ impl<'a> Wants<'a> {
         }
         let not_ready = || tolerates(&self.tolerations, &taint("node.kubernetes.io/not-ready", "NoSchedule"));
         let starts = !self.minds(node, &["NoSchedule"]) && (is_ready(node) || not_ready());
-        if starts { Fit::Run } else { Fit::Stay }
+        match is_ready(node) {
+            _ if starts => Fit::Run,
+            true => Fit::RunOut,
+            false => Fit::Stay,
+        }
     }
 
     /// True if it asks for more of a node than nodes of one [kin](api::pod_facts::Facts::kin) have in common.

@@ -3,8 +3,8 @@
 //! Mirrors rollingUpdate (`pkg/controller/daemon/update.go`). Three differences, all so that available pods never fall
 //! below `desired - maxUnavailable` by our act, however many updates follow each other (k/k#123232): an old pod that is
 //! not available counts as unavailable, though replacing it costs nothing; a pod that is ready but not yet available is
-//! not taken for a broken one; and only nodes on which a pod is to run count, so that a dead node neither holds the
-//! update up (k/k#63465) nor lends its share to it.
+//! not taken for a broken one; and a dead node does not count, so that it neither holds the update up (k/k#63465) nor
+//! lends its share to it. An old pod on a node where none is to run any more ends within the same bounds.
 
 use api::int_or_string::{Round, scaled};
 use k8s_openapi::api::apps::v1::DaemonSetSpec;
@@ -72,9 +72,9 @@ pub fn steps(spots: &[Spot], pace: Pace) -> Steps {
 
 fn end_then_start(spots: &[Spot], most: usize) -> Steps {
     let mut steps = Steps::default();
-    let unavailable = running(spots).filter(|(_, spot)| !spot.is_available()).count();
+    let unavailable = rolled(spots).filter(|(_, spot)| !spot.is_available()).count();
     let mut left = most.saturating_sub(unavailable);
-    for (at, spot) in running(spots) {
+    for (at, spot) in rolled(spots) {
         match spot.old_pod() {
             Some(old) if !old.ready => steps.end_old.push(at),
             Some(old) if old.available && left > 0 => {
@@ -92,8 +92,21 @@ fn start_then_end(spots: &[Spot], most: usize) -> Steps {
     let mut steps = Steps::default();
     let surged = running(spots).filter(|(_, spot)| spot.new_pod().is_some() && spot.old_pod().is_some()).count();
     let mut left = most.saturating_sub(surged);
-    for (at, spot) in running(spots) {
+    // What serves beyond the nodes that are to serve: nobody misses it (upstream: shouldNotRunPodsToDelete).
+    let available = rolled(spots).filter(|(_, spot)| spot.is_available()).count();
+    let mut spare = available.saturating_sub(running(spots).count());
+    for (at, spot) in rolled(spots) {
         match (spot.old_pod(), spot.new_pod()) {
+            (Some(old), None) if spot.fit == Fit::RunOut => {
+                if old.available && spare > 0 {
+                    spare -= 1;
+                    steps.end_old.push(at);
+                } else if !old.ready {
+                    steps.end_old.push(at);
+                } else {
+                    steps.waiting += 1;
+                }
+            }
             (Some(old), None) if !old.ready => steps.surge.push(at),
             (Some(_), None) if left > 0 => {
                 left -= 1;
@@ -104,6 +117,12 @@ fn start_then_end(spots: &[Spot], most: usize) -> Steps {
         }
     }
     steps
+}
+
+/// Where an update has or had something to do.
+fn rolled<'s, 'a>(spots: &'s [Spot<'a>]) -> impl Iterator<Item = (usize, &'s Spot<'a>)> {
+    let runs_out = |spot: &Spot| spot.fit == Fit::RunOut && (spot.old_pod().is_some() || spot.going > 0);
+    spots.iter().enumerate().filter(move |(_, spot)| spot.fit == Fit::Run || runs_out(spot))
 }
 
 fn running<'s, 'a>(spots: &'s [Spot<'a>]) -> impl Iterator<Item = (usize, &'s Spot<'a>)> {

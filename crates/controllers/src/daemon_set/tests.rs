@@ -165,29 +165,37 @@ fn nodes_that_fit() {
             });
             fitting.map(|(name, _)| *name).collect::<Vec<_>>().join("; ")
         };
-        text += &format!("{what}\n  run: {}\n  stay: {}\n", names(Fit::Run), names(Fit::Stay));
+        let [run, run_out, stay] = [Fit::Run, Fit::RunOut, Fit::Stay].map(names);
+        text += &format!("{what}\n  run: {run}\n  run out: {run_out}\n  stay: {stay}\n");
     }
     expect![[r#"
         anything
           run: plain; cordoned; not ready, evicting; unreachable; disk pressure; dedicated, preferably; labelled
-          stay: not ready; no network; dedicated
+          run out: no network; dedicated
+          stay: not ready
         host network
           run: plain; cordoned; not ready, evicting; unreachable; disk pressure; no network; dedicated, preferably; labelled
-          stay: not ready; dedicated
+          run out: dedicated
+          stay: not ready
         tolerates all
           run: plain; cordoned; not ready; not ready, evicting; unreachable; disk pressure; no network; dedicated; dedicated, evicting; dedicated, preferably; labelled
+          run out: 
           stay: 
         by label
           run: labelled
+          run out: 
           stay: 
         by affinity
           run: labelled
+          run out: 
           stay: 
         by name
           run: plain; cordoned; not ready, evicting; unreachable; disk pressure; dedicated, preferably; labelled
-          stay: not ready; no network; dedicated
+          run out: no network; dedicated
+          stay: not ready
         by another name
           run: 
+          run out: 
           stay: 
     "#]].assert_eq(&text);
 }
@@ -463,6 +471,70 @@ fn a_dead_node_does_not_count() {
     .assert_eq(&text);
 }
 
+/// Upstream: TestDaemonSetUpdatesPodsNotMatchTainstWithMaxSurge, and the same without surge.
+#[test]
+fn an_update_takes_pods_off_nodes_that_are_tainted_for_it() {
+    let mut text = String::new();
+    for strategy in [surging(json!(1)), rolling(json!(1)), json!({ "type": "OnDelete" })] {
+        let mut world = World::new();
+        world.store(Kind::Node, node("n1", json!({ "spec": { "taints": [{ "key": "k", "effect": "NoSchedule" }] } })));
+        (2..=4).for_each(|number| world.store(Kind::Node, node(&format!("n{number}"), json!({}))));
+        let mut set = set("v1", strategy);
+        set["spec"]["template"]["spec"]["tolerations"] = json!([{ "key": "k", "operator": "Exists" }]);
+        world.user_creates(Kind::DaemonSet, set);
+        world.settle();
+        run(&mut world, 3);
+        world.check = bounds;
+        world.user_edits::<DaemonSet>("agent", |set| {
+            let template = set.spec.as_mut().unwrap().template.spec.as_mut().unwrap();
+            template.tolerations = None;
+            template.containers[0].image = Some("v2".into());
+        });
+        world.settle();
+        text += &format!("at once\n{}{}", on_nodes(&world), status(&world));
+        run(&mut world, 15);
+        text += &format!("after a while\n{}{}", on_nodes(&world), status(&world));
+    }
+    expect![[r#"
+        at once
+        n1: v1 ending
+        n2: v1 ready
+        n2: v2
+        n3: v1 ready
+        n4: v1 ready
+        desired 3 current 3 ready 3 updated 0 available 3 misscheduled 1
+        after a while
+        n2: v2 ready
+        n3: v2 ready
+        n4: v2 ready
+        desired 3 current 3 ready 3 updated 3 available 3 misscheduled 0
+        at once
+        n1: v1 ending
+        n2: v1 ready
+        n3: v1 ready
+        n4: v1 ready
+        desired 3 current 3 ready 3 updated 0 available 3 misscheduled 1
+        after a while
+        n2: v2 ready
+        n3: v2 ready
+        n4: v2 ready
+        desired 3 current 3 ready 3 updated 3 available 3 misscheduled 0
+        at once
+        n1: v1 ready
+        n2: v1 ready
+        n3: v1 ready
+        n4: v1 ready
+        desired 3 current 3 ready 3 updated 0 available 3 misscheduled 1
+        after a while
+        n1: v1 ready
+        n2: v1 ready
+        n3: v1 ready
+        n4: v1 ready
+        desired 3 current 3 ready 3 updated 0 available 3 misscheduled 1
+    "#]]
+    .assert_eq(&text);
+}
+
 #[test]
 fn failed_pods_are_made_again_with_growing_pauses() {
     let mut world = world(1, rolling(json!(1)));
@@ -633,7 +705,9 @@ fn bounds(before: &Snapshot, world: &Snapshot, write: &Write, now: jiff::Timesta
     let Some(set) = world.get::<DaemonSet>("default", "agent") else { return };
     let spec = set.spec.as_ref().unwrap();
     let wait = spec.min_ready_seconds.unwrap_or(0);
-    let nodes: Vec<&Node> = world.list::<Node>(None).filter(|node| api::node_fit::is_ready(node)).collect();
+    let is_tainted = |node: &Node| node.spec.as_ref().is_some_and(|spec| spec.taints.is_some());
+    let serves = |node: &&Node| api::node_fit::is_ready(node) && !is_tainted(node);
+    let nodes: Vec<&Node> = world.list::<Node>(None).filter(serves).collect();
     let alive = |world: &Snapshot, node: &str, available: bool| {
         let here = world.list::<Pod>(None).filter(|pod| target(pod) == Some(node) && pods::is_active(pod));
         here.filter(|pod| !available || pods::is_available(pod, wait, now)).count()
