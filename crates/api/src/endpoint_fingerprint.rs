@@ -6,7 +6,7 @@
 
 use std::net::IpAddr;
 
-use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointSlice};
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointHints, EndpointSlice, ForNode, ForZone};
 
 use crate::kinds::{Body, Typed};
 use crate::pod::Pod;
@@ -15,7 +15,25 @@ use crate::pod_facts::number;
 /// Stands for what no number tells: it has to be looked at itself.
 const NONE: u64 = 0;
 
-/// What an endpoint tells of a pod beside conditions and zone; `None` for a pod that has no address, several, or names of its own.
+/// Who is to prefer an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Near {
+    /// Nobody.
+    Nowhere,
+    /// Who is in its zone.
+    Zone,
+    /// Who is on its node, then who is in its zone.
+    Node,
+}
+
+/// The hints by which an endpoint says who is to prefer it; `None` if there is nothing to say.
+pub fn hints(near: Near, zone: Option<&str>, node: Option<&str>) -> Option<EndpointHints> {
+    let zone = zone.filter(|_| near != Near::Nowhere).map(|name| vec![ForZone { name: name.to_owned() }]);
+    let node = node.filter(|_| near == Near::Node).map(|name| vec![ForNode { name: name.to_owned() }]);
+    (zone.is_some() || node.is_some()).then_some(EndpointHints { for_nodes: node, for_zones: zone })
+}
+
+/// What an endpoint tells of a pod beside conditions, zone and hints; `None` for a pod that has no address, several, or names of its own.
 pub(crate) fn identity(pod: &Pod) -> Option<u64> {
     let meta = &pod.metadata;
     let spec = pod.spec.as_deref();
@@ -35,9 +53,10 @@ fn address(pod: &Pod) -> Option<&str> {
     Some(first).filter(|address| only && address.parse::<IpAddr>().is_ok())
 }
 
-/// The number of an endpoint that tells of a pod of this identity.
-pub fn told(identity: u64, conditions: &EndpointConditions, zone: u64) -> u64 {
-    number(&(identity, conditions.ready, conditions.serving, conditions.terminating, zone))
+/// The number of an endpoint that tells of a pod of this identity. `near` is what its [`hints`] say, [`Near::Nowhere`] if it
+/// has none.
+pub fn told(identity: u64, conditions: &EndpointConditions, zone: u64, near: Near) -> u64 {
+    number(&(identity, conditions.ready, conditions.serving, conditions.terminating, zone, near))
 }
 
 /// The number of a zone, or of none.
@@ -57,8 +76,9 @@ fn of(endpoint: &Endpoint) -> Option<u64> {
         endpoint;
     let target = target_ref.as_ref()?;
     let [address] = addresses.as_slice() else { return None };
-    let plain =
-        deprecated_topology.is_none() && hints.is_none() && hostname.is_none() && node_name.as_deref() != Some("");
+    let plain = deprecated_topology.is_none() && hostname.is_none() && node_name.as_deref() != Some("");
+    let says = |near: &Near| *hints == self::hints(*near, place.as_deref(), node_name.as_deref());
+    let near = [Near::Nowhere, Near::Zone, Near::Node].into_iter().find(says)?;
     let a_pod = target.kind.as_deref() == Some("Pod")
         && target.api_version.is_none()
         && target.field_path.is_none()
@@ -66,5 +86,5 @@ fn of(endpoint: &Endpoint) -> Option<u64> {
     let node = node_name.as_deref().unwrap_or("");
     let parts = (target.namespace.as_deref(), target.name.as_deref(), target.uid.as_deref(), address.as_str(), node);
     let conditions = conditions.as_ref().filter(|_| plain && a_pod)?;
-    Some(told(number(&parts), conditions, zone(place.as_deref())))
+    Some(told(number(&parts), conditions, zone(place.as_deref()), near))
 }

@@ -11,6 +11,8 @@ use crate::names;
 const ENDPOINTS: usize = 1000;
 const ADDRESSES: usize = 100;
 const PORTS: usize = 20_000;
+/// Zones, and nodes, that one endpoint may be meant for.
+const HINTS: usize = 8;
 
 /// A new or changed EndpointSlice; `old` is none for a new one.
 pub fn endpoint_slice(slice: &EndpointSlice, old: Option<&EndpointSlice>) -> Errors {
@@ -93,9 +95,27 @@ fn endpoint(errors: &mut Errors, path: &Path<'_>, endpoint: &Endpoint, address_t
     if let Some(name) = endpoint.hostname.as_deref() {
         errors.each(&path.child("hostname"), name, names::dns_label(name));
     }
-    let zones = path.child("hints.forZones");
-    for (i, zone) in endpoint.hints.iter().flat_map(|hints| hints.for_zones.iter().flatten()).enumerate() {
-        let at = zones.index(i);
-        errors.each(&at.child("name"), &zone.name, names::label_value(&zone.name));
+    let hints = endpoint.hints.clone().unwrap_or_default();
+    let zones = hints.for_zones.into_iter().flatten().map(|zone| zone.name).collect();
+    if !hint(errors, &path.child("hints.forZones"), zones, names::label_value) {
+        return;
     }
+    let nodes = hints.for_nodes.into_iter().flatten().map(|node| node.name).collect();
+    hint(errors, &path.child("hints.forNodes"), nodes, names::dns_subdomain);
+}
+
+/// Judges the names that a hint gives; false if they are too many to look at.
+fn hint(errors: &mut Errors, path: &Path<'_>, given: Vec<String>, problems: fn(&str) -> Vec<String>) -> bool {
+    if given.len() > HINTS {
+        errors.too_many(path, given.len(), HINTS);
+        return false;
+    }
+    for (i, name) in given.iter().enumerate() {
+        let at = path.index(i);
+        if given[..i].contains(name) {
+            errors.duplicate(&at.child("name"), name.as_str());
+        }
+        errors.each(&at.child("name"), name, problems(name));
+    }
+    true
 }

@@ -729,6 +729,7 @@ fn others() {
         "/addressType = \"X\"",
         "/endpoints = [{\"addresses\": []}, {\"addresses\": [\"::1\"]}, {\"addresses\": [\"127.0.0.1\"]}, {\"addresses\": [\"x\"]}]",
         "/ports = [{\"port\": 80}, {\"port\": 81}]",
+        "/endpoints/0/hints = {\"forZones\": [{\"name\": \"a\"}, {\"name\": \"a\"}], \"forNodes\": [{\"name\": \"A\"}]}",
     ];
     creating(
         Kind::EndpointSlice,
@@ -741,6 +742,8 @@ fn others() {
                 EndpointSlice.discovery.k8s.io "s" is invalid: [endpoints[0].addresses: Required value: must contain at least 1 address, endpoints[1].addresses: Invalid value: "::1": must be an IPv4 address, endpoints[1].addresses[0]: Invalid value: "::1": may not be in the loopback range (127.0.0.0/8, ::1/128), endpoints[2].addresses[0]: Invalid value: "127.0.0.1": may not be in the loopback range (127.0.0.0/8, ::1/128), endpoints[3].addresses[0]: Invalid value: "x": must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)]
             /ports = [{"port": 80}, {"port": 81}]
                 EndpointSlice.discovery.k8s.io "s" is invalid: ports[1].name: Duplicate value: ""
+            /endpoints/0/hints = {"forZones": [{"name": "a"}, {"name": "a"}], "forNodes": [{"name": "A"}]}
+                EndpointSlice.discovery.k8s.io "s" is invalid: [endpoints[0].hints.forZones[1].name: Duplicate value: "a", endpoints[0].hints.forNodes[0].name: Invalid value: "A": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')]
         "#]],
     );
     updating(

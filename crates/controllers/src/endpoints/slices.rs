@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use api::endpoint_fingerprint;
+use api::endpoint_fingerprint::{self, Near};
 use api::object::controller_of;
 use api::snapshot::Member;
 use api::{Body, Key, Kind, Object, Pod, Propagation, Snapshot, Typed, Write};
@@ -25,6 +25,8 @@ use crate::{claim, pods};
 /// Label that names who keeps a slice.
 pub const MANAGER: &str = "endpointslice.kubernetes.io/managed-by";
 const MANAGED_BY: &str = "endpointslice-controller.k8s.io";
+/// Annotations that ask for hints by the sizes of zones; the first one that is there counts (upstream: hintsEnabled).
+const TOPOLOGY_MODES: [&str; 2] = ["service.kubernetes.io/topology-aware-hints", "service.kubernetes.io/topology-mode"];
 /// Endpoints in one slice (upstream: `--max-endpoints-per-slice`).
 const ENDPOINTS: usize = 100;
 
@@ -147,7 +149,7 @@ fn wanted<'a>(service: &Service, candidates: &[Member<'a>], world: &Snapshot) ->
     let mut nodes: HashMap<u64, bool> = HashMap::new();
     let mut has_node = |pod: &Member| {
         let is_there = || world.object(Kind::Node, "", pods::node(pod.pod())).is_some();
-        *nodes.entry(pod.node()).or_insert_with(is_there) || publishes_not_ready(service)
+        pod.node() == 0 || *nodes.entry(pod.node()).or_insert_with(is_there) || publishes_not_ready(service)
     };
     let candidates: Vec<&Member> = candidates.iter().filter(|pod| has_node(pod)).collect();
     for family in families(service) {
@@ -192,11 +194,17 @@ struct Teller<'a> {
     service: &'a Service,
     world: &'a Snapshot,
     family: &'static str,
-    /// Numbers of the zones of nodes, by the nodes' own: many pods share a node.
-    zones: HashMap<u64, u64>,
+    /// Who is to prefer an endpoint that is ready.
+    near: Near,
+    /// The zones of nodes with their numbers, by the nodes' own: many pods share a node.
+    zones: HashMap<u64, (u64, bool)>,
 }
 
 impl<'a> Teller<'a> {
+    fn of(service: &'a Service, family: &'static str, world: &'a Snapshot) -> Teller<'a> {
+        Teller { service, world, family, near: near(service), zones: HashMap::new() }
+    }
+
     fn conditions(&self, pod: &Member) -> EndpointConditions {
         let (serving, terminating) = (pod.is_ready(), pod.is_deleted());
         EndpointConditions {
@@ -209,23 +217,49 @@ impl<'a> Teller<'a> {
     /// The number of what [`Teller::endpoint`] makes; `None` if that has to be looked at.
     fn number(&mut self, pod: &Member<'a>) -> Option<u64> {
         let world = self.world;
-        let of_node = || endpoint_fingerprint::zone(zone(pod.pod(), world));
-        let zone = *self.zones.entry(pod.node()).or_insert_with(of_node);
-        Some(endpoint_fingerprint::told(pod.endpoint()?, &self.conditions(pod), zone))
+        let of_node = || {
+            let zone = zone(pod.pod(), world);
+            (endpoint_fingerprint::zone(zone), zone.is_some())
+        };
+        let (zone, has_zone) = *self.zones.entry(pod.node()).or_insert_with(of_node);
+        let conditions = self.conditions(pod);
+        let near = match self.near {
+            _ if conditions.ready != Some(true) => Near::Nowhere,
+            Near::Node if pod.node() != 0 => Near::Node,
+            Near::Node | Near::Zone if has_zone => Near::Zone,
+            _ => Near::Nowhere,
+        };
+        Some(endpoint_fingerprint::told(pod.endpoint()?, &conditions, zone, near))
     }
 
     /// The endpoint that tells of a pod.
     fn endpoint(&self, member: &Member<'a>) -> Endpoint {
-        let pod = member.pod();
+        let (pod, conditions) = (member.pod(), self.conditions(member));
+        let (node, zone) = (Some(pods::node(pod)).filter(|node| !node.is_empty()), zone(pod, self.world));
+        let near = if conditions.ready == Some(true) { self.near } else { Near::Nowhere };
         Endpoint {
             addresses: addresses(pod, self.family).map(str::to_owned).collect(),
-            conditions: Some(self.conditions(member)),
+            conditions: Some(conditions),
+            deprecated_topology: None,
+            hints: endpoint_fingerprint::hints(near, zone, node),
             hostname: hostname(pod, self.service).map(str::to_owned),
-            node_name: Some(pods::node(pod).to_owned()).filter(|node| !node.is_empty()),
+            node_name: node.map(str::to_owned),
             target_ref: Some(pod_reference(pod)),
-            zone: zone(pod, self.world).map(str::to_owned),
-            ..Default::default()
+            zone: zone.map(str::to_owned),
         }
+    }
+}
+
+/// Who is to prefer the endpoints of a Service (upstream: ReconcileHints of `trafficdist/trafficdist.go`). Where annotations
+/// ask for hints by the sizes of zones, which are not made here, they go before it, as there.
+fn near(service: &Service) -> Near {
+    let annotation = |name: &str| service.metadata.annotations.as_ref()?.get(name).map(String::as_str);
+    let by_size = TOPOLOGY_MODES.iter().find_map(|name| annotation(name));
+    match service.spec.as_ref().and_then(|spec| spec.traffic_distribution.as_deref()) {
+        _ if matches!(by_size, Some("Auto" | "auto")) => Near::Nowhere,
+        Some("PreferClose" | "PreferSameZone") => Near::Zone,
+        Some("PreferSameNode") => Near::Node,
+        _ => Near::Nowhere,
     }
 }
 
@@ -264,7 +298,7 @@ fn fill(
     labels: &BTreeMap<String, String>,
     world: &Snapshot,
 ) -> Vec<Write> {
-    let mut teller = Teller { service, world, family: group.family, zones: HashMap::new() };
+    let mut teller = Teller::of(service, group.family, world);
     let (mut drafts, mut new) = settle(pods, slices, labels, &mut teller);
     for draft in drafts.iter_mut().filter(|draft| draft.changed) {
         add(draft, &mut new);

@@ -1,7 +1,10 @@
+use std::collections::BTreeMap;
+
 use expect_test::expect;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
+use api::endpoint_fingerprint::Near;
 use api::{Kind, Pod, Propagation};
 use k8s_openapi::api::core::v1::{Endpoints, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -315,6 +318,83 @@ fn what_others_wrote_is_left_alone() {
     assert_eq!(world.snapshot.count(Kind::Endpoints), 2);
 }
 
+/// Upstream: TestReconcile_TrafficDistribution, and the service changed afterwards.
+#[test]
+fn ready_endpoints_say_who_is_to_prefer_them() {
+    let mut world = world("rs web-a 3 ready 2 orphan", json!({}));
+    world.change_pod("web-a-1", |pod| pod.spec.as_mut().unwrap().node_name = Some("n2".into()));
+    world.store(Kind::Node, json!({ "metadata": { "name": "n2", "uid": "uid-n2" } }));
+    let mut world = settled(world);
+    let mut table = String::new();
+    let topology = |mode: Option<&str>| {
+        mode.map(|mode: &str| BTreeMap::from([("service.kubernetes.io/topology-mode".to_owned(), mode.to_owned())]))
+    };
+    for (distribution, mode) in [
+        (None, None),
+        (Some("PreferClose"), None),
+        (Some("PreferSameZone"), Some("Disabled")),
+        (Some("PreferSameNode"), None),
+        (Some("PreferSameNode"), Some("Auto")),
+        (None, None),
+    ] {
+        world.user_edits::<Service>("web", |service| {
+            service.metadata.annotations = topology(mode);
+            service.spec.as_mut().unwrap().traffic_distribution = distribution.map(str::to_owned);
+        });
+        let writes = world.settle();
+        table += &format!("{distribution:?}, {mode:?}: {writes} writes\n");
+        for endpoint in told(&world, "IPv4") {
+            table += &format!("  {} {}\n", endpoint["targetRef"]["name"], endpoint["hints"]);
+        }
+    }
+    expect![[r#"
+        None, None: 0 writes
+          "web-a-0" null
+          "web-a-1" null
+          "web-a-2" null
+        Some("PreferClose"), None: 1 writes
+          "web-a-0" {"forZones":[{"name":"z1"}]}
+          "web-a-1" null
+          "web-a-2" null
+        Some("PreferSameZone"), Some("Disabled"): 0 writes
+          "web-a-0" {"forZones":[{"name":"z1"}]}
+          "web-a-1" null
+          "web-a-2" null
+        Some("PreferSameNode"), None: 1 writes
+          "web-a-0" {"forNodes":[{"name":"n1"}],"forZones":[{"name":"z1"}]}
+          "web-a-1" {"forNodes":[{"name":"n2"}]}
+          "web-a-2" null
+        Some("PreferSameNode"), Some("Auto"): 1 writes
+          "web-a-0" null
+          "web-a-1" null
+          "web-a-2" null
+        None, None: 0 writes
+          "web-a-0" null
+          "web-a-1" null
+          "web-a-2" null
+    "#]]
+    .assert_eq(&table);
+}
+
+/// A node that is deleted takes what is on it out of the slices, until it is there again (upstream: reconcileByAddressType,
+/// "node not found").
+#[test]
+fn pods_of_a_node_that_was_deleted_get_no_requests() {
+    for publishes in [false, true] {
+        let mut world = settled(world("rs web-a 2 orphan", json!({ "publishNotReadyAddresses": publishes })));
+        let count = |world: &World| told(world, "IPv4").len();
+        assert_eq!(count(&world), 2);
+        world.cluster_removes(Kind::Node, "n1");
+        let now = world.now;
+        world.heard.tick(now);
+        world.settle();
+        assert_eq!((world.pods().len(), count(&world)), (2, if publishes { 2 } else { 0 }));
+        world.user_creates(Kind::Node, json!({ "metadata": { "name": "n1" } }));
+        world.settle();
+        assert_eq!(count(&world), 2);
+    }
+}
+
 #[test]
 fn nothing_is_written_twice() {
     let mut world = settled(world("rs web-a 120 ready 100 orphan", json!({})));
@@ -356,7 +436,12 @@ fn make(pod: &mut Pod, (addresses, node, names, ready, going): Made) {
 }
 
 /// What has to be told of a pod, as one reads it in the words of the API.
-fn expected(pod: &Pod, (addresses, node, names, ready, going): Made, family: &str) -> Option<Value> {
+fn expected(
+    pod: &Pod,
+    (addresses, node, names, ready, going): Made,
+    family: &str,
+    distribution: Option<&str>,
+) -> Option<Value> {
     let (first, all) = ADDRESSES[addresses];
     let all = if all.is_empty() { vec![first] } else { all.to_vec() };
     let ours: Vec<&str> =
@@ -372,6 +457,14 @@ fn expected(pod: &Pod, (addresses, node, names, ready, going): Made, family: &st
     if PLACES[node] == "n1" {
         endpoint["zone"] = "z1".into();
     }
+    if distribution.is_some() && ready && !going {
+        if PLACES[node] == "n1" {
+            endpoint["hints"]["forZones"] = json!([{ "name": "z1" }]);
+        }
+        if distribution == Some("PreferSameNode") && !PLACES[node].is_empty() {
+            endpoint["hints"]["forNodes"] = json!([{ "name": PLACES[node] }]);
+        }
+    }
     if let (Some(name), Some("web")) = NAMES[names] {
         endpoint["hostname"] = name.into();
     }
@@ -383,8 +476,10 @@ proptest! {
     #[test]
     fn slices_tell_what_is(
         steps in prop::collection::vec((0..4usize, (0..6usize, 0..3usize, 0..4usize, any::<bool>(), any::<bool>()), any::<bool>()), 1..12),
+        distribution in prop::sample::select(vec![None, Some("PreferClose"), Some("PreferSameZone"), Some("PreferSameNode")]),
     ) {
-        let mut world = world("rs web-a 4 orphan", json!({ "ipFamilies": ["IPv4", "IPv6"] }));
+        let spec = json!({ "ipFamilies": ["IPv4", "IPv6"], "trafficDistribution": distribution });
+        let mut world = world("rs web-a 4 orphan", spec);
         world.store(Kind::Node, json!({ "metadata": { "name": "n2", "uid": "uid-n2" } }));
         let mut made = [FIRST; 4];
         (0..4).for_each(|number| world.change_pod(&format!("web-a-{number}"), |pod| make(pod, FIRST)));
@@ -398,7 +493,7 @@ proptest! {
             for family in ["IPv4", "IPv6"] {
                 let pod = |number: usize| world.snapshot.get::<Pod>("default", &format!("web-a-{number}")).unwrap();
                 let wanted: Vec<Value> =
-                    (0..4).filter_map(|number| expected(pod(number), made[number], family)).collect();
+                    (0..4).filter_map(|number| expected(pod(number), made[number], family, distribution)).collect();
                 prop_assert_eq!(told(&world, family), wanted);
             }
             prop_assert_eq!(world.plan(Controller::Endpoints, Kind::Service, "web").writes.len(), 0);
@@ -428,7 +523,8 @@ fn meddle(world: &mut World) {
         for (number, endpoint) in slice.endpoints.iter_mut().flatten().enumerate() {
             match number % 3 {
                 0 => endpoint.zone = Some("z9".into()),
-                1 => endpoint.hints = Some(Default::default()),
+                1 if number % 2 == 0 => endpoint.hints = Some(Default::default()),
+                1 => endpoint.hints = api::endpoint_fingerprint::hints(Near::Node, Some("z1"), Some("n1")),
                 _ => endpoint.addresses.push("10.9.9.9".into()),
             }
         }
