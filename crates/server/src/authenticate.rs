@@ -8,7 +8,9 @@ use std::sync::Arc;
 use api::{Kind, Snapshot};
 use http::HeaderMap;
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::Secret;
 
+use crate::account_secrets::TOKEN;
 use crate::authorize::User;
 use crate::published::Published;
 use crate::tokens::{Claims, ISSUER, Named, TokenKeys};
@@ -45,7 +47,7 @@ impl Authenticator {
             return Ok((user, audiences.to_vec()));
         }
         let claims = self.keys.check(token, audiences)?;
-        still_holds(&claims, &self.published.snapshot(), Timestamp::now())?;
+        still_holds(&claims, token, &self.published.snapshot(), Timestamp::now())?;
         let fitting = audiences.iter().filter(|audience| claims.aud.contains(audience)).cloned().collect();
         Ok((user(&claims), fitting))
     }
@@ -73,13 +75,18 @@ fn user(claims: &Claims) -> User {
     }
 }
 
-/// The account, and what the token is bound to, are the very ones that it names, and not deleted long ago.
-fn still_holds(claims: &Claims, world: &Snapshot, now: Timestamp) -> Result<(), String> {
+/// The account, and what the token is bound to, are the very ones that it names, and not deleted long ago. One that does not
+/// run out has to stand in its Secret.
+pub fn still_holds(claims: &Claims, token: &str, world: &Snapshot, now: Timestamp) -> Result<(), String> {
     let bound = &claims.kubernetes;
     let namespace = bound.namespace.as_str();
     is_there(world, Kind::ServiceAccount, namespace, &bound.serviceaccount, now)?;
     if let Some(secret) = &bound.secret {
         is_there(world, Kind::Secret, namespace, secret, now)?;
+        let kept = world.get::<Secret>(namespace, &secret.name).and_then(|it| it.data.as_ref()?.get(TOKEN));
+        if claims.is_for_good() && kept.is_none_or(|kept| kept.0 != token.as_bytes()) {
+            return Err(format!("the token is not the one in Secret {} any more", secret.name));
+        }
     }
     match (&bound.pod, &bound.node) {
         // The node of a pod is only told.

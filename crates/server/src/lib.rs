@@ -4,6 +4,7 @@
 //! runs every woken decision through the same door, and hands the turn to `commit`, which makes it durable, publishes
 //! it and answers. Readers see only what is published.
 
+mod account_secrets;
 mod aggregate;
 mod authenticate;
 mod authorize;
@@ -163,6 +164,7 @@ impl Server {
         });
         furnish(&gate, &furniture).await?;
         tokio::spawn(keep_furnished(gate.clone(), furniture.clone(), stopping.clone()));
+        tokio::spawn(account_secrets::keep_filling(gate.clone(), stopping.clone()));
         tokio::spawn(aggregate::keep_checking(gate.clone(), stopping.clone()));
         tokio::spawn(metric_reader::keep_asking(gate.clone(), stopping.clone()));
         let router = http::router(gate.clone());

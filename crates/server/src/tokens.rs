@@ -17,6 +17,9 @@ use sha2::{Digest, Sha256};
 /// Who issues tokens, and for whom they are if nobody says otherwise.
 pub const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
 
+/// Seconds that a token says it lives that does not run out: more than anybody can ask for.
+pub const FOR_GOOD_SECONDS: i64 = 1 << 33;
+
 /// What is said of the issuer to who checks tokens without asking us (OpenID Connect Discovery).
 pub fn issuer() -> Value {
     json!({
@@ -128,6 +131,11 @@ impl TokenKeys {
 }
 
 impl Claims {
+    /// True for a token that counts while it stands in its Secret.
+    pub fn is_for_good(&self) -> bool {
+        self.exp - self.iat == FOR_GOOD_SECONDS
+    }
+
     /// What is told of a user beside name and groups.
     pub fn extra(&self) -> BTreeMap<String, Vec<String>> {
         let mut extra = BTreeMap::new();
