@@ -142,6 +142,9 @@ impl<'a> Rollout<'a> {
 
     /// Turns what became of the sets into writes, and brings revision and status up to date.
     fn finish(mut self, judge: Judge) -> Plan {
+        // Where the new set cannot be made nothing is said of progress (upstream's sync ends before syncRolloutStatus).
+        let is_refused = self.refused.is_some() && self.new.as_ref().is_some_and(Set::is_planned);
+        let judge = if is_refused { Judge::CountsOnly } else { judge };
         let report = self.report(judge);
         if judge == Judge::Progress {
             self.note_end();

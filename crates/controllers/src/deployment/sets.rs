@@ -64,6 +64,11 @@ impl<'a> Set<'a> {
         Set { before: None, after: Cow::Owned(set), world, now, census: OnceCell::from(Census::default()) }
     }
 
+    /// True if the set is still to be made.
+    pub fn is_planned(&self) -> bool {
+        self.before.is_none()
+    }
+
     /// The set as it is to be.
     pub fn body(&self) -> &ReplicaSet {
         &self.after

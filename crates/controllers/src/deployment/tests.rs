@@ -514,8 +514,20 @@ fn refused_creation_is_told_and_tried_again() {
         event ScalingReplicaSet Scaled up replica set web-<hash> to 2
         event ReplicaSetCreateError Failed to create new replica set "web-<hash>": replicasets.apps "web-x" is forbidden: exceeded quota: few
         why Failed to create new replica set "web-<hash>": replicasets.apps "web-x" is forbidden: exceeded quota: few
-        wake at 2026-01-01T12:10:01Z
     "#]].assert_eq(&show(&world.plan(Controller::Deployment, Kind::Deployment, "web")));
+}
+
+#[test]
+fn what_cannot_be_made_is_not_done_though_no_pod_is_wanted() {
+    let mut world = World::read(
+        "deploy web 0 image v2
+         rs web-a 0 image v1 revision 1 desired 0 max 0",
+    );
+    let refusal = Refusal::forbidden(Kind::ReplicaSet, "web-x", "exceeded quota: few");
+    world.refuse(Controller::Deployment, Kind::Deployment, "web", refusal);
+    let told = show(&world.plan(Controller::Deployment, Kind::Deployment, "web"));
+    assert!(told.contains("Progressing=False ReplicaSetCreateError"), "{told}");
+    assert!(!told.contains("has successfully progressed"), "{told}");
 }
 
 #[test]
