@@ -7,13 +7,13 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 
 use crate::invariants::{
-    Breach, Verdict, WorldCheck, autoscalers, daemon_sets, jobs, replication_controllers, stateful_sets,
+    Breach, Verdict, WorldCheck, autoscalers, daemon_sets, histories, jobs, replication_controllers, stateful_sets,
 };
 use crate::{facts, people};
 
 /// Judges the world at the end, with what pods use then.
 pub fn judge(world: &Snapshot, usage: &Usage, now: Timestamp) -> Result<(), Breach> {
-    let checks: [(&str, WorldCheck); 10] = [
+    let checks: [(&str, WorldCheck); 11] = [
         ("I24 Deployments arrive", deployments_arrive),
         ("I25 stuck rollouts tell", stuck_rollouts_tell),
         ("I24 sets are full", sets_are_full),
@@ -24,6 +24,7 @@ pub fn judge(world: &Snapshot, usage: &Usage, now: Timestamp) -> Result<(), Brea
         ("I6 nothing is left behind", nothing_dangles),
         ("I26 nothing hangs", nothing_hangs),
         ("I10 history limit", history_is_cut),
+        ("I10 revisions are cut", histories::are_cut),
     ];
     for (name, check) in checks {
         check(world).map_err(|message| Breach::new(name, message))?;

@@ -11,6 +11,7 @@ mod budgets;
 pub mod daemon_sets;
 mod deployments;
 mod endpoints;
+pub mod histories;
 pub mod jobs;
 mod namespaces;
 mod owners;
@@ -100,6 +101,9 @@ const AFTER_EVERY_CHANGE: &[(&str, Check)] = &[
     ("I12 set status", deployments::set_status_is_true),
     ("I12 done", deployments::done_is_true),
     ("I12 deadline", deployments::deadline_has_passed),
+    ("I7 one revision per template", histories::one_revision_per_template),
+    ("I10 numbers grow", histories::numbers_grow),
+    ("I10 revisions are kept", histories::history_is_kept),
     ("I9 from behind", deployments::no_pod_too_many_from_behind),
     ("I9 ReplicationController", replication_controllers::no_pod_too_many),
     ("I5 ReplicationController", replication_controllers::ends_only_what_is_too_much),

@@ -10,7 +10,7 @@ use api::template_hash::template_hash;
 use api::{Body, Change, Context, Key, Kind, Object, Plan, Pod, Propagation, Refusal, Snapshot, Typed, Write};
 use controllers::Controller;
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::{Namespace, Node, PersistentVolume, PodCondition, PodTemplateSpec};
@@ -72,6 +72,9 @@ bugs! {
     LostWakeDeployment "lost-wake-deployment" "a set that gets on does not wake its Deployment";
     NeverQuiet "never-quiet" "every resync writes (a hot loop)";
     UndoLosesFields "undo-loses-fields" "undo brings back the image but not the rest of the template";
+    HistoryTwice "history-twice" "a template that is wanted again is recorded once more";
+    HistoryRestarts "history-restarts" "a new ControllerRevision gets number 1 again";
+    HistoryTakesUsed "history-takes-used" "the limit takes the oldest ControllerRevision, though pods are of it";
     DaemonDoubles "daemon-doubles" "a daemon pod is made while the old one still ends";
     DaemonHurries "daemon-hurries" "an update goes on before the new daemon pods are ready (k8s #123232)";
     DaemonRollsAlways "daemon-rolls-always" "OnDelete is taken for RollingUpdate";
@@ -347,6 +350,7 @@ impl Zoo {
 
     fn view_of_others(&self, who: Controller, world: &Snapshot) -> Option<Snapshot> {
         match (self.bug, who) {
+            (Bug::HistoryTwice, Controller::DaemonSet | Controller::StatefulSet) => Some(forget_old_templates(world)),
             (Bug::DaemonRollsAlways, Controller::DaemonSet) => Some(seen::<DaemonSet>(world, |set| {
                 if let Some(spec) = &mut set.spec {
                     spec.update_strategy = None;
@@ -426,6 +430,16 @@ impl Zoo {
                     }
                 }
             }
+            (Bug::HistoryRestarts, Controller::DaemonSet | Controller::StatefulSet) => {
+                for write in &mut plan.writes {
+                    if let Write::Create(Body::ControllerRevision(revision)) = write {
+                        revision.revision = 1;
+                    }
+                }
+            }
+            (Bug::HistoryTakesUsed, Controller::DaemonSet | Controller::StatefulSet) => {
+                take_oldest_revision(key, world, plan)
+            }
             (Bug::JobCountsTwice, Controller::Job) => plan.writes.iter_mut().for_each(count_at_once),
             (_, Controller::Deployment) => plan.writes.iter_mut().for_each(|write| self.spoil_write(write)),
             _ => {}
@@ -500,6 +514,36 @@ fn take_oldest(key: &Key, world: &Snapshot, plan: &mut Plan) {
         uid: facts::uid(oldest).to_owned(),
         propagation: Propagation::Background,
     });
+}
+
+/// Templates of all revisions but the newest of each workload are others than they are.
+fn forget_old_templates(world: &Snapshot) -> Snapshot {
+    let mut newest: BTreeMap<String, i64> = BTreeMap::new();
+    let owner = |it: &ControllerRevision| api::object::controller_of(&it.metadata).map(|owner| owner.uid.clone());
+    for revision in world.list::<ControllerRevision>(None) {
+        let number = newest.entry(owner(revision).unwrap_or_default()).or_default();
+        *number = revision.revision.max(*number);
+    }
+    seen::<ControllerRevision>(world, |revision| {
+        if newest.get(&owner(revision).unwrap_or_default()) != Some(&revision.revision)
+            && let Some(template) = revision.data.as_mut().and_then(|data| data.0.pointer_mut("/spec/template/spec"))
+        {
+            template["hostname"] = "forgotten".into();
+        }
+    })
+}
+
+fn take_oldest_revision(key: &Key, world: &Snapshot, plan: &mut Plan) {
+    let Some(object) = world.at(key).filter(|_| plan.writes.is_empty()) else { return };
+    let mut revisions: Vec<&ControllerRevision> = world.controlled_by(object.uid()).collect();
+    revisions.sort_by_key(|revision| revision.revision);
+    if let [oldest, _, ..] = revisions.as_slice() {
+        plan.writes.push(Write::Delete {
+            key: Key::new(Kind::ControllerRevision, key.namespace.clone(), facts::name(&oldest.metadata)),
+            uid: facts::uid(&oldest.metadata).to_owned(),
+            propagation: Propagation::Background,
+        });
+    }
 }
 
 fn end_available(key: &Key, world: &Snapshot, now: Timestamp, plan: &mut Plan) {
