@@ -23,6 +23,7 @@ pub mod stateful_sets;
 mod tally;
 mod volumes;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use api::{Change, Kind, Object, Pod, Snapshot, Usage};
@@ -161,8 +162,54 @@ const AT_REST: &[(&str, &[Kind], WorldCheck)] = &[
     ),
 ];
 
-/// Asked whenever a turn has nothing left to decide: time alone makes a quota less used.
-const QUOTA_STATUS: &str = "Quota: status";
+/// When nothing is left to decide.
+pub struct Rest {
+    /// The server's clock.
+    now: Timestamp,
+    /// The latest time that it has shown.
+    latest: Timestamp,
+    /// True if somebody who was refused may still wait before the next attempt.
+    pauses: bool,
+}
+
+/// Judges a world at rest.
+type RestCheck = fn(&Snapshot, &Rest) -> Verdict;
+
+/// Most seconds between two attempts of who is refused (`server::turn`), and some for what is under way.
+const LONGEST_PAUSE: i64 = 70;
+
+/// Seconds for which these may be broken: a pod that was lost and is back in the same turn is told of in the next second.
+const MOMENT: i64 = 2;
+
+/// Every invariant that is asked of a turn that has come to rest, whatever it changed: time alone changes what is so.
+const AS_TIME_GOES_BY: &[(&str, RestCheck)] = &[
+    ("CronJob: on time", jobs::are_on_time),
+    ("Quota: status", |world, rest| quotas::are_true(world, rest.now)),
+];
+
+/// When nothing is left to decide.
+pub struct Rest {
+    /// The server's clock.
+    now: Timestamp,
+    /// The latest time that it has shown.
+    latest: Timestamp,
+    /// True if somebody who was refused may still wait before the next attempt.
+    pauses: bool,
+}
+
+/// Judges a world at rest.
+type RestCheck = fn(&Snapshot, &Rest) -> Verdict;
+
+/// Most seconds between two attempts of who is refused (`server::turn`), and some for what is under way.
+const LONGEST_PAUSE: i64 = 70;
+
+/// Seconds for which these may be broken: a pod that was lost and is back in the same turn is told of in the next second.
+const MOMENT: i64 = 2;
+
+/// Every invariant that is asked of a turn that has come to rest, whatever it changed: time alone changes what is so.
+const AS_TIME_GOES_BY: &[(&str, RestCheck)] = &[
+    ("CronJob: on time", jobs::are_on_time),
+];
 
 /// Asked when a turn that changed a quota has come to rest, and nothing else is in the way of new pods.
 const NOBODY_WAITS: &str = "Quota: nobody waits";
@@ -206,6 +253,10 @@ pub struct Taken {
 pub struct Witness {
     world: Snapshot,
     tally: Tally,
+    /// What was seen to be broken by the invariants of `AS_TIME_GOES_BY`, and since when.
+    doubts: BTreeMap<&'static str, (String, Timestamp)>,
+    /// When new pods were refused last.
+    refused: Option<Timestamp>,
     /// Names of the invariants that are asked; all, if none is named.
     only: &'static [&'static str],
 }
@@ -213,7 +264,7 @@ pub struct Witness {
 impl Witness {
     /// Begins at `world`, to ask only the invariants named, or all if none is.
     pub fn new(world: Snapshot, only: &'static [&'static str]) -> Witness {
-        Witness { world, tally: Tally::default(), only }
+        Witness { world, tally: Tally::default(), doubts: BTreeMap::new(), refused: None, only }
     }
 
     /// Judges a committed turn.
@@ -254,8 +305,11 @@ impl Witness {
                 check(&self.world).map_err(|message| Breach::new(name, message))?;
             }
         }
-        if rests && self.asks(QUOTA_STATUS) {
-            quotas::are_true(&self.world, now).map_err(|message| Breach::new(QUOTA_STATUS, message))?;
+        if at.refuses {
+            self.refused = Some(self.tally.latest().max(now));
+        }
+        if rests {
+            self.see_time_go_by(now)?;
         }
         // Room that comes free in the same turn is found at the next attempt, within a minute.
         let frees = turn.changes.iter().any(|change| quotas::is_less(change, now));
@@ -263,6 +317,27 @@ impl Witness {
         for quota in quotas.filter(|_| rests && !frees && !at.refuses && self.asks(NOBODY_WAITS)) {
             quotas::nobody_waits(quota.object().namespace(), &self.world, now)
                 .map_err(|message| Breach::new(NOBODY_WAITS, message))?;
+        }
+        Ok(())
+    }
+
+    fn see_time_go_by(&mut self, now: Timestamp) -> Result<(), Breach> {
+        let latest = self.tally.latest().max(now);
+        let pauses = self.refused.is_some_and(|at| latest.duration_since(at).as_secs() < LONGEST_PAUSE);
+        let rest = Rest { now, latest, pauses };
+        for (name, check) in AS_TIME_GOES_BY.iter().filter(|(name, _)| self.only.is_empty() || self.only.contains(name))
+        {
+            let Err(message) = check(&self.world, &rest) else {
+                self.doubts.remove(name);
+                continue;
+            };
+            match self.doubts.get(name).filter(|(doubt, _)| *doubt == message) {
+                Some((_, since)) if latest.duration_since(*since).as_secs() > MOMENT => {
+                    return Err(Breach::new(name, message));
+                }
+                Some(_) => {}
+                None => drop(self.doubts.insert(name, (message, latest))),
+            }
         }
         Ok(())
     }

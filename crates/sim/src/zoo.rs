@@ -89,6 +89,7 @@ bugs! {
     JobNeverGivesUp "job-never-gives-up" "the back-off limit is not minded (k8s #62382)";
     CronAlwaysStarts "cron-always-starts" "Forbid does not see the Job that runs";
     CronForgets "cron-forgets" "lastScheduleTime is lost, and a time comes twice";
+    CronPutOff "cron-put-off" "a run of `@every` is put off by as long as the one before it took";
     NamespaceHurries "namespace-hurries" "what pods use goes before them (KEP-5080)";
     NamespaceGoesFull "namespace-goes-full" "a namespace is let go with what is in it";
     ClaimsUnprotected "claims-unprotected" "a deleted claim goes while pods use it";
@@ -440,6 +441,7 @@ impl Zoo {
             (Bug::HistoryTakesUsed, Controller::DaemonSet | Controller::StatefulSet) => {
                 take_oldest_revision(key, world, plan)
             }
+            (Bug::CronPutOff, Controller::CronJob) => put_off(key, world, context.now, plan),
             (Bug::JobCountsTwice, Controller::Job) => plan.writes.iter_mut().for_each(count_at_once),
             (_, Controller::Deployment) => plan.writes.iter_mut().for_each(|write| self.spoil_write(write)),
             _ => {}
@@ -543,6 +545,15 @@ fn take_oldest_revision(key: &Key, world: &Snapshot, plan: &mut Plan) {
             uid: facts::uid(&oldest.metadata).to_owned(),
             propagation: Propagation::Background,
         });
+    }
+}
+
+/// The next run of `@every` is due a period from now on, whenever the last one was.
+fn put_off(key: &Key, world: &Snapshot, now: Timestamp, plan: &mut Plan) {
+    let cron_job = world.get::<CronJob>(&key.namespace, &key.name);
+    let period = cron_job.and_then(|it| it.spec.schedule.strip_prefix("@every ")?.strip_suffix('s')?.parse().ok());
+    if let Some(period) = period.filter(|_| plan.wake_at.is_some()) {
+        plan.wake_at = Some(now + SignedDuration::from_secs(period));
     }
 }
 

@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use api::object::controller_of;
-use api::{Object, Pod, Snapshot};
+use api::{Kind, Object, Pod, Snapshot};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::batch::v1::{CronJob, Job, JobCondition, JobSpec};
 
 use super::tally::{SCHEDULED, is_tracked};
-use super::{Moment, Verdict};
+use super::{Moment, Rest, Verdict};
 use crate::facts;
 
 fn spec(job: &Job) -> JobSpec {
@@ -233,6 +233,44 @@ pub fn starts_when_due(moment: &Moment) -> Verdict {
 fn unfinished(cron_job: &CronJob, world: &Snapshot) -> usize {
     let jobs = world.controlled_by::<Job>(facts::uid(&cron_job.metadata));
     jobs.filter(|job| !facts::is_finished(job) && !facts::is_deleted(&job.metadata)).count()
+}
+
+/// When nothing is left to decide, no CronJob is late: one that may run, and that no other Job stands in the way of, has
+/// made the Job of the last time that its schedule names. Where a Job may be late for so long only, times may be left out.
+pub fn are_on_time(world: &Snapshot, rest: &Rest) -> Verdict {
+    let now = rest.now;
+    for object in world.objects(Kind::CronJob, None) {
+        let Some(cron_job) = object.get::<CronJob>().filter(|_| !facts::is_deleted(object.meta())) else { continue };
+        let spec = &cron_job.spec;
+        let may_run = spec.suspend != Some(true) && facts::namespace_stays(object.namespace(), world);
+        let last = cron_job.status.as_ref().and_then(|status| status.last_schedule_time.as_ref());
+        let last = last.or(cron_job.metadata.creation_timestamp.as_ref()).map(|time| time.0);
+        let due = last.and_then(|last| next(&spec.schedule, last));
+        let Some(due) = due.filter(|_| may_run && spec.starting_deadline_seconds.is_none()) else { continue };
+        let mut mine = world.controlled_by::<Job>(object.uid());
+        let waits = spec.concurrency_policy.as_deref() == Some("Forbid") && mine.any(|job| !facts::is_finished(job));
+        // Jobs are named by the minute: another Job of that name stands in the way.
+        let mut minutes = due.as_second() / 60..=now.as_second() / 60;
+        let taken = minutes.any(|minute| {
+            world.object(Kind::Job, object.namespace(), &format!("{}-{minute}", object.name())).is_some()
+        });
+        if due < now && !waits && !taken {
+            return Err(format!("{} of {} has made no Job for {due}", object.key(), spec.schedule));
+        }
+    }
+    Ok(())
+}
+
+/// The first time after `last` that a schedule names; the simulator uses no others than these.
+fn next(schedule: &str, last: Timestamp) -> Option<Timestamp> {
+    let second = match schedule.strip_prefix("@every ") {
+        Some(period) => last.as_second() + period.strip_suffix('s')?.parse::<i64>().ok()?,
+        None => {
+            let minutes = if schedule == "* * * * *" { 1 } else { 2 };
+            (last.as_second() / (60 * minutes) + 1) * 60 * minutes
+        }
+    };
+    Timestamp::from_second(second).ok()
 }
 
 /// A CronJob ends only Jobs that are over, unless it replaces them.

@@ -89,6 +89,9 @@ impl Workloads {
     fn edit(&mut self, object: &Object, faults: &Faults, random: &mut StdRng) -> Option<Letter> {
         self.edits += 1;
         let tag = image_tag(self.edits, faults, random);
+        if object.kind() == Kind::CronJob {
+            return Some(reschedule(object, random));
+        }
         set_image(object, &format!("{}:{tag}", object.name()))
     }
 }
@@ -231,15 +234,32 @@ fn failure_rules(random: &mut StdRng) -> Value {
 }
 
 fn cron_job(name: &str, random: &mut StdRng) -> Value {
-    json!({
-        "schedule": "* * * * *", "concurrencyPolicy": pick(&["Allow", "Forbid", "Forbid", "Replace"], random),
-        "startingDeadlineSeconds": pick(&[None, Some(20), Some(90)], random),
+    let mut spec = json!({
+        "concurrencyPolicy": pick(&["Allow", "Forbid", "Forbid", "Replace"], random),
         "successfulJobsHistoryLimit": pick(&[0, 1, 3], random), "failedJobsHistoryLimit": pick(&[0, 1], random),
         "jobTemplate": { "spec": {
             "parallelism": random.random_range(1..=2), "completions": random.random_range(1..=2),
             "backoffLimit": pick(&[0, 2], random), "template": task(name, &["d", "f", "l", "l"], random),
         } },
-    })
+    });
+    for (field, value) in times(random) {
+        spec[field] = value;
+    }
+    spec
+}
+
+/// When a CronJob is due, and how late it may be. The zones are off by half an hour: minutes are minutes in all of them.
+fn times(random: &mut StdRng) -> [(&'static str, Value); 3] {
+    let schedules = ["* * * * *", "* * * * *", "*/2 * * * *", "@every 61s", "@every 75s", "@every 90s"];
+    let schedule = pick(&schedules, random).unwrap_or(schedules[0]);
+    // Counted from the last run, nothing is ever due within less than a period (as upstream's).
+    let deadlines = if schedule.starts_with('@') { [None, None, Some(120)] } else { [None, Some(20), Some(90)] };
+    let zone = pick(&[None, None, Some("Asia/Kolkata")], random).flatten();
+    [
+        ("schedule", json!(schedule)),
+        ("startingDeadlineSeconds", json!(pick(&deadlines, random).flatten())),
+        ("timeZone", json!(zone)),
+    ]
 }
 
 fn scale(object: &Object, random: &mut StdRng) -> Option<Letter> {
@@ -266,6 +286,14 @@ fn is_suspended(object: &Object) -> bool {
         Kind::Job => object.get::<Job>().and_then(|job| job.spec.as_ref()?.suspend) == Some(true),
         _ => object.get::<CronJob>().is_some_and(|cron_job| cron_job.spec.suspend == Some(true)),
     }
+}
+
+fn reschedule(object: &Object, random: &mut StdRng) -> Letter {
+    let times = times(random);
+    let words = format!("sets schedule {}", times[0].1);
+    let spec: serde_json::Map<String, Value> =
+        times.into_iter().map(|(field, value)| (field.to_owned(), value)).collect();
+    merge(object, json!({ "spec": spec }), &words)
 }
 
 fn terms(object: &Object, random: &mut StdRng) -> Option<Letter> {
