@@ -19,6 +19,12 @@ pub struct Faults {
     pub bad_network: u32,
     /// F7: nodes lose power, agents restart, partitions.
     pub nodes: bool,
+    /// F7: what nodes say does not arrive, though they are told all.
+    pub one_way: bool,
+    /// F7: the processes of nodes are stopped for a while, and go on.
+    pub stops: bool,
+    /// F12: machines join.
+    pub joins: bool,
     /// F8: clocks are off and step.
     pub clocks: bool,
     /// F9: bad images among the edits.
@@ -71,6 +77,9 @@ impl Faults {
             second_writer: on(30),
             late_proxies: on(25),
             refusals: on(30),
+            one_way: on(25),
+            stops: on(25),
+            joins: on(30),
         }
     }
 
@@ -96,6 +105,9 @@ impl Faults {
             ("second-writer", self.second_writer),
             ("late-proxies", self.late_proxies),
             ("refusals", self.refusals),
+            ("one-way", self.one_way),
+            ("stops", self.stops),
+            ("joins", self.joins),
         ];
         all.iter().filter(|(_, on)| *on).map(|(name, _)| *name).collect::<Vec<_>>().join(" ")
     }

@@ -208,6 +208,7 @@ const MOMENT: i64 = 2;
 
 /// Every invariant that is asked of a turn that has come to rest, whatever it changed: time alone changes what is so.
 const AS_TIME_GOES_BY: &[(&str, RestCheck)] = &[
+    ("I24 daemon pods", daemon_sets::every_node_has_one),
     ("CronJob: on time", jobs::are_on_time),
 ];
 

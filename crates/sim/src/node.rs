@@ -184,6 +184,8 @@ pub struct Node {
     pub reachable: bool,
     /// True while its watch is cut: it is told nothing, but can write.
     pub deaf: bool,
+    /// True while nothing that it writes arrives: it is told all.
+    pub mute: bool,
     /// Seconds its clock is off.
     pub skew: i64,
     number: u8,
@@ -193,6 +195,8 @@ pub struct Node {
     pods: BTreeMap<String, PodHere>,
     runs: BTreeMap<String, PodSeen>,
     seen: u64,
+    /// While its process is stopped (SIGSTOP): what has happened since. Containers run on.
+    stopped: Option<Vec<NodeEvent>>,
 }
 
 impl Node {
@@ -203,6 +207,8 @@ impl Node {
             up: true,
             reachable: true,
             deaf: false,
+            mute: false,
+            stopped: None,
             skew: 0,
             number,
             life: 0,
@@ -224,9 +230,30 @@ impl Node {
     /// The machine loses power; what ran is lost.
     pub fn lose_power(&mut self) {
         self.up = false;
+        self.stopped = None;
         self.boot += 1;
         self.runs.clear();
         self.restart_agent();
+    }
+
+    /// Its process is stopped, and knows nothing of it.
+    pub fn stop(&mut self) {
+        self.stopped.get_or_insert_default();
+    }
+
+    /// Its process goes on: all that has happened meanwhile, in order.
+    pub fn go_on(&mut self) -> Vec<NodeEvent> {
+        self.stopped.take().unwrap_or_default()
+    }
+
+    /// True while its process is stopped.
+    pub fn is_stopped(&self) -> bool {
+        self.stopped.is_some()
+    }
+
+    /// True if what it says gets through.
+    pub fn is_heard(&self) -> bool {
+        self.up && self.reachable && !self.mute && !self.is_stopped()
     }
 
     /// Running containers: pod uid and container id.
@@ -280,6 +307,10 @@ impl Node {
         if !self.up {
             return effects;
         }
+        if self.is_stopped() {
+            self.keep(event, around);
+            return effects;
+        }
         match event {
             NodeEvent::Look => self.look(around, &mut effects),
             NodeEvent::Came(uid, life, outcome) if life == self.life => self.came(&uid, outcome, around, &mut effects),
@@ -295,6 +326,28 @@ impl Node {
             _ => {}
         }
         effects
+    }
+
+    /// Keeps what happens for later; a container that ends has ended, though nobody looks.
+    fn keep(&mut self, event: NodeEvent, around: &Around) {
+        if let NodeEvent::Exit(uid, id, code, boot) = &event
+            && *boot == self.boot
+        {
+            self.note_exit(uid, id, *code, around);
+        }
+        // It looks once when it goes on.
+        if !matches!(event, NodeEvent::Look) {
+            self.stopped.get_or_insert_default().push(event);
+        }
+    }
+
+    fn note_exit(&mut self, uid: &str, id: &str, code: i32, around: &Around) -> Exit {
+        let mut exit = Exit { code, signal: 0, oom_killed: false, finished_at_ms: around.now.as_millisecond() };
+        let containers = self.runs.get_mut(uid).into_iter().flat_map(|run| &mut run.containers);
+        for container in containers.filter(|container| container.id == id) {
+            exit = container.exit.get_or_insert_with(|| exit.clone()).clone();
+        }
+        exit
     }
 
     /// Follows the API, as far as it can be reached, and thinks about every pod that has to be thought about.
@@ -523,11 +576,7 @@ impl Node {
     }
 
     fn exited(&mut self, uid: &str, id: &str, code: i32, around: &mut Around, effects: &mut Vec<Effect>) {
-        let exit = Exit { code, signal: 0, oom_killed: false, finished_at_ms: around.now.as_millisecond() };
-        let containers = self.runs.get_mut(uid).into_iter().flat_map(|run| &mut run.containers);
-        for container in containers.filter(|container| container.id == id) {
-            container.exit.get_or_insert_with(|| exit.clone());
-        }
+        let exit = self.note_exit(uid, id, code, around);
         self.came(uid, Outcome::Exited { id: id.to_owned(), exit, message: None }, around, effects);
     }
 

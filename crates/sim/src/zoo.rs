@@ -76,6 +76,7 @@ bugs! {
     HistoryRestarts "history-restarts" "a new ControllerRevision gets number 1 again";
     HistoryTakesUsed "history-takes-used" "the limit takes the oldest ControllerRevision, though pods are of it";
     DaemonDoubles "daemon-doubles" "a daemon pod is made while the old one still ends";
+    DaemonMissesNode "daemon-misses-node" "a node that joins does not wake DaemonSets";
     DaemonHurries "daemon-hurries" "an update goes on before the new daemon pods are ready (k8s #123232)";
     DaemonRollsAlways "daemon-rolls-always" "OnDelete is taken for RollingUpdate";
     StatefulUnordered "stateful-unordered" "pods are made and ended in any order";
@@ -250,6 +251,9 @@ impl Minds for Zoo {
                     change.after.is_none() && change.kind() == Kind::Pod && who == Controller::ReplicaSet
                 }
                 Bug::QuotaUnseen => change.kind() == Kind::Pod && who == Controller::ResourceQuota,
+                Bug::DaemonMissesNode => {
+                    change.kind() == Kind::Node && change.before.is_none() && who == Controller::DaemonSet
+                }
                 Bug::LostWakeDeployment => change.kind() == Kind::ReplicaSet && who == Controller::Deployment,
                 _ => false,
             };

@@ -10,9 +10,13 @@ use rand::Rng;
 
 use super::{Cluster, Event};
 use crate::faults::Faults;
-use crate::node::NodeEvent;
+use crate::invariants::told_ready;
+use crate::node::{Node, NodeEvent};
 use crate::people::pick;
 use crate::{people, volumes};
+
+/// Most machines of a run.
+const MOST_NODES: usize = 7;
 
 impl Cluster {
     pub(super) fn people_act(&mut self) {
@@ -34,9 +38,9 @@ impl Cluster {
         let wait = self.random.random_range(1..=10);
         self.schedule(wait, Event::Fault);
         let index = self.random.random_range(0..self.nodes.len());
-        match self.random.random_range(0..10) {
+        match self.random.random_range(0..13) {
             0 if self.faults.nodes => self.lose_power(index),
-            1 if self.faults.nodes => {
+            1 if self.faults.nodes && !self.nodes[index].is_stopped() => {
                 let name = self.nodes[index].name.clone();
                 self.trace.tell(self.seconds, "agent", || format!("of {name} restarts"));
                 self.nodes[index].restart_agent();
@@ -68,6 +72,15 @@ impl Cluster {
                 let wait = self.random.random_range(3..=40);
                 self.schedule(wait, Event::Admit);
             }
+            10 if self.faults.one_way => {
+                let name = self.nodes[index].name.clone();
+                self.trace.tell(self.seconds, "network", || format!("nothing arrives from {name}"));
+                self.nodes[index].mute = true;
+                let wait = self.random.random_range(5..=50);
+                self.schedule(wait, Event::Reconnect(index));
+            }
+            11 if self.faults.stops && self.nodes[index].up => self.stop_process(index),
+            12 if self.faults.joins && self.nodes.len() < MOST_NODES => self.join(),
             6 if self.faults.cordons => self.close_or_open(),
             7 if self.faults.cordons && self.left.is_empty() && self.random.random_ratio(1, 3) => self.leave(index),
             _ => {}
@@ -80,6 +93,30 @@ impl Cluster {
         self.nodes[index].lose_power();
         let wait = self.random.random_range(3..=60);
         self.schedule(wait, Event::PowerOn(index));
+    }
+
+    /// The node's process is stopped, and goes on after a while. Its proxy sends to whom it sent to until then.
+    fn stop_process(&mut self, index: usize) {
+        let name = self.nodes[index].name.clone();
+        self.trace.tell(self.seconds, "process", || format!("of {name} is stopped"));
+        self.nodes[index].stop();
+        self.slow_proxies = true;
+        let wait = self.random.random_range(3..=60);
+        self.schedule(wait, Event::GoOn(index));
+    }
+
+    /// One more machine.
+    fn join(&mut self) {
+        let index = self.nodes.len();
+        let mut node = Node::new(u8::try_from(index + 1).unwrap_or(u8::MAX));
+        if self.faults.clocks {
+            node.skew = self.random.random_range(-4..=4);
+        }
+        let name = node.name.clone();
+        self.trace.tell(self.seconds, "machine", || format!("{name} joins"));
+        self.nodes.push(node);
+        self.proxies.push(told_ready(&self.durable));
+        self.schedule(0, Event::Arrive(people::node(&name)));
     }
 
     /// The machine goes and does not come back; its Node object is deleted.
@@ -126,9 +163,11 @@ impl Cluster {
         for index in 0..self.nodes.len() {
             self.nodes[index].reachable = true;
             self.nodes[index].deaf = false;
+            self.nodes[index].mute = false;
             self.nodes[index].up = !self.left.contains(&index);
             self.schedule(0, Event::Node(index, NodeEvent::Look));
             self.schedule(0, Event::Proxy(index));
+            self.schedule(0, Event::GoOn(index));
         }
         self.put_right();
     }

@@ -116,6 +116,8 @@ enum Event {
     Watch(usize),
     /// New pods are let in again.
     Admit,
+    /// The process of a node goes on after it was stopped.
+    GoOn(usize),
     /// The proxy of a node follows.
     Proxy(usize),
     /// The nodes show that they live.
@@ -389,13 +391,16 @@ impl Cluster {
             }
             Event::Reconnect(index) => {
                 self.nodes[index].reachable = true;
+                self.nodes[index].mute = false;
                 self.schedule(0, Event::Node(index, NodeEvent::Look));
             }
+            Event::GoOn(index) => self.go_on(index)?,
             Event::Watch(index) => {
                 self.nodes[index].deaf = false;
                 self.schedule(0, Event::Node(index, NodeEvent::Look));
             }
             Event::Admit => self.refuses.store(false, Ordering::Relaxed),
+            Event::Proxy(index) if self.nodes[index].is_stopped() => {}
             Event::Proxy(index) => self.proxies[index] = told_ready(&self.durable),
             Event::Beat => self.beat(),
             Event::Report => self.report_usage(),

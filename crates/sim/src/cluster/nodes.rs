@@ -53,6 +53,21 @@ impl Cluster {
         Ok(())
     }
 
+    /// The process of a node goes on: it sees all that has happened meanwhile, and looks.
+    pub(super) fn go_on(&mut self, index: usize) -> Result<(), Breach> {
+        if !self.nodes[index].is_stopped() {
+            return Ok(());
+        }
+        let name = self.nodes[index].name.clone();
+        self.trace.tell(self.seconds, "process", || format!("of {name} goes on"));
+        for event in self.nodes[index].go_on() {
+            self.on_node(index, event)?;
+        }
+        self.schedule(0, Event::Proxy(index));
+        self.schedule(0, Event::Node(index, NodeEvent::Look));
+        Ok(())
+    }
+
     /// I3: of a pod's name there is one process, on whatever node.
     fn one_process(&self, name: &str) -> Result<(), Breach> {
         let running: Vec<&str> =
@@ -74,7 +89,7 @@ impl Cluster {
         // A server sees to it at every start that these are there; what is made first here may have been lost.
         let missing = |name: &&str| self.durable.object(Kind::Namespace, "", name).is_none();
         self.inbox.extend([NAMESPACE, NODE_LEASES].iter().copied().filter(missing).map(namespace));
-        for node in self.nodes.iter().filter(|node| node.up && node.reachable) {
+        for node in self.nodes.iter().filter(|node| node.is_heard()) {
             let Some(object) = self.durable.get::<NodeObject>("", &node.name) else { continue };
             self.inbox.push(people::renewal(&node.name, &self.durable, now));
             self.inbox.extend(volumes::let_go(&node.name, &self.durable));
@@ -94,7 +109,7 @@ impl Cluster {
         for pod in self.durable.list::<Pod>(Some(NAMESPACE)).filter(|pod| facts::is_active(pod)) {
             *sharing.entry(facts::app(pod)).or_default() += i64::from(facts::ready_since(pod).is_some());
         }
-        for node in self.nodes.iter().filter(|node| node.up && node.reachable) {
+        for node in self.nodes.iter().filter(|node| node.is_heard()) {
             let pods = self.durable.pods_on(&node.name).filter(|pod| facts::is_active(pod)).map(|pod| {
                 let sharers = sharing.get(facts::app(pod)).copied().unwrap_or(0);
                 let works = facts::ready_since(pod).is_some() && sharers > 0;
@@ -127,7 +142,7 @@ impl Cluster {
         let letter = Letter { sender, ask, words: String::new(), expects: None };
         let again = NodeEvent::Answer(uid, life, report, Reply::Again);
         let trouble = self.faults.bad_network > 0 && self.random.random_ratio(self.faults.bad_network, 1000);
-        if !self.nodes[index].reachable {
+        if !self.nodes[index].is_heard() {
             return self.schedule(5, Event::Node(index, again));
         }
         match if trouble { self.random.random_range(0..3) } else { 9 } {

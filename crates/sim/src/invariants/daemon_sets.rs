@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use api::pod_resources::requests;
 use api::quantity::Amount;
-use api::{Object, Pod, Snapshot};
+use api::{Kind, Object, Pod, Snapshot};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet};
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use super::{Moment, Verdict};
+use super::{Moment, Rest, Verdict};
 use crate::facts;
 
 /// The label by which a pod names its revision.
@@ -187,6 +187,21 @@ fn waits_for_room(set: &DaemonSet, node: &str, world: &Snapshot) -> bool {
     let room = world.get::<Node>("", node).and_then(|node| node.status.as_ref()?.allocatable.as_ref()?.get("cpu"));
     let room = room.map_or(Amount::ZERO, Amount::of).milli();
     pods_at(set, node, world).iter().any(|pod| facts::node(pod).is_empty() && taken + of(pod) > room)
+}
+
+/// When nothing is left to decide, every node has a pod, one that has joined just now, too; unless pods are refused.
+pub fn every_node_has_one(world: &Snapshot, rest: &Rest) -> Verdict {
+    let bounded = |namespace: &str| world.objects(Kind::ResourceQuota, Some(namespace)).next().is_some();
+    for set in world.list::<DaemonSet>(None).filter(|set| !facts::is_deleted(&set.metadata) && !rest.pauses) {
+        let namespace = set.metadata.namespace.as_deref().unwrap_or("");
+        if bounded(namespace) || !facts::namespace_stays(namespace, world) {
+            continue;
+        }
+        if let Some(node) = wanted_nodes(world).iter().find(|node| pods_at(set, node, world).is_empty()) {
+            return Err(format!("DaemonSet {} has no pod on {node}", facts::name(&set.metadata)));
+        }
+    }
+    Ok(())
 }
 
 /// When all is healed: one ready pod of the wanted template on every node that has room for it, and the status says so.
