@@ -62,6 +62,14 @@ pub fn is_available(pod: &Pod, min_ready_seconds: i32, now: Timestamp) -> bool {
         })
 }
 
+/// Of these pods: all that are active, those that are ready, those that are available.
+pub fn counts<'a>(pods: impl Iterator<Item = &'a Pod>, min_ready_seconds: i32, now: Timestamp) -> (i32, i32, i32) {
+    pods.filter(|pod| is_active(pod)).fold((0, 0, 0), |(all, ready, available), pod| {
+        let (is_ready, lasts) = (ready_since(pod).is_some(), is_available(pod, min_ready_seconds, now));
+        (all + 1, ready + i32::from(is_ready), available + i32::from(lasts))
+    })
+}
+
 /// Containers without the token that the door mounts in all of them.
 pub fn without_token(mut containers: Vec<Container>) -> Vec<Container> {
     for container in &mut containers {

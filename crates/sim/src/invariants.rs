@@ -19,6 +19,7 @@ mod placement;
 mod quotas;
 pub mod replication_controllers;
 mod revisions;
+mod rollouts;
 pub mod stateful_sets;
 mod tally;
 mod volumes;
@@ -107,6 +108,10 @@ const AFTER_EVERY_CHANGE: &[(&str, Check)] = &[
     ("I10 revisions are kept", histories::history_is_kept),
     ("I9 from behind", deployments::no_pod_too_many_from_behind),
     ("I9 ReplicationController", replication_controllers::no_pod_too_many),
+    ("I9 one way", deployments::rolls_one_way),
+    ("I28 writes a rollout", rollouts::writes_are_bounded),
+    ("I9 pods a rollout", rollouts::makes_no_more_than_needed),
+    ("I12 ReplicationController", replication_controllers::status_is_true),
     ("I5 ReplicationController", replication_controllers::ends_only_what_is_too_much),
     ("I4 one daemon pod a node", daemon_sets::one_pod_a_node),
     ("I8 daemon pods", daemon_sets::pods_are_as_their_template),
@@ -208,6 +213,8 @@ const MOMENT: i64 = 2;
 
 /// Every invariant that is asked of a turn that has come to rest, whatever it changed: time alone changes what is so.
 const AS_TIME_GOES_BY: &[(&str, RestCheck)] = &[
+    ("I12 at rest", deployments::statuses_are_true),
+    ("I12 ReplicationController at rest", replication_controllers::statuses_are_true),
     ("I24 daemon pods", daemon_sets::every_node_has_one),
     ("CronJob: on time", jobs::are_on_time),
 ];
@@ -298,8 +305,11 @@ impl Witness {
                     Breach::new(name, about)
                 })?;
             }
-            let scaled = autoscalers::noted(&moment);
+            let (scaled, step) = (autoscalers::noted(&moment), rollouts::noted(&moment));
+            let effort = rollouts::effort(&moment);
             self.tally.note(change, now, scaled);
+            self.tally.note_step(step);
+            self.tally.note_effort(effort);
         }
         for (name, kinds, check) in AT_REST.iter().filter(|(name, ..)| rests && self.asks(name)) {
             if turn.changes.iter().any(|change| kinds.contains(&change.kind())) {

@@ -55,6 +55,12 @@ bugs! {
     CollisionStuck "collision-stuck" "a name that is taken stops the rollout for ever (k8s #29735)";
     DoneTooEarly "done-too-early" "status says all is available as soon as it is asked for";
     GenerationAhead "observed-early" "observedGeneration names what was not looked at";
+    AvailableTooEarly "available-too-early" "a Deployment is told to be available as soon as it is asked for";
+    RolloutWavers "rollout-wavers" "the new set is made smaller when nothing else is to do";
+    RolloutChurns "rollout-churns" "pods of the new set are ended and made again, as if somebody scaled";
+    ControllerTellsWanted "controller-tells-wanted" "a ReplicationController tells of as many ready pods as are wanted";
+    LostWakeController "lost-wake-controller" "pods that get ready do not wake their ReplicationController";
+    NotesForEver "notes-for-ever" "a Deployment notes its last look every few seconds while it rolls";
     StaleCache "stale-cache" "sets decide on the last world but one, without expectations (k8s #129795)";
     CreatedTwice "created-twice" "a create that timed out is sent again (k8s #67662)";
     AdoptsAll "adopts-all" "adoption minds only a part of the selector (k8s #24946)";
@@ -251,6 +257,10 @@ impl Minds for Zoo {
                     change.after.is_none() && change.kind() == Kind::Pod && who == Controller::ReplicaSet
                 }
                 Bug::QuotaUnseen => change.kind() == Kind::Pod && who == Controller::ResourceQuota,
+                Bug::LostWakeController => {
+                    let made_or_gone = change.before.is_none() || change.after.is_none();
+                    change.kind() == Kind::Pod && key.kind == Kind::ReplicationController && !made_or_gone
+                }
                 Bug::DaemonMissesNode => {
                     change.kind() == Kind::Node && change.before.is_none() && who == Controller::DaemonSet
                 }
@@ -413,6 +423,10 @@ impl Zoo {
         match (self.bug, who) {
             (Bug::NeverRequeued, _) | (Bug::NeverLate, Controller::Deployment) => plan.wake_at = None,
             (Bug::NeverQuiet, Controller::Deployment) => never_quiet(key, world, context.now, plan),
+            (Bug::RolloutWavers, Controller::Deployment) => shrink_new(key, world, context.now, false, plan),
+            (Bug::RolloutChurns, Controller::Deployment) => shrink_new(key, world, context.now, true, plan),
+            (Bug::NotesForEver, Controller::Deployment) => note_look(key, world, context.now, plan),
+            (Bug::ControllerTellsWanted, Controller::ReplicaSet) => plan.writes.iter_mut().for_each(tell_wanted),
             (Bug::HistoryTakesActive, Controller::Deployment) => take_oldest(key, world, plan),
             (Bug::CreatedTwice, Controller::ReplicaSet) => {
                 let made = plan.writes.iter().find(|write| matches!(write, Write::Create(_))).cloned();
@@ -471,6 +485,11 @@ impl Zoo {
                 status.ready_replicas = wanted;
                 status.available_replicas = wanted;
             }
+            (Bug::AvailableTooEarly, Write::Status(Body::Deployment(deployment))) => {
+                let conditions = deployment.status.get_or_insert_default().conditions.get_or_insert_default();
+                let told = conditions.iter_mut().filter(|condition| condition.type_ == "Available");
+                told.for_each(|condition| condition.status = "True".into());
+            }
             (Bug::GenerationAhead, Write::Status(Body::Deployment(deployment))) => {
                 let status = deployment.status.get_or_insert_default();
                 status.observed_generation = status.observed_generation.map(|generation| generation + 1);
@@ -503,6 +522,53 @@ fn never_quiet(key: &Key, world: &Snapshot, now: Timestamp, plan: &mut Plan) {
         let mut body = deployment.clone();
         body.metadata.annotations.get_or_insert_default().insert("synced".into(), now.to_string());
         plan.writes.push(Write::Update(body.into_body()));
+    }
+}
+
+/// Makes the new set smaller by one when there is nothing else to do, once in a moment. `stealthily`: as if it had been made
+/// for another number of replicas.
+fn shrink_new(key: &Key, world: &Snapshot, now: Timestamp, stealthily: bool, plan: &mut Plan) {
+    let deployment = world.get::<Deployment>(&key.namespace, &key.name);
+    let Some(deployment) = deployment.filter(|it| plan.writes.is_empty() && !facts::is_deleted(&it.metadata)) else {
+        return;
+    };
+    let (wanted, replicas) = (facts::wanted(deployment), facts::replicas(deployment));
+    let mut sets = facts::sets(deployment, world).into_iter();
+    let Some(new) = sets.find(|set| facts::same_template(&facts::template(set), &wanted)) else { return };
+    let mut body = new.clone();
+    let notes = body.metadata.annotations.get_or_insert_default();
+    let is_of_this_moment = notes.insert("shrunk".into(), now.to_string()) == Some(now.to_string());
+    if facts::size(new) != replicas || replicas < 2 || facts::is_paused(deployment) || is_of_this_moment {
+        return;
+    }
+    if stealthily {
+        notes.insert(facts::DESIRED.into(), (replicas - 1).to_string());
+        plan.writes.push(Write::Update(body.clone().into_body()));
+        body.metadata.resource_version = None;
+    }
+    body.spec.get_or_insert_default().replicas = Some(replicas - 1);
+    plan.writes.push(Write::Update(body.into_body()));
+    plan.wake_by(now + SignedDuration::from_secs(5));
+}
+
+/// Every few seconds a rollout that is not done is noted down.
+fn note_look(key: &Key, world: &Snapshot, now: Timestamp, plan: &mut Plan) {
+    let Some(deployment) = world.get::<Deployment>(&key.namespace, &key.name) else { return };
+    let status = deployment.status.clone().unwrap_or_default();
+    let (there, wanted) = (status.available_replicas.unwrap_or(0), facts::replicas(deployment));
+    if there == wanted || !plan.writes.is_empty() {
+        return;
+    }
+    plan.wake_by(now + SignedDuration::from_secs(2));
+    let mut body = deployment.clone();
+    body.metadata.annotations.get_or_insert_default().insert("looked".into(), now.to_string());
+    plan.writes.push(Write::Update(body.into_body()));
+}
+
+fn tell_wanted(write: &mut Write) {
+    if let Write::Status(Body::ReplicationController(controller)) = write {
+        let wanted = controller.spec.as_ref().and_then(|spec| spec.replicas).filter(|wanted| *wanted > 0);
+        controller.status.get_or_insert_default().ready_replicas = wanted;
     }
 }
 

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use api::Pod;
 use api::Snapshot;
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentCondition, ReplicaSet};
 use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use super::{Moment, Verdict};
+use super::{Moment, Rest, Verdict};
 use crate::behind::MOST_BEHIND;
 use crate::facts;
 
@@ -169,6 +170,31 @@ pub fn no_pod_too_many(moment: &Moment) -> Verdict {
     if there <= wanted { Ok(()) } else { Err(format!("is pod number {there} of a set of {wanted}")) }
 }
 
+/// I9: while nobody asks for another number of replicas, a rollout goes one way: no set of an old template grows, and the
+/// new one gets no smaller than it is to be. So no pod is made only to be ended again.
+pub fn rolls_one_way(moment: &Moment) -> Verdict {
+    let (Some(before), Some(after)) = moment.set() else { return Ok(()) };
+    let (from, to) = (facts::size(before), facts::size(after));
+    let deployment = facts::deployment_of(&after.metadata, moment.before).filter(|_| from != to && !moment.asked);
+    let Some(deployment) = deployment.filter(|it| !facts::is_paused(it)) else { return Ok(()) };
+    let replicas = facts::replicas(deployment);
+    let sets = facts::sets(deployment, moment.before);
+    let is_behind = |set: &&ReplicaSet| facts::number(&set.metadata, facts::DESIRED) != Some(i64::from(replicas));
+    if sets.iter().copied().filter(|set| facts::size(set) > 0).any(|set| is_behind(&set)) {
+        return Ok(());
+    }
+    let is_new = |set: &ReplicaSet| facts::same_template(&facts::template(set), &facts::wanted(deployment));
+    // Of two sets of the wanted template one is old: somebody gave it to the Deployment.
+    let alone = sets.iter().filter(|set| is_new(set)).count() == 1;
+    match is_new(after) {
+        true if to < from.min(replicas) && alone => {
+            Err(format!("goes from {from} to {to}, though {replicas} pods of its template are wanted"))
+        }
+        false if to > from => Err(format!("goes from {from} to {to}, though its template is not wanted any more")),
+        _ => Ok(()),
+    }
+}
+
 /// I9, for controllers that are behind: never more pods than the set was to have not long ago.
 pub fn no_pod_too_many_from_behind(moment: &Moment) -> Verdict {
     let (None, Some(pod)) = moment.pod() else { return Ok(()) };
@@ -326,21 +352,71 @@ pub fn set_status_is_true(moment: &Moment) -> Verdict {
     if status.observed_generation > after.metadata.generation {
         return Err("has observed a generation that is not there yet".into());
     }
-    let pods = facts::pods(after, moment.before);
-    let selector = after.spec.as_ref().map(|spec| spec.selector.clone()).unwrap_or_default();
-    let pods: Vec<&Pod> =
-        pods.into_iter().filter(|pod| facts::matches(&selector, pod.metadata.labels.as_ref())).collect();
-    let count = |counts: &dyn Fn(&Pod) -> bool| pods.iter().filter(|pod| counts(pod)).count() as i32;
-    let real = (
-        count(&|pod| facts::is_active(pod)),
-        count(&|pod| facts::is_active(pod) && facts::ready_since(pod).is_some()),
-        count(&|pod| facts::is_available(pod, facts::wait(after), moment.now)),
-    );
-    let told = (status.replicas, status.ready_replicas.unwrap_or(0), status.available_replicas.unwrap_or(0));
+    let real = counts(after, moment.before, moment.now);
+    let told = told_by(after);
     if told == real {
         return Ok(());
     }
     Err(format!("tells (pods, ready, available) {told:?} where {real:?} are"))
+}
+
+/// Pods of a set that it selects: all that count, those that are ready, those that are available.
+fn counts(set: &ReplicaSet, world: &Snapshot, now: Timestamp) -> (i32, i32, i32) {
+    let selector = set.spec.as_ref().map(|spec| spec.selector.clone()).unwrap_or_default();
+    let pods = facts::pods(set, world).into_iter();
+    facts::counts(pods.filter(|pod| facts::matches(&selector, pod.metadata.labels.as_ref())), facts::wait(set), now)
+}
+
+/// What a set tells of the same.
+fn told_by(set: &ReplicaSet) -> (i32, i32, i32) {
+    let status = set.status.clone().unwrap_or_default();
+    (status.replicas, status.ready_replicas.unwrap_or(0), status.available_replicas.unwrap_or(0))
+}
+
+/// I12, when nothing is left to decide: sets tell how many pods they have, and Deployments are told to be available if
+/// and only if enough pods are. What was available once may be told to be so though the server's clock steps back: it
+/// has been `latest`. A set whose pods are refused looks again when its pause is over, and its Deployment hears of it then.
+pub fn statuses_are_true(world: &Snapshot, rest: &Rest) -> Verdict {
+    let (now, latest) = (rest.now, rest.latest);
+    for set in world.list::<ReplicaSet>(None).filter(|it| stays(&it.metadata, world) && !is_refused(it)) {
+        let (told, least, most) = (told_by(set), counts(set, world, now), counts(set, world, latest));
+        if (told.0, told.1) != (least.0, least.1) || !(least.2..=most.2).contains(&told.2) {
+            let name = facts::name(&set.metadata);
+            return Err(format!("ReplicaSet {name} tells (pods, ready, available) {told:?} where {least:?} are"));
+        }
+    }
+    for deployment in world.list::<Deployment>(None).filter(|it| stays(&it.metadata, world)) {
+        let name = facts::name(&deployment.metadata);
+        let sets = facts::sets(deployment, world);
+        if sets.iter().any(|set| is_refused(set)) {
+            continue;
+        }
+        let there = |now: Timestamp| sets.iter().map(|set| facts::available(set, world, now)).sum::<i32>();
+        // Under Recreate none may be missing once a rollout is over (upstream: MaxUnavailable).
+        let fewest = if facts::recreates(deployment) { facts::replicas(deployment) } else { facts::fewest(deployment) };
+        let (least, most) = (there(now), there(latest));
+        match condition(deployment, "Available").map(|told| told.status.as_str()) {
+            Some("True") if most < fewest => {
+                return Err(format!("Deployment {name} is told to be available with {most} pods of {fewest}"));
+            }
+            Some("False") if least >= fewest => {
+                return Err(format!("Deployment {name} is told not to be available with {least} pods of {fewest}"));
+            }
+            Some(_) => {}
+            None => return Err(format!("of Deployment {name} it is not told whether it is available")),
+        }
+    }
+    Ok(())
+}
+
+fn is_refused(set: &ReplicaSet) -> bool {
+    let conditions = set.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    conditions.into_iter().any(|condition| condition.type_ == "ReplicaFailure")
+}
+
+fn stays(meta: &ObjectMeta, world: &Snapshot) -> bool {
+    let namespace = meta.namespace.as_deref().unwrap_or("");
+    !facts::is_deleted(meta) && facts::namespace_stays(namespace, world)
 }
 
 fn condition<'a>(deployment: &'a Deployment, type_: &str) -> Option<&'a DeploymentCondition> {

@@ -1,10 +1,13 @@
 //! ReplicationControllers: as many pods as asked, and none is ended that is not one too many.
 
-use api::Pod;
-use api::Snapshot;
-use k8s_openapi::api::core::v1::ReplicationController;
+use std::sync::Arc;
 
-use super::{Moment, Verdict};
+use api::{Object, Pod, Snapshot};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ReplicationController;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+
+use super::{Moment, Rest, Verdict};
 use crate::facts;
 
 fn size(controller: &ReplicationController) -> i32 {
@@ -40,6 +43,55 @@ pub fn ends_only_what_is_too_much(moment: &Moment) -> Verdict {
     }
     let (there, wanted) = (active(keeper, moment.before), size(keeper));
     if there > wanted { Ok(()) } else { Err(format!("was ended though there are {there} pods of {wanted}")) }
+}
+
+/// Pods that a controller selects, and what it tells of them: all that count, those that are ready, those that are
+/// available.
+fn counts(controller: &ReplicationController, world: &Snapshot, now: Timestamp) -> [(i32, i32, i32); 2] {
+    let spec = controller.spec.clone().unwrap_or_default();
+    let selector = LabelSelector { match_labels: spec.selector, match_expressions: None };
+    let pods = world.controlled_by::<Pod>(facts::uid(&controller.metadata));
+    let own = pods.filter(|pod| facts::matches(&selector, pod.metadata.labels.as_ref()));
+    let real = facts::counts(own, spec.min_ready_seconds.unwrap_or(0), now);
+    let status = controller.status.clone().unwrap_or_default();
+    [real, (status.replicas, status.ready_replicas.unwrap_or(0), status.available_replicas.unwrap_or(0))]
+}
+
+fn controller(object: Option<&Arc<Object>>) -> Option<&ReplicationController> {
+    object.and_then(|object| object.get())
+}
+
+/// I12: what it reports is so at the moment it is reported.
+pub fn status_is_true(moment: &Moment) -> Verdict {
+    let (before, after) = (moment.change.before.as_ref(), moment.change.after.as_ref());
+    let (Some(before), Some(after)) = (controller(before), controller(after)) else { return Ok(()) };
+    if before.status == after.status || moment.asked {
+        return Ok(());
+    }
+    if after.status.as_ref().and_then(|status| status.observed_generation) > after.metadata.generation {
+        return Err("has observed a generation that is not there yet".into());
+    }
+    let [real, told] = counts(after, moment.before, moment.now);
+    if told == real { Ok(()) } else { Err(format!("tells (pods, ready, available) {told:?} where {real:?} are")) }
+}
+
+/// I12, when nothing is left to decide: what it tells is still so; available by the server's clock now, or at its
+/// `latest`. One whose pods are refused looks again when its pause is over.
+pub fn statuses_are_true(world: &Snapshot, rest: &Rest) -> Verdict {
+    let (now, latest) = (rest.now, rest.latest);
+    let is_refused = |controller: &ReplicationController| {
+        let conditions = controller.status.iter().flat_map(|status| status.conditions.iter().flatten());
+        conditions.into_iter().any(|condition| condition.type_ == "ReplicaFailure")
+    };
+    let judged = |it: &&ReplicationController| !facts::is_deleted(&it.metadata) && !is_refused(it);
+    for controller in world.list::<ReplicationController>(None).filter(judged) {
+        let ([least, told], [most, _]) = (counts(controller, world, now), counts(controller, world, latest));
+        if (told.0, told.1) != (least.0, least.1) || !(least.2..=most.2).contains(&told.2) {
+            let name = facts::name(&controller.metadata);
+            return Err(format!("ReplicationController {name} tells {told:?} where {least:?} are"));
+        }
+    }
+    Ok(())
 }
 
 /// When all is healed: as many pods as asked, and the status says so.

@@ -1,10 +1,10 @@
 //! What the invariants remember of objects that are gone: which pods of a Job there were and how they ended, and for
-//! which times a CronJob has made Jobs, how large a ReplicaSet was, and what an autoscaler did.
+//! which times a CronJob has made Jobs, how large a ReplicaSet was, what an autoscaler did, and what a rollout cost.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use api::object::controller_of;
-use api::{Change, Object, Pod};
+use api::{Change, Pod};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::batch::v1::Job;
@@ -12,6 +12,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::autoscalers::Scaling;
 use super::jobs::index;
+use super::rollouts::{Effort, Of, Rollout, Step};
 use crate::facts;
 
 /// Carries the time that a Job was made for.
@@ -33,8 +34,10 @@ pub struct JobTally {
     pub succeeded: BTreeSet<String>,
     /// Those that ended badly before they were counted.
     pub failed: BTreeSet<String>,
-    /// Indexes of those that ended well.
+    /// Indexes of those that ended well, as far as there have been such indexes since.
     pub succeeded_indexes: BTreeSet<i64>,
+    /// Indexes are smaller, where they are counted.
+    end: Option<i64>,
 }
 
 /// What is remembered.
@@ -46,6 +49,10 @@ pub struct Tally {
     sizes: BTreeMap<String, Vec<(Timestamp, i32)>>,
     /// By uid of an autoscaler: what it did, in order.
     scalings: BTreeMap<String, Vec<Scaling>>,
+    /// What was done for each rollout.
+    rollouts: BTreeMap<Of, Rollout>,
+    /// By uid of a Deployment: what was written for it.
+    efforts: BTreeMap<String, Effort>,
     /// The latest time of any turn; the server's clock may step back.
     latest: Timestamp,
     none: JobTally,
@@ -83,8 +90,38 @@ impl Tally {
             self.note_pod(pod);
         } else if let Some(set) = object.get::<ReplicaSet>() {
             self.note_size(set, now);
-        } else if change.before.is_none() {
-            self.note_job(object);
+        } else if let Some(job) = object.get::<Job>() {
+            self.note_job(job, change.before.is_none());
+        }
+    }
+
+    /// What was done for a rollout.
+    pub fn rollout(&self, of: &Of) -> Rollout {
+        self.rollouts.get(of).copied().unwrap_or_default()
+    }
+
+    /// What was written for the Deployment of this uid.
+    pub fn effort(&self, deployment: &str) -> Effort {
+        self.efforts.get(deployment).copied().unwrap_or_default()
+    }
+
+    /// Takes in what a change adds to the effort for a Deployment.
+    pub fn note_effort(&mut self, effort: Option<(String, Effort)>) {
+        let Some((of, Effort { writes, made, asked })) = effort else { return };
+        let sum = self.efforts.entry(of).or_default();
+        sum.writes += writes;
+        sum.made += made;
+        sum.asked += asked;
+    }
+
+    /// Takes in what a change means to a rollout, and how many pods its set was to have.
+    pub fn note_step(&mut self, step: Option<(Of, Step, i32)>) {
+        let Some((of, step, size)) = step else { return };
+        let rollout = self.rollouts.entry(of).or_default();
+        rollout.largest = rollout.largest.max(size);
+        match step {
+            Step::Made => rollout.made += 1,
+            Step::Lost => rollout.lost += 1,
         }
     }
 
@@ -96,7 +133,8 @@ impl Tally {
         let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
         match phase.filter(|_| is_tracked(pod)) {
             Some("Succeeded") => {
-                tally.succeeded_indexes.extend(index(pod));
+                let end = tally.end.unwrap_or(i64::MAX);
+                tally.succeeded_indexes.extend(index(pod).filter(|index| *index < end));
                 tally.succeeded.insert(uid);
             }
             Some("Failed") => {
@@ -125,9 +163,13 @@ impl Tally {
         sizes[first..].iter().map(|(_, size)| *size).max().unwrap_or(0)
     }
 
-    fn note_job(&mut self, object: &Object) {
-        let Some(job) = object.get::<Job>() else { return };
-        let owner = controller_of(&job.metadata).filter(|owner| owner.kind == "CronJob");
+    fn note_job(&mut self, job: &Job, is_new: bool) {
+        // What has succeeded under an index that was taken away is done again if there is to be one once more.
+        let tally = self.jobs.entry(facts::uid(&job.metadata).to_owned()).or_default();
+        tally.end = job.spec.as_ref().and_then(|spec| spec.completions).map(i64::from);
+        let end = tally.end.unwrap_or(i64::MAX);
+        tally.succeeded_indexes.retain(|index| *index < end);
+        let owner = controller_of(&job.metadata).filter(|owner| owner.kind == "CronJob" && is_new);
         let time = job.metadata.annotations.as_ref().and_then(|notes| notes.get(SCHEDULED)?.parse().ok());
         if let (Some(owner), Some(time)) = (owner, time) {
             self.started.insert((owner.uid.clone(), time));
