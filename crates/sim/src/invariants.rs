@@ -125,6 +125,7 @@ const AFTER_EVERY_CHANGE: &[(&str, Check)] = &[
     ("I11 StatefulSet", stateful_sets::updates_from_the_last),
     ("I12 StatefulSet", stateful_sets::status_is_true),
     ("Job: no more than it may", jobs::runs_no_more_than_it_may),
+    ("I8 Job", jobs::pods_are_as_their_template),
     ("Job: counts once", jobs::counts_each_pod_once),
     ("I12 Job", jobs::complete_is_true),
     ("Job: ends one way", jobs::ends_one_way),

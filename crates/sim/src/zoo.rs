@@ -92,6 +92,7 @@ bugs! {
     StatefulStuck "stateful-stuck" "a pod of a broken revision is not replaced by one of a good one (k8s #67250)";
     StatefulForces "stateful-forces" "pods are deleted without grace, so that one name runs twice";
     JobCountsTwice "job-counts-twice" "a pod is counted when it is noted and again when it is let go";
+    JobForgetsLabels "job-forgets-labels" "what was changed while a Job was suspended is forgotten";
     JobForgetsEnding "job-forgets-ending" "podReplacementPolicy Failed does not wait for pods that end";
     JobNeverGivesUp "job-never-gives-up" "the back-off limit is not minded (k8s #62382)";
     CronAlwaysStarts "cron-always-starts" "Forbid does not see the Job that runs";
@@ -391,6 +392,10 @@ impl Zoo {
                 if let Some(spec) = &mut job.spec {
                     spec.backoff_limit = None;
                 }
+            })),
+            (Bug::JobForgetsLabels, Controller::Job) => Some(seen::<Job>(world, |job| {
+                let meta = job.spec.as_mut().and_then(|spec| spec.template.metadata.as_mut());
+                meta.and_then(|meta| meta.labels.as_mut()).map(|labels| labels.remove("tier"));
             })),
             (Bug::CronAlwaysStarts, Controller::CronJob) => Some(seen::<CronJob>(world, |cron_job| {
                 cron_job.spec.concurrency_policy = None;

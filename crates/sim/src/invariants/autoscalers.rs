@@ -104,14 +104,19 @@ fn work(
     };
     let each = pods.first().map(|pod| asked(pod)).filter(|each| pods.iter().all(|pod| asked(pod) == *each))?;
     let metric = autoscaler.spec.metrics.iter().flatten().next()?;
-    let percent = metric.resource.as_ref()?.target.average_utilization?;
+    let resource = metric.resource.as_ref().map(|it| &it.target);
+    let target = resource.or(metric.container_resource.as_ref().map(|it| &it.target))?;
+    let each = match target.average_utilization {
+        Some(percent) => each * i64::from(percent),
+        None => Amount::of(target.average_value.as_ref()?).milli() * 100,
+    };
     let used = |pod: &&Pod| {
         let (_, pod) = usage.of_pod(facts::node(pod), facts::uid(&pod.metadata), now)?;
         Some(pod.containers.iter().map(|it| it.used.cpu_nano).sum::<u64>())
     };
     // Rounded up for each pod, as thousandths are.
     let all: u64 = pods.iter().filter_map(used).map(|nano| nano.div_ceil(1_000_000)).sum();
-    Some((i64::try_from(all).ok()?, each * i64::from(percent)))
+    Some((i64::try_from(all).ok()?, each))
 }
 
 /// More pods only for more work: what the pods do together is beyond the tolerance for the replicas asked for, and

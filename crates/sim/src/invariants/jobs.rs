@@ -7,6 +7,7 @@ use api::object::controller_of;
 use api::{Kind, Object, Pod, Snapshot};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::batch::v1::{CronJob, Job, JobCondition, JobSpec};
+use k8s_openapi::api::core::v1::{Container, EnvVar};
 
 use super::tally::{SCHEDULED, is_tracked};
 use super::{Moment, Rest, Verdict};
@@ -95,6 +96,30 @@ pub fn runs_no_more_than_it_may(moment: &Moment) -> Verdict {
     if i64::from(active) <= left { Ok(()) } else { Err(format!("is one of {active} pods where {left} are needed")) }
 }
 
+/// I8: a pod is made as its Job's template says, but for the index that its containers are told.
+pub fn pods_are_as_their_template(moment: &Moment) -> Verdict {
+    let (None, Some(pod)) = moment.pod() else { return Ok(()) };
+    let Some(job) = facts::keeper::<Job>(&pod.metadata, moment.before).filter(|_| !moment.asked) else { return Ok(()) };
+    let template = spec(job).template;
+    let own = |mut container: Container| {
+        let told = container.env.take().unwrap_or_default();
+        let own: Vec<EnvVar> = told.into_iter().filter(|it| it.name != "JOB_COMPLETION_INDEX").collect();
+        container.env = Some(own).filter(|own| !own.is_empty());
+        container
+    };
+    let containers = pod.spec.as_deref().map(|spec| spec.containers.clone()).unwrap_or_default();
+    let made: Vec<Container> = facts::without_token(containers).into_iter().map(own).collect();
+    let labels = template.metadata.and_then(|meta| meta.labels).unwrap_or_default();
+    let has = pod.metadata.labels.clone().unwrap_or_default();
+    let labelled = labels.iter().all(|(name, value)| has.get(name) == Some(value));
+    let same = template.spec.is_some_and(|spec| spec.containers == made);
+    if same && labelled {
+        Ok(())
+    } else {
+        Err(format!("is not as the template of {} says", facts::name(&job.metadata)))
+    }
+}
+
 /// No Job counts a pod twice, or one that did not end so; and no count goes back.
 pub fn counts_each_pod_once(moment: &Moment) -> Verdict {
     let (Some(before), Some(after)) = (job(moment.change.before.as_ref()), job(moment.change.after.as_ref())) else {
@@ -152,7 +177,9 @@ pub fn complete_is_true(moment: &Moment) -> Verdict {
     }
     let limit = spec.backoff_limit.unwrap_or(i32::MAX);
     let failed = status.failed.unwrap_or(0);
-    if end.reason.as_deref() == Some("BackoffLimitExceeded") && failed <= limit {
+    // Where containers are started again, their restarts count (upstream: pastBackoffLimitOnFailure).
+    let restarts = spec.template.spec.is_some_and(|pod| pod.restart_policy.as_deref() == Some("OnFailure"));
+    if end.reason.as_deref() == Some("BackoffLimitExceeded") && failed <= limit && !restarts {
         return Err(format!("gives up after {failed} failures where {limit} are allowed"));
     }
     Ok(())

@@ -126,6 +126,7 @@ fn change(object: &Object, random: &mut StdRng) -> Letter {
     let spec = match object.kind() {
         Kind::PodDisruptionBudget => allowance(random),
         Kind::ResourceQuota => json!({ "hard": hard(random) }),
+        _ if random.random_ratio(1, 3) => json!({ "metrics": [metric(random)] }),
         _ => json!({ "minReplicas": random.random_range(1..=3), "maxReplicas": random.random_range(3..=8) }),
     };
     patch_letter(object.key(), json!({ "spec": spec }), format!("changes {} to {spec}", object.key()))
@@ -164,14 +165,28 @@ fn autoscaler(app: &str, random: &mut StdRng) -> Value {
     let mut spec = json!({
         "scaleTargetRef": { "apiVersion": "apps/v1", "kind": "Deployment", "name": app },
         "minReplicas": random.random_range(1..=3), "maxReplicas": random.random_range(3..=8),
-        "metrics": [{ "type": "Resource", "resource": {
-            "name": "cpu", "target": { "type": "Utilization", "averageUtilization": pick(&[20, 50, 80], random) },
-        } }],
+        "metrics": [metric(random)],
     });
     if random.random_bool(0.5) {
         spec["behavior"] = json!({ "scaleUp": rules([0, 30], random), "scaleDown": rules([60, 120], random) });
     }
     spec
+}
+
+/// How much a pod is to do: a part of what it asks for, which is a tenth of a core, or so much; all of it, or its one
+/// container, which is the same.
+fn metric(random: &mut StdRng) -> Value {
+    let much = pick(&[20, 50, 80], random).unwrap_or(50);
+    let target = if random.random_ratio(2, 3) {
+        json!({ "type": "Utilization", "averageUtilization": much })
+    } else {
+        json!({ "type": "AverageValue", "averageValue": format!("{much}m") })
+    };
+    if random.random_ratio(2, 3) {
+        json!({ "type": "Resource", "resource": { "name": "cpu", "target": target } })
+    } else {
+        json!({ "type": "ContainerResource", "containerResource": { "name": "cpu", "container": "c", "target": target } })
+    }
 }
 
 /// Never down at once: a pod that has just become ready shares the work, but is not counted yet, so that the number would

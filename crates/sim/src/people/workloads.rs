@@ -206,6 +206,15 @@ fn job(name: &str, random: &mut StdRng) -> Value {
     if random.random_ratio(1, 3) {
         set("podFailurePolicy", json!({ "rules": failure_rules(random) }));
     }
+    // A container is started again, and not its pod made again; what pods that fail mean can not be said then.
+    if spec["podFailurePolicy"].is_null() && spec["backoffLimitPerIndex"].is_null() && random.random_ratio(1, 4) {
+        spec["template"]["spec"]["restartPolicy"] = json!("OnFailure");
+    }
+    let fails_index = !spec["podFailurePolicy"].is_null() && !spec["backoffLimitPerIndex"].is_null();
+    if fails_index && random.random_bool(0.5) {
+        spec["podFailurePolicy"]["rules"] = json!([coded("FailIndex", 1)]);
+    }
+    let mut set = |field: &str, value: Value| spec[field] = value;
     if random.random_ratio(1, 4) {
         set("ttlSecondsAfterFinished", json!(30));
     }
@@ -220,11 +229,13 @@ fn job(name: &str, random: &mut StdRng) -> Value {
     spec
 }
 
+fn coded(action: &str, code: i32) -> Value {
+    json!({ "action": action, "onExitCodes": { "operator": "In", "values": [code] } })
+}
+
 /// What failures mean: the first rule that fits a pod counts.
 fn failure_rules(random: &mut StdRng) -> Value {
     let evicted = json!({ "action": "Ignore", "onPodConditions": [{ "type": "DisruptionTarget", "status": "True" }] });
-    let coded =
-        |action: &str, code: i32| json!({ "action": action, "onExitCodes": { "operator": "In", "values": [code] } });
     match random.random_range(0..4) {
         0 => json!([evicted]),
         1 => json!([evicted, coded("FailJob", 1)]),
@@ -268,6 +279,17 @@ fn scale(object: &Object, random: &mut StdRng) -> Option<Letter> {
             let replicas = random.random_range(0..=MOST_REPLICAS);
             (json!({ "replicas": replicas }), format!("scales to {replicas}"))
         }
+        // More or fewer indexes; both numbers change together.
+        Kind::Job if is_indexed(object) && random.random_ratio(1, 3) => {
+            let indexes = random.random_range(1..=5);
+            (json!({ "parallelism": indexes, "completions": indexes }), format!("gives {indexes} indexes"))
+        }
+        // What its pods are labelled with may change before it goes on.
+        Kind::Job if is_suspended(object) && random.random_bool(0.5) => {
+            let tier = pick(&["front", "back"], random).unwrap_or_default();
+            let labels = json!({ "template": { "metadata": { "labels": { "tier": tier } } } });
+            (labels, format!("labels pods tier={tier}"))
+        }
         Kind::Job if random.random_bool(0.5) => {
             let parallelism = random.random_range(0..=3);
             (json!({ "parallelism": parallelism }), format!("sets parallelism {parallelism}"))
@@ -279,6 +301,11 @@ fn scale(object: &Object, random: &mut StdRng) -> Option<Letter> {
         _ => return None,
     };
     Some(merge(object, json!({ "spec": spec }), &words))
+}
+
+fn is_indexed(object: &Object) -> bool {
+    let mode = object.get::<Job>().and_then(|job| job.spec.as_ref()?.completion_mode.as_deref());
+    mode == Some("Indexed")
 }
 
 fn is_suspended(object: &Object) -> bool {
