@@ -178,11 +178,14 @@ pub fn rolls_one_way(moment: &Moment) -> Verdict {
     let deployment = facts::deployment_of(&after.metadata, moment.before).filter(|_| from != to && !moment.asked);
     let Some(deployment) = deployment.filter(|it| !facts::is_paused(it)) else { return Ok(()) };
     let replicas = facts::replicas(deployment);
-    let sets = facts::sets(deployment, moment.before);
-    let is_behind = |set: &&ReplicaSet| facts::number(&set.metadata, facts::DESIRED) != Some(i64::from(replicas));
-    if sets.iter().copied().filter(|set| facts::size(set) > 0).any(|set| is_behind(&set)) {
+    // What follows a change of replicas does so set by set, within a turn or over several.
+    let is_behind = |set: &ReplicaSet| {
+        facts::size(set) > 0 && facts::number(&set.metadata, facts::DESIRED) != Some(i64::from(replicas))
+    };
+    if moment.worlds.iter().any(|world| facts::sets(deployment, world).into_iter().any(is_behind)) {
         return Ok(());
     }
+    let sets = facts::sets(deployment, moment.before);
     let is_new = |set: &ReplicaSet| facts::same_template(&facts::template(set), &facts::wanted(deployment));
     // Of two sets of the wanted template one is old: somebody gave it to the Deployment.
     let alone = sets.iter().filter(|set| is_new(set)).count() == 1;

@@ -31,6 +31,8 @@ pub struct Effort {
     pub made: i64,
     /// Changes that people, nodes and faults asked for.
     pub asked: i64,
+    /// Other things that were asked of the Deployment, by people or an autoscaler.
+    pub edits: i64,
 }
 
 /// Something that counts.
@@ -90,6 +92,9 @@ const WRITES_A_POD: i64 = 6;
 /// ... and for each change that somebody else asked for: it is counted by the set and by the Deployment, which may then
 /// give a new and an old set other sizes.
 const WRITES_A_CHANGE: i64 = 3;
+/// ... and for each edit of the Deployment: a set is made, another one forgotten, pods are refused to both and are not any
+/// more, the deadline passes.
+const WRITES_AN_EDIT: i64 = 12;
 /// ... and at first.
 const WRITES_AT_FIRST: i64 = 20;
 
@@ -111,17 +116,22 @@ fn deployment_of(moment: &Moment) -> Option<String> {
 /// What a change adds to the effort for a Deployment, named by its uid.
 pub fn effort(moment: &Moment) -> Option<(String, Effort)> {
     let made = !moment.asked && moment.change.before.is_none() && moment.change.kind() == Kind::Pod;
-    let (writes, asked) = (i64::from(!moment.asked), i64::from(moment.asked));
-    Some((deployment_of(moment)?, Effort { writes, made: i64::from(made), asked }))
+    let generation = |deployment: Option<&Deployment>| deployment.and_then(|it| it.metadata.generation);
+    let (before, after) = moment.deployment();
+    let edited = after.is_some() && generation(before) != generation(after);
+    let [made, asked, edits] = [made, moment.asked, edited].map(i64::from);
+    Some((deployment_of(moment)?, Effort { writes: 1 - asked, made, asked, edits }))
 }
 
 /// I28: what decisions write for a Deployment is bounded by the pods they make and by what others do.
 pub fn writes_are_bounded(moment: &Moment) -> Verdict {
     let Some((of, _)) = effort(moment).filter(|_| !moment.asked) else { return Ok(()) };
-    let Effort { writes, made, asked } = moment.tally.effort(&of);
-    let most = WRITES_A_POD * made + WRITES_A_CHANGE * asked + WRITES_AT_FIRST;
+    let Effort { writes, made, asked, edits } = moment.tally.effort(&of);
+    let most = WRITES_A_POD * made + WRITES_A_CHANGE * asked + WRITES_AN_EDIT * edits + WRITES_AT_FIRST;
     if writes <= most {
         return Ok(());
     }
-    Err(format!("is write number {writes} for a Deployment, for {made} pods and {asked} changes by others"))
+    Err(format!(
+        "is write number {writes} for a Deployment, for {made} pods, {edits} edits and {asked} changes by others"
+    ))
 }

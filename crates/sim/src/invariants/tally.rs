@@ -107,11 +107,12 @@ impl Tally {
 
     /// Takes in what a change adds to the effort for a Deployment.
     pub fn note_effort(&mut self, effort: Option<(String, Effort)>) {
-        let Some((of, Effort { writes, made, asked })) = effort else { return };
+        let Some((of, Effort { writes, made, asked, edits })) = effort else { return };
         let sum = self.efforts.entry(of).or_default();
         sum.writes += writes;
         sum.made += made;
         sum.asked += asked;
+        sum.edits += edits;
     }
 
     /// Takes in what a change means to a rollout, and how many pods its set was to have.
