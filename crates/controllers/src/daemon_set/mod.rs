@@ -37,8 +37,6 @@ pub use nodes::target as target_node;
 
 /// The label that held the number of a template before there were revisions; old clients still look at it.
 const TEMPLATE_GENERATION_LABEL: &str = "pod-template-generation";
-/// Pods that are named; of others only the number is told.
-const PODS_NAMED: usize = 3;
 
 /// Decides about one DaemonSet.
 pub fn reconcile(key: &Key, world: &Snapshot, context: &Context) -> Plan {
@@ -207,13 +205,9 @@ impl<'a> Round<'a> {
         let new = self.spots.iter().filter(|spot| spot.fit == Fit::Run).filter_map(Spot::new_pod);
         let blocked: Vec<Resident> = new.filter(|it| !it.available).collect();
         if !blocked.is_empty() {
-            let describe = |it: &Resident| obstacle::describe(it.pod(), self.eye.min_ready_seconds, self.eye.now);
-            let mut named: Vec<String> = blocked.iter().take(PODS_NAMED).map(describe).collect();
-            if blocked.len() > PODS_NAMED {
-                named.push(format!("and {} more", blocked.len() - PODS_NAMED));
-            }
-            let text = format!("waits for {} new pods to become available: {}", blocked.len(), named.join("; "));
-            self.plan.why.push(text);
+            let pods = blocked.iter().map(|it| it.pod());
+            let why = obstacle::list(pods, self.eye.min_ready_seconds, self.eye.now);
+            self.plan.why.push(format!("waits for {} new pods to become available: {why}", blocked.len()));
         }
         if waiting > 0 {
             let most = match self.pace {

@@ -290,20 +290,20 @@ fn a_rolling_update_from_begin_to_end() {
           Scaled up replica set web-<hash> to 1
           Scaled down replica set web-<hash> to 3
           Scaled up replica set web-<hash> to 2
-          waits for 2 of 2 new pods to become ready: web-<hash>-00007 has no node yet; web-<hash>-00008 has no node yet
+          waits for 2 of 2 new pods to become ready: web-<hash>-00007 has no node yet, likewise web-<hash>-00008
           may not stop another of 3 old pods: 3 available, at least 3 needed
           may not start another new pod: 5 pods are there, at most 5 allowed
         round 1
-          waits for 2 of 2 new pods to become ready: web-<hash>-00007 has not been started by node n1 yet; web-<hash>-00008 has not been started by node n1 yet
+          waits for 2 of 2 new pods to become ready: web-<hash>-00007 has not been started by node n1 yet, likewise web-<hash>-00008
           may not stop another of 3 old pods: 3 available, at least 3 needed
           may not start another new pod: 5 pods are there, at most 5 allowed
         round 2
           Scaled down replica set web-<hash> to 1
           Scaled up replica set web-<hash> to 4
-          waits for 2 of 4 new pods to become ready: web-<hash>-00009 has no node yet; web-<hash>-00010 has no node yet
+          waits for 2 of 4 new pods to become ready: web-<hash>-00009 has no node yet, likewise web-<hash>-00010
           may not stop another of 1 old pods: 3 available, at least 3 needed
         round 3
-          waits for 2 of 4 new pods to become ready: web-<hash>-00009 has not been started by node n1 yet; web-<hash>-00010 has not been started by node n1 yet
+          waits for 2 of 4 new pods to become ready: web-<hash>-00009 has not been started by node n1 yet, likewise web-<hash>-00010
           may not stop another of 1 old pods: 3 available, at least 3 needed
         round 4
           Scaled down replica set web-<hash> to 0

@@ -4,7 +4,7 @@ use super::Rollout;
 use super::sets::Set;
 use crate::{obstacle, pods};
 
-/// Pods that are named; of others only the number is told.
+/// Ending pods that are named.
 const PODS_NAMED: usize = 3;
 
 impl Rollout<'_> {
@@ -49,17 +49,12 @@ impl Rollout<'_> {
         if blocked.is_empty() {
             return;
         }
-        let mut named: Vec<String> =
-            blocked.iter().take(PODS_NAMED).map(|pod| obstacle::describe(pod.pod(), wait, self.now)).collect();
-        if blocked.len() > PODS_NAMED {
-            named.push(format!("and {} more", blocked.len() - PODS_NAMED));
-        }
         let state = if wait > 0 { "available" } else { "ready" };
         self.plan.why.push(format!(
             "waits for {} of {} new pods to become {state}: {}",
             blocked.len(),
             new.replicas(),
-            named.join("; ")
+            obstacle::list(blocked.iter().map(|pod| pod.pod()), wait, self.now)
         ));
     }
 
