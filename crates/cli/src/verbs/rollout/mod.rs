@@ -91,6 +91,9 @@ pub fn say_if_none(session: &mut Session, found: &[Found], errors: &[Error]) -> 
     session.warn(format!("No resources found in {namespace} namespace."))
 }
 
+/// What is said beside a refusal of our own verbs.
+pub const OF_WHAT: &str = "rollouts are of deployments, daemon sets and stateful sets";
+
 /// `ReplicaSet.apps`, `Pod`: how kubectl names a kind in its refusals.
 pub fn group_kind(found: &Found) -> String {
     let (kind, group) = (&found.resource.kind, &found.resource.group);

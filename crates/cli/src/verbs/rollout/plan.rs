@@ -12,6 +12,7 @@ use crate::objects::{self, Ask, Files, Found};
 use crate::print::tabwriter;
 use crate::session::Session;
 use crate::time;
+use crate::verbs::rollout::revisions;
 use crate::verbs::set::{pod_spec, split_pairs};
 use crate::verbs::{apply, rollout};
 
@@ -23,10 +24,12 @@ const STEPS_SHOWN: usize = 40;
 /// Tells the steps in which pods are replaced, how many there are at once, how many are available, and what would block it: nodes without
 /// room, quotas, images that cannot be pulled right now. Every new pod that gets a place is taken to become ready.
 ///
-/// Without a change it tells what is left of the current rollout, or what a paused one will do when it is resumed.
+/// Without a change it tells what is left of the current rollout, or what a paused one will do when it is resumed. With --to-revision it tells
+/// what `rollout undo` would do.
 ///
 /// Examples:
 ///   kapstan rollout plan deployment/web web=web:v2
+///   kapstan rollout plan deployment/web --to-revision=3
 ///   kapstan rollout plan -f web.yaml
 ///   kapstan set resources deployment/web --limits=cpu=2 --dry-run=server -o yaml | kapstan rollout plan -f -
 ///   kapstan rollout plan deployment/web
@@ -40,11 +43,17 @@ pub struct Options {
     /// Label selector: supports '=', '==', '!=', 'in', 'notin', such as -l key1=value1,key2=value2.
     #[arg(long, short = 'l', value_name = "SELECTOR", allow_hyphen_values = true)]
     selector: Option<String>,
+    /// The revision that is gone back to; 0 is the one before the current.
+    #[arg(long, allow_negative_numbers = true, value_name = "NUMBER")]
+    to_revision: Option<i64>,
 }
 
 /// Asks and tells.
 pub async fn run(session: &mut Session, options: Options) -> Result<()> {
     let (words, images) = split_pairs(&options.words, "image")?;
+    if options.to_revision.is_some() && !(images.is_empty() && options.files.is_empty()) {
+        return Err(Error::told("--to-revision goes back to a template as it was: give no images or files beside it"));
+    }
     if words.is_empty() && options.files.is_empty() {
         return Err(Error::told("required resource not specified"));
     }
@@ -60,14 +69,20 @@ pub async fn run(session: &mut Session, options: Options) -> Result<()> {
     let (found, mut errors) = objects::find(session, &ask).await?;
     rollout::say_if_none(session, &found, &errors)?;
     for item in &found {
-        errors.extend(one(session, item, &images, from_files).await.err());
+        errors.extend(one(session, item, &images, from_files, options.to_revision).await.err());
     }
     Error::several(errors)
 }
 
-async fn one(session: &mut Session, item: &Found, images: &[String], from_file: bool) -> Result<()> {
+async fn one(
+    session: &mut Session,
+    item: &Found,
+    images: &[String],
+    from_file: bool,
+    to_revision: Option<i64>,
+) -> Result<()> {
     if !rollout::words::has(&item.resource.kind) {
-        return Err(rollout::unsupported(item, "planner", "plan"));
+        return Err(rollout::unsupported(item, "planner", "plan").hinted(rollout::OF_WHAT));
     }
     let client = session.client()?;
     let live = if from_file { live(&client, item).await? } else { Some(item.object.clone()) };
@@ -76,6 +91,10 @@ async fn one(session: &mut Session, item: &Found, images: &[String], from_file: 
         _ => item.object.clone(),
     };
     set_images(&mut wanted, images)?;
+    if let Some(number) = to_revision {
+        let known = if number < 0 { Vec::new() } else { revisions::of(&client, item).await? };
+        wanted = revisions::gone_back(item, revisions::target(&known, number, item)?)?;
+    }
     let was_paused = wanted.flag("spec.paused");
     if was_paused {
         wanted["spec"]["paused"] = false.into();

@@ -98,6 +98,16 @@ pub fn restored(workload: &Value, revision: &Value) -> Result<Value> {
     api::patch::strategic(id, workload.clone(), revision.at("data").clone()).map_err(|_| failed())
 }
 
+/// A workload with the template of one of its revisions.
+pub fn gone_back(found: &Found, revision: &Revision) -> Result<Value> {
+    if found.resource.kind != "Deployment" {
+        return restored(&found.object, &revision.object);
+    }
+    let mut workload = found.object.clone();
+    workload["spec"]["template"] = plain_template(&revision.template);
+    Ok(workload)
+}
+
 /// Whether two pod templates are the same but for the label that names their ReplicaSet.
 pub fn same_template(one: &Value, other: &Value) -> bool {
     plain_template(one) == plain_template(other)

@@ -1,15 +1,30 @@
 //! `rollout why`: what a rollout waits for, in the words of the decisions themselves. Ours; kubectl has nothing like it.
 
-use super::Which;
+use super::{Which, unsupported};
 use crate::errors::{Error, Result};
 use crate::session::Session;
 
+/// Kinds whose controllers tell their reasons.
+const TOLD: [&str; 9] = [
+    "Deployment",
+    "DaemonSet",
+    "StatefulSet",
+    "ReplicaSet",
+    "ReplicationController",
+    "Job",
+    "CronJob",
+    "HorizontalPodAutoscaler",
+    "Namespace",
+];
+
 /// Say what a rollout waits for.
 ///
-/// The controllers of a kapstan server keep the reasons of their decisions; this asks for them.
+/// The controllers of a kapstan server keep the reasons of their decisions; this asks for them. It may be asked about what else has a
+/// controller that waits for something, too: a Job, a CronJob, a HorizontalPodAutoscaler, a namespace that ends.
 ///
 /// Examples:
 ///   kapstan rollout why deployment/web
+///   kapstan rollout why cronjob/report
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Options {
@@ -23,6 +38,10 @@ pub async fn run(session: &mut Session, options: Options) -> Result<()> {
     super::say_if_none(session, &found, &errors)?;
     let client = session.client()?;
     for item in &found {
+        if !TOLD.contains(&item.resource.kind.as_str()) {
+            errors.push(unsupported(item, "explainer", "reasons").hinted(super::OF_WHAT));
+            continue;
+        }
         match super::reasons(&client, item).await {
             Ok(sentences) if sentences.is_empty() => {
                 session.say(format!("{} waits for nothing", item.printed()))?;
