@@ -232,7 +232,7 @@ pub fn made(session: &mut Session, output: &Output, made: &Value, operation: &st
     }
 }
 
-/// JSON as kubectl prints it: four spaces, HTML's special characters escaped.
+/// JSON as kubectl prints it: four spaces, what means something in HTML and JavaScript escaped.
 pub fn json_text(value: &impl serde::Serialize) -> String {
     let mut bytes = Vec::new();
     let formatter = serde_json::ser::PrettyFormatter::with_indent(b"    ");
@@ -243,7 +243,14 @@ pub fn json_text(value: &impl serde::Serialize) -> String {
 
 /// As Go's encoder does it.
 pub fn html_escaped(json: &str) -> String {
-    json.replace('&', "\\u0026").replace('<', "\\u003c").replace('>', "\\u003e")
+    let mut text = String::with_capacity(json.len());
+    for letter in json.chars() {
+        match letter {
+            '&' | '<' | '>' | '\u{2028}' | '\u{2029}' => text += &format!("\\u{:04x}", u32::from(letter)),
+            letter => text.push(letter),
+        }
+    }
+    text
 }
 
 fn without_managed_fields(object: &Value) -> Value {

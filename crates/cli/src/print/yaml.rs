@@ -47,7 +47,7 @@ fn member(text: &mut String, value: &Value, indent: usize, start: usize) {
         }
         other => {
             text.push(' ');
-            let column = text.len() - start;
+            let column = text[start..].chars().count();
             scalar(text, other, indent + 2, column);
             text.push('\n');
         }
@@ -86,27 +86,28 @@ fn scalar(text: &mut String, value: &Value, indent: usize, column: usize) {
 }
 
 fn string(text: &mut String, value: &str, indent: usize, simple_key: bool) {
-    let column = if simple_key { 0 } else { indent };
-    match simple_key && (value.contains('\n') || value.is_empty()) {
-        true => double_quoted(text, value),
-        false => string_at(text, value, if simple_key { usize::MAX } else { indent }, column),
+    match simple_key && (value.contains(is_break) || value.is_empty()) {
+        true => double_quoted(text, value, KEY, 0),
+        false => string_at(text, value, if simple_key { KEY } else { indent }, if simple_key { 0 } else { indent }),
     }
 }
 
-/// `indent` is that of continued lines; `usize::MAX` forbids them.
+/// The indent of what may not go on in another line.
+const KEY: usize = usize::MAX;
+
+/// `indent` is that of continued lines.
 fn string_at(text: &mut String, value: &str, indent: usize, column: usize) {
-    let special = value.chars().any(|letter| !printable(letter));
-    if special {
-        return double_quoted(text, value);
-    }
-    if value.contains('\n') {
-        return literal(text, value, indent);
-    }
-    if ambiguous(value) {
-        return double_quoted(text, value);
-    }
-    if plain(value) {
+    let breaks_beside_spaces = Breaks::of(value);
+    let special = value.chars().any(|letter| !printable(letter)) || breaks_beside_spaces.after_space;
+    let (is_literal, ends_with_space) = (value.contains('\n'), value.ends_with(' '));
+    if special || ambiguous(value) && !is_literal || is_literal && (ends_with_space || indent == KEY) {
+        double_quoted(text, value, indent, column);
+    } else if is_literal {
+        literal(text, value, indent);
+    } else if plain(value) {
         folded(text, value, indent, column);
+    } else if breaks_beside_spaces.before_space {
+        double_quoted(text, value, indent, column);
     } else {
         text.push('\'');
         folded(text, &value.replace('\'', "''"), indent, column + 1);
@@ -114,68 +115,132 @@ fn string_at(text: &mut String, value: &str, indent: usize, column: usize) {
     }
 }
 
+/// Where line breaks and spaces touch: not every style can write that.
+struct Breaks {
+    after_space: bool,
+    before_space: bool,
+}
+
+impl Breaks {
+    fn of(value: &str) -> Breaks {
+        let mut breaks = Breaks { after_space: false, before_space: false };
+        for (first, second) in value.chars().zip(value.chars().skip(1)) {
+            breaks.after_space |= first == ' ' && is_break(second);
+            breaks.before_space |= is_break(first) && second == ' ';
+        }
+        breaks
+    }
+}
+
+/// U+0085 is a break too, but not printable.
+fn is_break(letter: char) -> bool {
+    matches!(letter, '\n' | '\u{2028}' | '\u{2029}')
+}
+
+/// go-yaml writes no letter beyond U+FFFD as it is.
 fn printable(letter: char) -> bool {
-    matches!(letter, '\n' | ' '..='~' | '\u{a0}'..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'..)
-        && letter != '\u{feff}'
+    matches!(letter, '\n' | ' '..='~' | '\u{a0}'..='\u{d7ff}' | '\u{e000}'..='\u{fffd}') && letter != '\u{feff}'
 }
 
 fn literal(text: &mut String, value: &str, indent: usize) {
     text.push('|');
-    if value.starts_with([' ', '\n']) {
+    if value.starts_with(' ') || value.starts_with(is_break) {
         text.push('2');
     }
-    if !value.ends_with('\n') {
-        text.push('-');
-    } else if value.ends_with("\n\n") || value == "\n" {
-        text.push('+');
+    let mut from_the_end = value.chars().rev();
+    match (from_the_end.next().is_some_and(is_break), from_the_end.next()) {
+        (false, _) => text.push('-'),
+        (true, before) if before.is_none_or(is_break) => text.push('+'),
+        (true, _) => {}
     }
-    let body = value.strip_suffix('\n').unwrap_or(value);
-    for line in body.split('\n') {
-        text.push('\n');
-        if !line.is_empty() {
+    text.push('\n');
+    let mut at_start = true;
+    for letter in value.strip_suffix('\n').unwrap_or(value).chars() {
+        if at_start && !is_break(letter) {
             spaces(text, indent);
-            text.push_str(line);
         }
+        text.push(letter);
+        at_start = is_break(letter);
     }
 }
 
 fn folded(text: &mut String, value: &str, indent: usize, mut column: usize) {
     let letters: Vec<char> = value.chars().collect();
+    let mut after_break = false;
     for (index, letter) in letters.iter().enumerate() {
         let alone = *letter == ' ' && index > 0 && letters.get(index - 1) != Some(&' ');
         let next_is_space = letters.get(index + 1).is_none_or(|next| *next == ' ');
-        if alone && !next_is_space && column > BEST_WIDTH && indent != usize::MAX {
+        if is_break(*letter) {
+            text.push(*letter);
+            column = 0;
+        } else if alone && !next_is_space && column > BEST_WIDTH && indent != KEY {
             text.push('\n');
             spaces(text, indent);
             column = indent;
         } else {
+            if after_break {
+                spaces(text, indent);
+                column = indent;
+            }
             text.push(*letter);
             column += 1;
         }
+        after_break = is_break(*letter);
     }
 }
 
-fn double_quoted(text: &mut String, value: &str) {
+fn double_quoted(text: &mut String, value: &str, indent: usize, column: usize) {
     text.push('"');
-    for letter in value.chars() {
-        match letter {
-            '"' => text.push_str("\\\""),
-            '\\' => text.push_str("\\\\"),
-            '\n' => text.push_str("\\n"),
-            '\r' => text.push_str("\\r"),
-            '\t' => text.push_str("\\t"),
-            '\0' => text.push_str("\\0"),
-            '\u{1b}' => text.push_str("\\e"),
-            '\u{7}' => text.push_str("\\a"),
-            '\u{8}' => text.push_str("\\b"),
-            '\u{b}' => text.push_str("\\v"),
-            '\u{c}' => text.push_str("\\f"),
-            letter if printable(letter) => text.push(letter),
-            letter if (letter as u32) < 0x100 => text.push_str(&format!("\\x{:02X}", letter as u32)),
-            letter => text.push_str(&format!("\\u{:04X}", letter as u32)),
+    let (mut column, mut after_space) = (column + 1, false);
+    let last = value.chars().count().saturating_sub(1);
+    let mut letters = value.chars().enumerate().peekable();
+    while let Some((index, letter)) = letters.next() {
+        let may_fold = letter == ' ' && !after_space && (1..last).contains(&index);
+        if may_fold && column > BEST_WIDTH && indent != KEY {
+            text.push('\n');
+            spaces(text, indent);
+            column = indent;
+            if letters.peek().is_some_and(|(_, next)| *next == ' ') {
+                text.push('\\');
+                column += 1;
+            }
+        } else {
+            let written = escaped(letter);
+            column += written.chars().count();
+            text.push_str(&written);
         }
+        after_space = letter == ' ';
     }
     text.push('"');
+}
+
+/// A letter between double quotes.
+fn escaped(letter: char) -> String {
+    let short = match letter {
+        '"' => "\\\"",
+        '\\' => "\\\\",
+        '\n' => "\\n",
+        '\r' => "\\r",
+        '\t' => "\\t",
+        '\0' => "\\0",
+        '\u{1b}' => "\\e",
+        '\u{7}' => "\\a",
+        '\u{8}' => "\\b",
+        '\u{b}' => "\\v",
+        '\u{c}' => "\\f",
+        '\u{85}' => "\\N",
+        '\u{2028}' => "\\L",
+        '\u{2029}' => "\\P",
+        letter if printable(letter) => return letter.into(),
+        letter => {
+            return match u32::from(letter) {
+                code @ ..=0xff => format!("\\x{code:02X}"),
+                code @ ..=0xffff => format!("\\u{code:04X}"),
+                code => format!("\\U{code:08X}"),
+            };
+        }
+    };
+    short.to_owned()
 }
 
 /// Would be read as a boolean, a number, a null or a timestamp.
@@ -231,7 +296,8 @@ fn timestamp_like(value: &str) -> bool {
 }
 
 fn plain(value: &str) -> bool {
-    if value.starts_with(' ') || value.ends_with(' ') || value.starts_with("---") || value.starts_with("...") {
+    let marked = value.starts_with("---") || value.starts_with("...");
+    if value.starts_with(' ') || value.ends_with(' ') || marked || value.contains(is_break) {
         return false;
     }
     let letters: Vec<char> = value.chars().collect();
@@ -309,6 +375,52 @@ mod tests {
             plain: nginx:1.9
             quote: it's
             star: '*'
+        "#]]
+        .assert_eq(&text(&value));
+    }
+
+    /// As real kubectl prints them.
+    #[test]
+    fn letters_of_all_kinds_and_long_lines() {
+        let words = "aaaaaaaaaa bbbbbbbbbb cccccccccc dddddddddd eeeeeeeeee ffffffffff gggggggggg ";
+        let value = serde_json::json!({
+            "breaks": ["x\u{2028}y\u{2029} z", "a \u{2028}b", "\u{2028}lead", "trail\u{2028}", "l1\u{2028}\nl2", "x\u{2028}y\nz"],
+            "face": "\u{1f600} hi",
+            "lines": ["l1\n\u{1f600}\n", "line \n trailing \n", " \n", "\n", "a\n\n\n"],
+            "others": "a\u{a0}b \u{85} \u{feff} \u{fffd} é 中",
+            "long": [format!("{words}\u{1f600} hhhhh iiiii"), format!("tab\t{words} hhhhh  iiiii"), format!("{words} \t x")],
+        });
+        expect_test::expect![[r#"
+            breaks:
+            - "x\Ly\P z"
+            - "a \Lb"
+            - '   lead'
+            - 'trail '
+            - |-
+              l1 
+              l2
+            - |-
+              x   y
+              z
+            face: "\U0001F600 hi"
+            lines:
+            - "l1\n\U0001F600\n"
+            - "line \n trailing \n"
+            - " \n"
+            - |2+
+
+            - |+
+              a
+
+
+            long:
+            - "aaaaaaaaaa bbbbbbbbbb cccccccccc dddddddddd eeeeeeeeee ffffffffff gggggggggg \U0001F600
+              hhhhh iiiii"
+            - "tab\taaaaaaaaaa bbbbbbbbbb cccccccccc dddddddddd eeeeeeeeee ffffffffff gggggggggg
+              \ hhhhh  iiiii"
+            - "aaaaaaaaaa bbbbbbbbbb cccccccccc dddddddddd eeeeeeeeee ffffffffff gggggggggg  \t
+              x"
+            others: "a b \N \uFEFF � é 中"
         "#]]
         .assert_eq(&text(&value));
     }
