@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::json::{Json, scalar};
 use crate::print::tabwriter::{DESCRIBE, align};
 use crate::time;
-use crate::verbs::events::interval;
+use crate::verbs::{events::interval, set};
 
 /// Longer annotations get lines of their own.
 const LONGEST_ANNOTATION: usize = 140;
@@ -283,18 +283,12 @@ impl Page {
                     ),
                 );
             } else if let Some(field) = from.get("fieldRef") {
-                let value = pod.map(|pod| field_value(pod, field.text("fieldPath"))).unwrap_or_default();
+                let value = pod.map_or("", |pod| field_value(pod, field.text("fieldPath")));
                 let version = if field.has("apiVersion") { field.text("apiVersion") } else { "v1" };
                 self.line(3, format!("{name}:\t{value} ({version}:{})", field.text("fieldPath")));
             } else if let Some(field) = from.get("resourceFieldRef") {
-                self.line(
-                    3,
-                    format!(
-                        "{name}:\t{} ({})",
-                        resource_value(container, field.text("resource")),
-                        field.text("resource")
-                    ),
-                );
+                let value = resource_value(container, field);
+                self.line(3, format!("{name}:\t{value} ({})", field.text("resource")));
             } else {
                 let mut lines = variable.text("value").split('\n');
                 self.line(3, format!("{name}:\t{}", lines.next().unwrap_or_default()));
@@ -521,13 +515,18 @@ fn probe(probe: &Value) -> String {
     format!("unknown {attributes}")
 }
 
-fn field_value(pod: &Value, path: &str) -> String {
-    match path.split_once("['") {
-        Some((path, key)) => pod.map(path).get(key.trim_end_matches("']")).map(scalar).unwrap_or_default(),
-        None => scalar(pod.at(path)),
-    }
+/// Of a pod's fields kubectl knows only these by name.
+fn field_value<'p>(pod: &'p Value, path: &str) -> &'p str {
+    if matches!(path, "metadata.name" | "metadata.namespace") { pod.text(path) } else { "" }
 }
 
-fn resource_value(container: &Value, resource: &str) -> String {
-    scalar(container.at(&format!("resources.{resource}")))
+/// What a container sees of its resources; without a limit that is what its node has.
+fn resource_value(container: &Value, field: &Value) -> String {
+    let resource = field.text("resource");
+    let divisor = scalar(field.at("divisor"));
+    let value = set::resolve::resource(container, resource, &divisor).unwrap_or_default();
+    match (value.as_str(), resource) {
+        ("0", "limits.cpu" | "limits.memory") => "node allocatable".to_owned(),
+        _ => value,
+    }
 }

@@ -113,7 +113,7 @@ fn field(object: &Value, path: &str) -> Result<String, String> {
 }
 
 /// An amount of the container, in multiples of `divisor`, rounded up.
-fn resource(container: &Value, name: &str, divisor: &str) -> Result<String, String> {
+pub(in crate::verbs) fn resource(container: &Value, name: &str, divisor: &str) -> Result<String, String> {
     let unsupported = || format!("Unsupported container resource : {name}");
     let (list, resource) = name.split_once('.').ok_or_else(unsupported)?;
     let known = matches!(resource, "cpu" | "memory" | "ephemeral-storage") || resource.starts_with("hugepages-");
