@@ -350,19 +350,47 @@ fn place_locally(manifest: manifests::Manifest) -> Result<Found> {
     Ok(Found { resource, namespace: None, name, source, object })
 }
 
-/// The type that an object names.
+/// The type that an object names. Its metadata have to be such.
 fn type_of(object: &Value, source: &str) -> Result<(String, String)> {
-    let (api_version, kind) = (object.text("apiVersion").to_owned(), object.text("kind").to_owned());
-    let names = [(&api_version, "apiVersion not set"), (&kind, "kind not set")];
-    let missing: Vec<&str> = names.iter().filter(|(name, _)| name.is_empty()).map(|(_, missing)| *missing).collect();
-    let missing = match missing.as_slice() {
-        [] => return Ok((api_version, kind)),
-        [one] => (*one).to_owned(),
-        several => format!("[{}]", several.join(", ")),
+    let wrong: Vec<String> = ["apiVersion", "kind"].iter().filter_map(|field| not_set(object, field)).collect();
+    let wrong = match wrong.as_slice() {
+        [] => unexpected_version(object.text("apiVersion")),
+        [one] => Some(one.clone()),
+        several => Some(format!("[{}]", several.join(", "))),
     };
-    Err(Error::told(format!(
-        "error validating {source:?}: error validating data: {missing}; if you choose to ignore these errors, turn validation off with --validate=false"
-    )))
+    if let Some(wrong) = wrong {
+        return Err(Error::told(format!(
+            "error validating {source:?}: error validating data: {wrong}; if you choose to ignore these errors, turn validation off with --validate=false"
+        )));
+    }
+    wrong_metadata(object).map_err(|why| Error::told(format!("unable to decode {source:?}: {why}")))?;
+    Ok((object.text("apiVersion").to_owned(), object.text("kind").to_owned()))
+}
+
+fn not_set(object: &Value, field: &str) -> Option<String> {
+    match object.at(field) {
+        Value::Null => Some(format!("{field} not set")),
+        Value::String(text) if text.is_empty() => Some(format!("{field} not set")),
+        Value::String(_) => None,
+        _ => Some(format!("{field} isn't string type")),
+    }
+}
+
+fn unexpected_version(api_version: &str) -> Option<String> {
+    (api_version.matches('/').count() > 1).then(|| format!("unexpected GroupVersion string: {api_version}"))
+}
+
+/// Refuses a name that is a number, labels that are a list. Any type serves to look: all have the same metadata.
+fn wrong_metadata(object: &Value) -> std::result::Result<(), String> {
+    use api::schema::{Mode, check, type_of};
+    let mut metadata = serde_json::json!({ "metadata": object["metadata"] });
+    match check(type_of(api::Kind::ConfigMap), &mut metadata, Mode::Ignore) {
+        Ok(_) => Ok(()),
+        Err(problems) => {
+            let words: Vec<String> = problems.iter().map(ToString::to_string).collect();
+            Err(words.join(", ").replace("ConfigMap.metadata", "metadataOnlyObject.metadata"))
+        }
+    }
 }
 
 /// Finds the type and the namespace of an object from a file.

@@ -194,14 +194,18 @@ fn print_all(session: &mut Session, options: &Applying, format: &Format, whole: 
     session.print(plain.replacen("{\n", head, 1))
 }
 
+fn retrieving(item: &Found) -> String {
+    format!("retrieving current configuration of:\n{}\nfrom server for:", described(item))
+}
+
 /// Applies one object: what it became, and what was done with it.
 async fn one(session: &mut Session, options: &Applying, dry_run: DryRun, item: &Found) -> Result<(Value, String)> {
     if item.name.is_empty() {
         let generated = item.object.text("metadata.generateName");
-        return Err(Error::told(match generated.is_empty() {
-            true => "resource name may not be empty".to_owned(),
-            false => format!("from {generated}: cannot use generate name with apply"),
-        }));
+        return Err(match generated.is_empty() {
+            true => Error::told("resource name may not be empty").about(&retrieving(item), &item.source),
+            false => Error::told(format!("from {generated}: cannot use generate name with apply")),
+        });
     }
     let client = session.client()?;
     let wanted = with_last_applied(&item.object);
@@ -221,8 +225,7 @@ async fn one(session: &mut Session, options: &Applying, dry_run: DryRun, item: &
             return Ok((created, format!("created{}", dry_run.suffix())));
         }
         Err(error) => {
-            let doing = format!("retrieving current configuration of:\n{}\nfrom server for:", described(item));
-            return Err(error.about(&doing, &item.source));
+            return Err(error.about(&retrieving(item), &item.source));
         }
     };
     if !live.map("metadata.annotations").contains_key(LAST_APPLIED) {

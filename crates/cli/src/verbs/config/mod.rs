@@ -19,7 +19,6 @@ use crate::discovery::closest;
 use crate::errors::{Error, Result};
 use crate::json::Json;
 use crate::kubeconfig;
-use crate::manifests;
 use crate::print::tabwriter::{GET, align};
 use crate::print::{self, Format, Output, json_text, yaml};
 use crate::session::Session;
@@ -167,12 +166,6 @@ fn current(session: &Session, config: &Value) -> String {
     session.global.context.clone().unwrap_or_else(|| config.text("current-context").to_owned())
 }
 
-fn read(path: &PathBuf) -> Result<Value> {
-    let text = fs::read_to_string(path)?;
-    let documents = manifests::documents(&path.display().to_string(), &text)?;
-    Ok(documents.into_iter().next().filter(Value::is_object).unwrap_or_else(|| json!({})))
-}
-
 /// The files as one: who comes first wins.
 fn merged(session: &Session) -> Result<Value> {
     let mut whole = json!({"apiVersion": "v1", "kind": "Config", "clusters": [], "contexts": [], "users": [], "current-context": "", "preferences": {}});
@@ -180,7 +173,7 @@ fn merged(session: &Session) -> Result<Value> {
         if !path.exists() {
             continue;
         }
-        let next = read(&path)?;
+        let next = kubeconfig::read(&path)?;
         for list in ["clusters", "contexts", "users"] {
             for entry in next.list(list) {
                 let known = whole.list(list).iter().any(|known| known.text("name") == entry.text("name"));
@@ -308,7 +301,7 @@ fn names(session: &mut Session, list: &str) -> Result<()> {
 fn file_with(session: &Session, fits: impl Fn(&Value) -> bool) -> Result<(PathBuf, Value)> {
     let files = kubeconfig::files(&session.global, &session.io.environment);
     for path in files.iter().filter(|path| path.exists()) {
-        let config = read(path)?;
+        let config = kubeconfig::read(path)?;
         if fits(&config) {
             return Ok((path.clone(), config));
         }
@@ -317,7 +310,7 @@ fn file_with(session: &Session, fits: impl Fn(&Value) -> bool) -> Result<(PathBu
         .into_iter()
         .next()
         .ok_or_else(|| Error::told("there is no place for a kubeconfig").hinted("name one with --kubeconfig"))?;
-    let config = if first.exists() { read(&first)? } else { json!({"apiVersion": "v1", "kind": "Config"}) };
+    let config = if first.exists() { kubeconfig::read(&first)? } else { json!({"apiVersion": "v1", "kind": "Config"}) };
     Ok((first, config))
 }
 
