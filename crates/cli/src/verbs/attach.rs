@@ -1,5 +1,7 @@
 //! `attach`. Mirrors kubectl `pkg/cmd/attach/attach.go`.
 
+use std::time::Duration;
+
 use serde_json::Value;
 
 use crate::errors::{Error, Result};
@@ -7,6 +9,7 @@ use crate::json::Json;
 use crate::objects;
 use crate::remote::{self, Ask};
 use crate::session::Session;
+use crate::time::flag;
 use crate::verbs::exec;
 
 /// Join what runs in a container already.
@@ -27,8 +30,8 @@ pub struct Options {
     #[arg(long, short)]
     quiet: bool,
     /// How long to wait until there is a pod.
-    #[arg(long, default_value = exec::POD_RUNNING_TIMEOUT, value_name = "DURATION")]
-    pod_running_timeout: String,
+    #[arg(long, default_value = exec::POD_RUNNING_TIMEOUT, value_parser = flag, value_name = "DURATION")]
+    pod_running_timeout: Duration,
 }
 
 /// Attaches.
@@ -43,7 +46,7 @@ pub async fn run(session: &mut Session, options: Options) -> Result<()> {
             return Err(Error::told(format!("{what} saw {count}: [{more}]")));
         }
     };
-    let patience = exec::patience(session, "attach", &options.pod_running_timeout)?;
+    let patience = exec::patience(session, "attach", options.pod_running_timeout)?;
     let (_, pod) = exec::pod(session, Some(&word), objects::Files::default(), patience).await?;
     exec::running(&pod, "attach")?;
     let container = exec::container(session, &pod, options.container.as_deref(), options.quiet)

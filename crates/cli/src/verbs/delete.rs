@@ -13,7 +13,7 @@ use crate::errors::{Error, Result};
 use crate::json::Json;
 use crate::objects::{self, Ask, Files, Found, Labels};
 use crate::session::Session;
-use crate::time::parse_duration;
+use crate::time::flag;
 
 /// Delete objects by file, name, label, or all of a type.
 #[derive(clap::Args)]
@@ -48,8 +48,8 @@ pub struct Options {
     #[arg(long, default_value_t = true, default_missing_value = "true", num_args = 0..=1, require_equals = true, action = clap::ArgAction::Set, value_name = "BOOL")]
     wait: bool,
     /// How long to wait; 0 follows the object.
-    #[arg(long, default_value = "0s")]
-    timeout: String,
+    #[arg(long, default_value = "0s", value_parser = flag, value_name = "DURATION")]
+    timeout: Duration,
     /// What is not there is no error; with -l and --all it never is.
     #[arg(long)]
     ignore_not_found: bool,
@@ -77,8 +77,8 @@ pub struct Deletion {
     #[arg(long)]
     pub force: bool,
     /// How long to wait for a deletion; 0 is without end.
-    #[arg(long, default_value = "0s")]
-    timeout: String,
+    #[arg(long, default_value = "0s", value_parser = flag, value_name = "DURATION")]
+    timeout: Duration,
     /// Wait until deleted objects are gone.
     #[arg(long)]
     wait: bool,
@@ -87,16 +87,11 @@ pub struct Deletion {
 impl Deletion {
     /// The flags that mean nothing without --force.
     pub fn check(&self) -> Result<()> {
-        let given = [("--grace-period", self.grace_period >= 0), ("--timeout", !self.limit()?.is_zero())];
+        let given = [("--grace-period", self.grace_period >= 0), ("--timeout", !self.timeout.is_zero())];
         match given.iter().find(|(_, given)| *given && !self.force) {
             Some((flag, _)) => Err(Error::told(format!("{flag} must have --force specified"))),
             None => Ok(()),
         }
-    }
-
-    fn limit(&self) -> Result<Duration> {
-        let wrong = || Error::told(format!("invalid argument {:?} for \"--timeout\" flag", self.timeout));
-        parse_duration(&self.timeout).ok_or_else(wrong)
     }
 
     /// Deletes one object, and waits until it is gone if that is asked for.
@@ -126,7 +121,7 @@ impl Deletion {
         let body = self.body(session)?;
         let answer = session.client()?.delete(&item.path(), &body).await?;
         let uid = if answer.has("details.uid") { answer.text("details.uid") } else { answer.text("metadata.uid") };
-        if wait { await_gone(session, item, uid, self.limit()?).await } else { Ok(()) }
+        if wait { await_gone(session, item, uid, self.timeout).await } else { Ok(()) }
     }
 }
 
@@ -151,8 +146,6 @@ pub async fn run(session: &mut Session, options: Options) -> Result<()> {
             return Err(Error::told(format!("unexpected -o output mode: {other}. We only support '-o name'")));
         }
     };
-    let timeout = parse_duration(&options.timeout)
-        .ok_or_else(|| Error::told(format!("invalid argument {:?} for \"--timeout\" flag", options.timeout)))?;
     let many = options.labels.all || options.labels.selector.is_some() || options.field_selector.is_some();
     let ask = Ask {
         words: options.words.clone(),
@@ -219,7 +212,7 @@ pub async fn run(session: &mut Session, options: Options) -> Result<()> {
     session.pass_on_warnings()?;
     if options.wait && dry_run == DryRun::No {
         for (item, uid) in gone {
-            await_gone(session, &item, &uid, timeout).await?;
+            await_gone(session, &item, &uid, options.timeout).await?;
         }
     }
     Error::several(errors)

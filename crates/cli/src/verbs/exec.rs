@@ -11,7 +11,7 @@ use crate::objects::{self, Found};
 use crate::remote::{self, Ask};
 use crate::session::Session;
 use crate::terminal;
-use crate::time::parse_duration;
+use crate::time::flag;
 use crate::verbs::logs::{DEFAULT_CONTAINER, pods_of};
 
 /// How long what makes pods may take to make one, unless the user says.
@@ -38,8 +38,8 @@ pub struct Options {
     #[arg(long, short, value_name = "FILE")]
     filename: Vec<String>,
     /// How long to wait until there is a pod.
-    #[arg(long, default_value = POD_RUNNING_TIMEOUT, value_name = "DURATION")]
-    pod_running_timeout: String,
+    #[arg(long, default_value = POD_RUNNING_TIMEOUT, value_parser = flag, value_name = "DURATION")]
+    pod_running_timeout: Duration,
     /// The command and its arguments, after --.
     #[arg(last = true)]
     command: Vec<String>,
@@ -60,7 +60,7 @@ pub async fn run(session: &mut Session, options: Options) -> Result<()> {
         return Err(Error::told("pod, type/name or --filename must be specified"));
     }
     let files = objects::Files { filename: options.filename.clone(), ..objects::Files::default() };
-    let patience = patience(session, "exec", &options.pod_running_timeout)?;
+    let patience = patience(session, "exec", options.pod_running_timeout)?;
     let (_, pod) = pod(session, options.words.first(), files, patience).await?;
     running(&pod, "exec into")?;
     let container = match options.container {
@@ -79,9 +79,9 @@ pub async fn run(session: &mut Session, options: Options) -> Result<()> {
 }
 
 /// `--pod-running-timeout`.
-pub(super) fn patience(session: &Session, verb: &str, text: &str) -> Result<Duration> {
-    let patience = parse_duration(text).filter(|patience| !patience.is_zero());
-    patience.ok_or_else(|| session.usage(verb, "--pod-running-timeout must be higher than zero"))
+pub(super) fn patience(session: &Session, verb: &str, limit: Duration) -> Result<Duration> {
+    let is_none = || session.usage(verb, "--pod-running-timeout must be higher than zero");
+    Some(limit).filter(|limit| !limit.is_zero()).ok_or_else(is_none)
 }
 
 /// What a word means, and its pod: itself, or the first of what makes pods, which may take a while to make one.

@@ -1,5 +1,7 @@
 //! `logs`. Mirrors kubectl `pkg/cmd/logs/logs.go` and `pkg/polymorphichelpers/logsforobject.go`.
 
+use std::time::Duration;
+
 use futures::StreamExt;
 use serde_json::Value;
 
@@ -7,7 +9,7 @@ use crate::errors::{Error, Result};
 use crate::json::Json;
 use crate::objects::{self, Ask, Found};
 use crate::session::Session;
-use crate::time::parse_duration;
+use crate::time::{flag, rfc_3339};
 use crate::verbs::exec;
 
 /// The annotation that names the container to choose.
@@ -34,8 +36,8 @@ pub struct Options {
     #[arg(long, short)]
     previous: bool,
     /// Only newer than this, such as 5s or 3h.
-    #[arg(long, default_value = "0s")]
-    since: String,
+    #[arg(long, default_value = "0s", value_parser = flag, value_name = "DURATION")]
+    since: Duration,
     /// Only newer than this time (RFC 3339).
     #[arg(long)]
     since_time: Option<String>,
@@ -61,8 +63,8 @@ pub struct Options {
     #[arg(long, default_value_t = 5)]
     max_log_requests: usize,
     /// How long to wait until an object has a pod.
-    #[arg(long, default_value = "20s", value_name = "DURATION")]
-    pod_running_timeout: String,
+    #[arg(long, default_value = "20s", value_parser = flag, value_name = "DURATION")]
+    pod_running_timeout: Duration,
     /// The server need not check the certificate of the node that has the log.
     #[arg(long)]
     insecure_skip_tls_verify_backend: bool,
@@ -77,6 +79,7 @@ struct Source {
 
 /// Prints the logs.
 pub async fn run(session: &mut Session, options: Options) -> Result<()> {
+    let query = query(&options)?;
     let sources = sources(session, &options).await?;
     if options.follow && sources.len() > options.max_log_requests {
         return Err(Error::told(format!(
@@ -85,7 +88,6 @@ pub async fn run(session: &mut Session, options: Options) -> Result<()> {
             options.max_log_requests
         )));
     }
-    let query = query(&options)?;
     let client = session.client()?;
     if !options.follow {
         for source in &sources {
@@ -139,20 +141,16 @@ fn query(options: &Options) -> Result<Vec<(&'static str, String)>> {
     if options.timestamps {
         query.push(("timestamps", "true".into()));
     }
-    let since = parse_duration(&options.since).ok_or_else(|| {
-        Error::told(format!(
-            "invalid argument {:?} for \"--since\" flag: time: invalid duration {:?}",
-            options.since, options.since
-        ))
-    })?;
+    let since = options.since;
     if !since.is_zero() && options.since_time.is_some() {
         return Err(Error::told("at most one of `sinceTime` or `sinceSeconds` may be specified"));
     }
     if !since.is_zero() {
         query.push(("sinceSeconds", since.as_secs().max(1).to_string()));
     }
-    if let Some(time) = &options.since_time {
-        query.push(("sinceTime", time.clone()));
+    if let Some(time) = options.since_time.as_deref().filter(|time| !time.is_empty()) {
+        let time = rfc_3339(time).map_err(Error::told)?;
+        query.push(("sinceTime", time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()));
     }
     /// What is shown of each pod when there may be many.
     const TAIL_OF_MANY: i64 = 10;
@@ -198,7 +196,7 @@ async fn sources(session: &mut Session, options: &Options) -> Result<Vec<Source>
         }
         _ => return Err(session.usage("logs", "expected 'logs [-f] [-p] (POD | TYPE/NAME) [-c CONTAINER]'.\nPOD or TYPE/NAME is a required argument for the logs command")),
     };
-    let patience = exec::patience(session, "logs", &options.pod_running_timeout)?;
+    let patience = exec::patience(session, "logs", options.pod_running_timeout)?;
     let word = if word.contains('/') { word.clone() } else { format!("pods/{word}") };
     let found = objects::find_all(session, &Ask { words: vec![word], live: true, ..Ask::default() }).await;
     let found = match found {

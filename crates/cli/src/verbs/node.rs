@@ -10,7 +10,7 @@ use crate::json::Json;
 use crate::objects::{self, Ask, Found};
 use crate::print;
 use crate::session::Session;
-use crate::time::{self, parse_duration};
+use crate::time;
 
 /// Between two tries to evict a pod that a budget protects.
 const EVICTION_PAUSE: Duration = Duration::from_secs(5);
@@ -45,8 +45,8 @@ pub struct DrainOptions {
     #[arg(long, default_value_t = -1, allow_hyphen_values = true)]
     grace_period: i64,
     /// How long to try; 0 is without end.
-    #[arg(long, default_value = "0s")]
-    timeout: String,
+    #[arg(long, default_value = "0s", value_parser = time::flag, value_name = "DURATION")]
+    timeout: Duration,
     /// Delete pods instead of evicting them: budgets are not asked.
     #[arg(long)]
     disable_eviction: bool,
@@ -136,8 +136,7 @@ pub async fn uncordon(session: &mut Session, options: CordonOptions) -> Result<(
 /// `drain`.
 pub async fn drain(session: &mut Session, options: DrainOptions) -> Result<()> {
     let dry_run = options.cordon.dry_run.strategy(session)?;
-    let timeout = parse_duration(&options.timeout)
-        .ok_or_else(|| Error::told(format!("invalid argument {:?} for \"--timeout\" flag", options.timeout)))?;
+    let timeout = options.timeout;
     if options.pod_selector.as_ref().is_some_and(|text| api::selector::Selector::parse(text).is_err()) {
         return Err(Error::told("--pod-selector=<pod_selector> must be a valid label selector"));
     }
@@ -151,7 +150,7 @@ pub async fn drain(session: &mut Session, options: DrainOptions) -> Result<()> {
             true => work.await,
             false => tokio::time::timeout(timeout, work)
                 .await
-                .unwrap_or_else(|_| Err(Error::told(format!("global timeout reached: {}", options.timeout)))),
+                .unwrap_or_else(|_| Err(Error::told(format!("global timeout reached: {}", time::in_go(timeout))))),
         };
         match outcome {
             Ok(()) => session.say(format!("node/{} drained{}", node.name, dry_run.suffix()))?,
@@ -506,7 +505,7 @@ mod tests {
             ignore_daemonsets: force,
             delete_emptydir_data: force,
             grace_period: -1,
-            timeout: "0s".into(),
+            timeout: Duration::ZERO,
             disable_eviction: false,
             pod_selector: None,
             skip_wait_for_delete_timeout: 0,

@@ -4,6 +4,7 @@
 //! server understands (the kubelet's `portforward/websocket.go`), and what one connection does holds up no other.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::future::LocalBoxFuture;
@@ -19,6 +20,7 @@ use crate::errors::{Error, Result};
 use crate::json::Json;
 use crate::objects::{Files, Found};
 use crate::session::Session;
+use crate::time::flag;
 use crate::verbs::exec;
 
 /// One channel for data and one for errors.
@@ -41,8 +43,8 @@ pub struct Options {
     #[arg(long, default_value = "localhost", value_delimiter = ',', value_name = "ADDRESS")]
     address: Vec<String>,
     /// How long to wait until there is a pod.
-    #[arg(long, default_value = exec::POD_RUNNING_TIMEOUT, value_name = "DURATION")]
-    pod_running_timeout: String,
+    #[arg(long, default_value = exec::POD_RUNNING_TIMEOUT, value_parser = flag, value_name = "DURATION")]
+    pod_running_timeout: Duration,
 }
 
 /// A port here and one in the pod.
@@ -57,7 +59,7 @@ pub async fn run(session: &mut Session, options: Options) -> Result<()> {
     let Some((word, ports)) = options.words.split_first().filter(|(_, ports)| !ports.is_empty()) else {
         return Err(session.usage("port-forward", "TYPE/NAME and list of ports are required for port-forward"));
     };
-    let patience = exec::patience(session, "port-forward", &options.pod_running_timeout)?;
+    let patience = exec::patience(session, "port-forward", options.pod_running_timeout)?;
     let (item, pod) = exec::pod(session, Some(word), Files::default(), patience).await?;
     let pairs = ports.iter().map(|text| pair(text, &item, &pod)).collect::<Result<Vec<Pair>>>()?;
     let phase = pod.text("status.phase");

@@ -1,5 +1,7 @@
 //! `run`: a pod from an image. Mirrors kubectl `pkg/cmd/run/run.go`.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use crate::change::{DryRun, Overrides, Record};
@@ -8,6 +10,7 @@ use crate::json::Json;
 use crate::objects::{self, Ask, Found};
 use crate::print;
 use crate::session::Session;
+use crate::time::flag;
 use crate::verbs::create::{self, Making};
 use crate::verbs::delete::Deletion;
 use crate::verbs::{attach, exec, set, wait};
@@ -70,8 +73,8 @@ pub struct Options {
     #[arg(long)]
     leave_stdin_open: bool,
     /// How long to wait until the pod runs.
-    #[arg(long, default_value = exec::POD_RUNNING_TIMEOUT, value_name = "DURATION")]
-    pod_running_timeout: String,
+    #[arg(long, default_value = exec::POD_RUNNING_TIMEOUT, value_parser = flag, value_name = "DURATION")]
+    pod_running_timeout: Duration,
     /// Give the container its own privileges.
     #[arg(long)]
     privileged: bool,
@@ -146,7 +149,7 @@ pub async fn run(session: &mut Session, options: Options) -> Result<()> {
 async fn join(session: &mut Session, options: &Options, made: &Value) -> Result<()> {
     let item = live(session, made).await?;
     let runs_or_ended = |pod: &Value| pod.text("status.phase") == "Running" && is_ready(pod) || has_ended(pod);
-    let limit = exec::patience(session, "run", &options.pod_running_timeout)?;
+    let limit = exec::patience(session, "run", options.pod_running_timeout)?;
     let client = session.client()?;
     let running = tokio::time::timeout(limit, wait::until(&client, &item, runs_or_ended)).await;
     running.map_err(|_| Error::told("timed out waiting for the condition"))??;

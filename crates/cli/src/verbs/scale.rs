@@ -1,5 +1,7 @@
 //! `scale`. Mirrors kubectl `pkg/cmd/scale/scale.go` and `pkg/scale/scale.go`.
 
+use std::time::Duration;
+
 use serde_json::json;
 
 use crate::change::{self, DryRun, DryRunFlag, Record};
@@ -34,8 +36,8 @@ pub struct Options {
     #[arg(long)]
     resource_version: Option<String>,
     /// Wait for the size to be reached; 0 does not wait.
-    #[arg(long, default_value = "0s")]
-    timeout: String,
+    #[arg(long, default_value = "0s", value_parser = crate::time::flag, value_name = "DURATION")]
+    timeout: Duration,
 }
 
 /// Scales every object.
@@ -45,8 +47,7 @@ pub async fn run(session: &mut Session, options: Options) -> Result<()> {
     if options.replicas < 0 {
         return Err(Error::told("The --replicas=COUNT flag is required, and COUNT must be greater than or equal to 0"));
     }
-    let timeout = crate::time::parse_duration(&options.timeout)
-        .ok_or_else(|| Error::told(format!("invalid argument {:?} for \"--timeout\" flag", options.timeout)))?;
+    let timeout = options.timeout;
     let ask = Ask {
         words: options.words.clone(),
         files: options.files.clone(),
@@ -102,12 +103,7 @@ pub async fn run(session: &mut Session, options: Options) -> Result<()> {
     Error::several(errors)
 }
 
-async fn await_size(
-    session: &mut Session,
-    item: &objects::Found,
-    size: i64,
-    timeout: std::time::Duration,
-) -> Result<()> {
+async fn await_size(session: &mut Session, item: &objects::Found, size: i64, timeout: Duration) -> Result<()> {
     let client = session.client()?;
     let reached = super::wait::until(&client, item, |object| {
         object.number("status.replicas") == size

@@ -11,7 +11,7 @@ use crate::json::Json;
 use crate::objects::{self, Ask, Files, Found, Labels};
 use crate::print::{self, Output, jsonpath};
 use crate::session::Session;
-use crate::time::parse_duration;
+use crate::time::flag;
 
 /// How long a wait without end is.
 const WEEK: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -37,8 +37,8 @@ pub struct Options {
     #[arg(long = "for")]
     what: Option<String>,
     /// How long to wait; 0 looks once, negative waits a week.
-    #[arg(long, default_value = "30s", allow_hyphen_values = true)]
-    timeout: String,
+    #[arg(long, default_value = "30s", value_parser = limit, allow_hyphen_values = true, value_name = "DURATION")]
+    timeout: Duration,
     /// Look at the objects of the files as they are, without a server.
     #[arg(long)]
     local: bool,
@@ -51,18 +51,17 @@ enum Wanted {
     Path { template: jsonpath::Template, value: Option<String> },
 }
 
+fn limit(text: &str) -> std::result::Result<Duration, String> {
+    match text.strip_prefix('-') {
+        Some(text) => flag(text).map(|_| WEEK),
+        None => flag(text),
+    }
+}
+
 /// Waits for every object.
 pub async fn run(session: &mut Session, options: Options) -> Result<()> {
     let wanted = wanted(options.what.as_deref().unwrap_or_default())?;
-    let timeout = match options.timeout.starts_with('-') {
-        true => WEEK,
-        false => parse_duration(&options.timeout).ok_or_else(|| {
-            Error::told(format!(
-                "invalid argument {:?} for \"--timeout\" flag: time: invalid duration {:?}",
-                options.timeout, options.timeout
-            ))
-        })?,
-    };
+    let timeout = options.timeout;
     let until = tokio::time::Instant::now() + timeout;
     let ask = Ask {
         words: options.words.clone(),

@@ -1,6 +1,8 @@
 //! `create namespace|serviceaccount|quota|poddisruptionbudget|priorityclass|token`. Mirrors the files of those names in kubectl
 //! `pkg/cmd/create`.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use super::{Making, make, metadata};
@@ -90,8 +92,8 @@ pub struct TokenOptions {
     #[arg(long)]
     audience: Vec<String>,
     /// How long it is valid, such as 10m.
-    #[arg(long)]
-    duration: Option<String>,
+    #[arg(long, value_parser = crate::time::flag, value_name = "DURATION")]
+    duration: Option<Duration>,
     /// Pod, Secret or Node: it is valid for as long as this object is there.
     #[arg(long, value_name = "KIND")]
     bound_object_kind: Option<String>,
@@ -197,9 +199,7 @@ pub(super) async fn token(session: &mut Session, options: TokenOptions) -> Resul
     if let Some(bound) = bound_object(&options)? {
         request["spec"]["boundObjectRef"] = bound;
     }
-    if let Some(text) = &options.duration {
-        let duration =
-            crate::time::parse_duration(text).ok_or_else(|| Error::told(format!("invalid duration {text:?}")))?;
+    if let Some(duration) = options.duration {
         if duration.subsec_nanos() != 0 {
             return Err(Error::told("--duration cannot be expressed in units less than seconds"));
         }

@@ -16,7 +16,7 @@ use crate::json::Json;
 use crate::objects;
 use crate::print::{self, Format, Output};
 use crate::session::Session;
-use crate::time::parse_duration;
+use crate::time::flag;
 use crate::verbs::rollout::{live::is_ready, revisions::is_controlled_by};
 
 mod controllers;
@@ -57,14 +57,14 @@ pub struct Options {
     #[arg(long)]
     rollback: bool,
     /// Time to wait between updating pods.
-    #[arg(long, default_value = "1m0s", value_name = "DURATION")]
-    update_period: String,
+    #[arg(long, default_value = "1m0s", value_parser = flag, value_name = "DURATION")]
+    update_period: Duration,
     /// Time between two looks at a controller.
-    #[arg(long, default_value = "3s", value_name = "DURATION")]
-    poll_interval: String,
+    #[arg(long, default_value = "3s", value_parser = flag, value_name = "DURATION")]
+    poll_interval: Duration,
     /// How long there may be no progress.
-    #[arg(long, default_value = "5m0s", value_name = "DURATION")]
-    timeout: String,
+    #[arg(long, default_value = "5m0s", value_parser = flag, value_name = "DURATION")]
+    timeout: Duration,
     /// The container that gets the image; needed if there are several.
     #[arg(long, value_name = "NAME")]
     container: Option<String>,
@@ -101,7 +101,7 @@ pub async fn run(session: &mut Session, options: Options) -> Result<()> {
     let name = options.words[0].clone();
     let outcome = tokio::select! {
         outcome = update.run(session, &options, dry_run) => outcome,
-        _ = tokio::signal::ctrl_c() => Err(Error::bare("interrupted").hinted(go_on(&name))),
+        _ = tokio::signal::ctrl_c() => Err(Error::bare("interrupted").hinted(go_on(&update.program, &name))),
     };
     let Some(done) = outcome? else { return Ok(()) };
     match format {
@@ -112,9 +112,9 @@ pub async fn run(session: &mut Session, options: Options) -> Result<()> {
     }
 }
 
-fn go_on(name: &str) -> String {
+fn go_on(program: &str, name: &str) -> String {
     format!(
-        "both controllers are left as they are: the same command goes on, `rolling-update {name} --rollback` goes back"
+        "both controllers are left as they are: the same command goes on, `{program} rolling-update {name} --rollback` goes back"
     )
 }
 
@@ -127,6 +127,9 @@ fn check(session: &Session, options: &Options) -> Result<()> {
         (false, false, false) => wrong("Must specify --filename or --image for new controller"),
         (_, true, true) => wrong("--filename and --image can not both be specified"),
         _ if options.words.is_empty() => wrong("Must specify the controller to update"),
+        _ if options.words.get(1) == Some(&options.words[0]) => {
+            wrong("The new name must be another than the controller's; without a new name it keeps its own")
+        }
         _ if options.words.len() > 2 => wrong("Must specify at most two names: the controller's, and its new one"),
         _ => Ok(()),
     }
@@ -134,6 +137,7 @@ fn check(session: &Session, options: &Options) -> Result<()> {
 
 /// The means of an update.
 struct Update {
+    program: String,
     client: Client,
     resource: Resource,
     pods: Resource,
@@ -145,18 +149,13 @@ struct Update {
 
 impl Update {
     async fn new(session: &mut Session, options: &Options) -> Result<Update> {
-        let duration = |flag: &str, text: &str| {
-            parse_duration(text)
-                .ok_or_else(|| session.usage("rolling-update", &format!("invalid argument {text:?} for {flag:?} flag")))
-        };
-        let period = duration("--update-period", &options.update_period)?;
-        let interval = duration("--poll-interval", &options.poll_interval)?;
-        let timeout = duration("--timeout", &options.timeout)?;
+        let (period, interval, timeout) = (options.update_period, options.poll_interval, options.timeout);
         let client = session.client()?;
         let discovery = client.discovery().await?;
         let resource = discovery.resource("replicationcontrollers")?.clone();
         let pods = discovery.resource("pods")?.clone();
-        Ok(Update { client, resource, pods, namespace: session.namespace()?, period, interval, timeout })
+        let program = session.program.clone();
+        Ok(Update { program, client, resource, pods, namespace: session.namespace()?, period, interval, timeout })
     }
 
     /// The whole update; gives the controller that is there in the end, or nothing for a dry run.
@@ -385,20 +384,22 @@ impl Update {
             let before = sizes;
             if let Some(size) = bounds.up(sizes) {
                 session.say(format!("Scaling {new_name} up to {size}"))?;
-                self.scale(&new_name, size).await.map_err(|error| timed_out(error, &old_name))?;
+                self.scale(&new_name, size).await.map_err(|error| self.timed_out(error, &old_name))?;
                 sizes.new = size;
                 tokio::time::sleep(self.period).await;
             }
             sizes.available = self.available(&new).await?;
             if let Some(size) = bounds.down(sizes) {
                 session.say(format!("Scaling {old_name} down to {size}"))?;
-                self.scale(&old_name, size).await.map_err(|error| timed_out(error, &old_name))?;
+                self.scale(&old_name, size).await.map_err(|error| self.timed_out(error, &old_name))?;
                 sizes.old = size;
             }
             if (sizes.old, sizes.new) != (before.old, before.new) {
                 until = Instant::now() + self.timeout;
             } else if until <= Instant::now() {
-                return Err(timed_out(Error::told("timed out waiting for any update progress to be made"), &old_name));
+                return Err(
+                    self.timed_out(Error::told("timed out waiting for any update progress to be made"), &old_name)
+                );
             } else {
                 tokio::time::sleep(self.interval.max(SHORTLY)).await;
             }
@@ -479,6 +480,13 @@ impl Update {
         }
     }
 
+    fn timed_out(&self, error: Error, name: &str) -> Error {
+        match error.inner_message().starts_with("timed out") {
+            true => error.hinted(go_on(&self.program, name)),
+            false => error,
+        }
+    }
+
     async fn gone(&self, name: &str) -> Result<()> {
         let until = Instant::now() + GONE_WITHIN;
         while self.find(name).await?.is_some() {
@@ -502,10 +510,6 @@ fn check_under_way(next: &Value, image: &str, container: Option<&str>) -> Result
             "Found existing in-progress update to image ({under_way}).\nEither continue in-progress update with --image={under_way} or rollback with --rollback"
         ))),
     }
-}
-
-fn timed_out(error: Error, name: &str) -> Error {
-    if error.inner_message().starts_with("timed out") { error.hinted(go_on(name)) } else { error }
 }
 
 fn dry(session: &mut Session, old: &Value, new: &Value, options: &Options) -> Result<()> {

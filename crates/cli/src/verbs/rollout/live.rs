@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressFinish, ProgressStyle};
 use jiff::Timestamp;
 use serde_json::Value;
 
@@ -53,7 +53,8 @@ pub fn can_draw(environment: &BTreeMap<String, String>) -> bool {
 pub async fn follow(session: &mut Session, item: &Found, revision: i64) -> Result<()> {
     let client = session.client()?;
     let terminal = console::Term::stdout();
-    let screen = ProgressBar::with_draw_target(None, ProgressDrawTarget::stdout());
+    // The last picture stays, also when the time is over or the user leaves: it is what was watched.
+    let screen = ProgressBar::with_draw_target(None, ProgressDrawTarget::stdout()).with_finish(ProgressFinish::Abandon);
     screen.set_style(ProgressStyle::with_template("{msg}").expect("a message is a template"));
     let mut picture = Vec::new();
     let outcome = loop {
@@ -80,7 +81,6 @@ pub async fn follow(session: &mut Session, item: &Found, revision: i64) -> Resul
             Err(error) => break Err(error),
         }
     };
-    // The last picture stays: it is what the user watched, and says how it ended.
     screen.abandon();
     session.say(outcome?.line())
 }

@@ -15,7 +15,7 @@ use crate::errors::{Error, Result};
 use crate::json::Json;
 use crate::objects::{self, Found};
 use crate::session::Session;
-use crate::time::parse_duration;
+use crate::time::flag;
 
 /// Follow the rollout of a deployment, a daemon set or a stateful set until it is over.
 ///
@@ -37,8 +37,8 @@ pub struct Options {
     #[arg(long, default_value_t = 0, allow_negative_numbers = true, value_name = "NUMBER")]
     revision: i64,
     /// How long to wait, such as 1s, 2m, 3h; 0 is without end.
-    #[arg(long, default_value = "0s", value_name = "DURATION")]
-    timeout: String,
+    #[arg(long, default_value = "0s", value_parser = flag, value_name = "DURATION")]
+    timeout: Duration,
     /// Print kubectl's plain lines also on a terminal.
     #[arg(long)]
     plain: bool,
@@ -49,9 +49,6 @@ pub async fn run(session: &mut Session, options: Options) -> Result<()> {
     if options.revision < 0 {
         return Err(Error::told(format!("revision must be a positive integer: {}", options.revision)));
     }
-    let timeout = parse_duration(&options.timeout).ok_or_else(|| {
-        session.usage("rollout status", &format!("invalid argument {:?} for \"--timeout\" flag", options.timeout))
-    })?;
     let (found, mut errors) = options.which.find(session).await?;
     super::say_if_none(session, &found, &errors)?;
     for item in &found {
@@ -59,12 +56,12 @@ pub async fn run(session: &mut Session, options: Options) -> Result<()> {
             errors.push(Error::told(format!("no status viewer has been implemented for {}", group_kind(item))));
             continue;
         }
-        errors.extend(one(session, item, &options, timeout).await.err());
+        errors.extend(one(session, item, &options).await.err());
     }
     Error::several(errors)
 }
 
-async fn one(session: &mut Session, item: &Found, options: &Options, timeout: Duration) -> Result<()> {
+async fn one(session: &mut Session, item: &Found, options: &Options) -> Result<()> {
     let is_live = options.watch && session.io.terminal && !options.plain && live::can_draw(&session.io.environment);
     let look = async {
         if is_live && !words::status(&item.object, options.revision)?.is_done() {
@@ -74,18 +71,29 @@ async fn one(session: &mut Session, item: &Found, options: &Options, timeout: Du
         }
     };
     // Without a limit it waits for longer than anybody does.
-    let limit = if timeout.is_zero() { Duration::MAX } else { timeout };
+    let limit = if options.timeout.is_zero() { Duration::MAX } else { options.timeout };
     let outcome = tokio::select! {
         outcome = look => Some(outcome),
-        () = tokio::time::sleep(limit) => Some(Err(Error::told("timed out waiting for the condition"))),
+        () = tokio::time::sleep(limit) => Some(Err(late(session, item))),
         _ = tokio::signal::ctrl_c() => None,
     };
     outcome.unwrap_or_else(|| Err(left(session, item)))
 }
 
+/// What is said when the time is over: the rollout goes on.
+fn late(session: &Session, item: &Found) -> Error {
+    let (program, what) = named(session, item);
+    let error = Error::told("timed out waiting for the condition");
+    error.hinted(format!("the rollout goes on; what it waits for: {program} rollout why {what}"))
+}
+
+fn named<'s>(session: &'s Session, item: &Found) -> (&'s str, String) {
+    (&session.program, format!("{}/{}", item.resource.singular, item.name))
+}
+
 /// What is said to who leaves with Ctrl-C.
 fn left(session: &Session, item: &Found) -> Error {
-    let (program, what) = (&session.program, format!("{}/{}", item.resource.singular, item.name));
+    let (program, what) = named(session, item);
     let error = Error::bare(format!("\nThe rollout of {what} goes on, nobody watches it."));
     error
         .hinted(format!("to watch it again: {program} rollout status {what}"))

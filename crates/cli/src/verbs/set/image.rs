@@ -1,5 +1,7 @@
 //! `set image`. Mirrors kubectl `pkg/cmd/set/set_image.go`; `--in-place` is ours (`in_place.rs`).
 
+use std::time::Duration;
+
 use serde_json::Value;
 
 use super::{Change, Common, in_place, pod_spec, split_pairs};
@@ -35,8 +37,8 @@ pub struct Options {
     #[arg(long, requires = "in_place", value_name = "COUNT")]
     replicas: Option<usize>,
     /// With --in-place: how long one pod may take; by default the Deployment's progress deadline.
-    #[arg(long, requires = "in_place", value_name = "DURATION")]
-    timeout: Option<String>,
+    #[arg(long, requires = "in_place", value_parser = crate::time::flag, value_name = "DURATION")]
+    timeout: Option<Duration>,
 }
 
 /// Sets it.
@@ -56,8 +58,7 @@ pub async fn run(session: &mut Session, options: Options) -> Result<()> {
     }
     if options.in_place {
         refuse_with_in_place(&options)?;
-        let timeout = options.timeout.as_deref();
-        return in_place::run(session, &found, &images, options.replicas, timeout, dry_run).await;
+        return in_place::run(session, &found, &images, options.replicas, options.timeout, dry_run).await;
     }
     let change =
         Change { done: "image updated", failed: "failed to patch image update to pod template:", silent_if_same: true };

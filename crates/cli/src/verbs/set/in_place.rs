@@ -15,7 +15,6 @@ use crate::errors::{Error, Result};
 use crate::json::Json;
 use crate::objects::{self, Found};
 use crate::session::Session;
-use crate::time::parse_duration;
 use crate::verbs::rollout::{live, revisions};
 
 /// Between two looks at a pod.
@@ -48,7 +47,7 @@ pub async fn run(
     found: &[Found],
     images: &[(String, String)],
     replicas: Option<usize>,
-    timeout: Option<&str>,
+    timeout: Option<Duration>,
     dry_run: DryRun,
 ) -> Result<()> {
     let [deployment] = found else {
@@ -59,11 +58,7 @@ pub async fn run(
         return Err(error.hinted("the image of a single pod is changed by `set image pod/NAME CONTAINER=IMAGE`"));
     }
     let most = most_unavailable(&deployment.object)?;
-    let limit = match timeout {
-        Some(text) => parse_duration(text)
-            .ok_or_else(|| Error::told(format!("invalid argument {text:?} for \"--timeout\" flag")))?,
-        None => deadline(&deployment.object),
-    };
+    let limit = timeout.unwrap_or_else(|| deadline(&deployment.object));
     let upgrade = Upgrade { client: session.client()?, deployment, images, limit };
     let pods = upgrade.pods().await?;
     let chosen = choose(&pods, images, replicas.unwrap_or(usize::MAX));
