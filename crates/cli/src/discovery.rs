@@ -266,12 +266,19 @@ fn strings(values: &[Value]) -> Vec<String> {
 pub fn closest<'a>(word: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let word = word.to_lowercase();
     let near = (word.chars().count() / 3).clamp(1, 3);
+    let far = |name: &str| match name.starts_with(&word) && word.chars().count() >= SHORTEST_START {
+        true => near,
+        false => distance(&word, name),
+    };
     names
-        .map(|name| (distance(&word, name), name))
+        .map(|name| (far(name), name))
         .filter(|(far, _)| *far <= near)
         .min_by_key(|(far, _)| *far)
         .map(|(_, name)| name)
 }
+
+/// Letters of a word that may be the start of a longer one.
+const SHORTEST_START: usize = 3;
 
 /// The number of letters to change, add, leave out or swap with their neighbour (optimal string alignment).
 fn distance(one: &str, other: &str) -> usize {

@@ -353,6 +353,12 @@ mod tests {
             	apply
 
             ---
+            Error: unknown command "roll" for "kapstan"
+
+            Did you mean this?
+            	rolling-update
+
+            ---
             Error: unknown command "wep" for "kapstan"
             ---
             Error: unknown command "debug" for "kapstan"
@@ -361,6 +367,6 @@ mod tests {
             Error: unknown command "nothing" for "kapstan"
             ---
         "#]]
-        .assert_eq(&["servr", "aply", "wep", "debug", "nothing"].map(|word| told(word) + "\n---\n").concat());
+        .assert_eq(&["servr", "aply", "roll", "wep", "debug", "nothing"].map(|word| told(word) + "\n---\n").concat());
     }
 }
