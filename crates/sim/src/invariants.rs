@@ -189,35 +189,11 @@ const MOMENT: i64 = 2;
 
 /// Every invariant that is asked of a turn that has come to rest, whatever it changed: time alone changes what is so.
 const AS_TIME_GOES_BY: &[(&str, RestCheck)] = &[
-    ("CronJob: on time", jobs::are_on_time),
-    ("Quota: status", |world, rest| quotas::are_true(world, rest.now)),
-];
-
-/// When nothing is left to decide.
-pub struct Rest {
-    /// The server's clock.
-    now: Timestamp,
-    /// The latest time that it has shown.
-    latest: Timestamp,
-    /// True if somebody who was refused may still wait before the next attempt.
-    pauses: bool,
-}
-
-/// Judges a world at rest.
-type RestCheck = fn(&Snapshot, &Rest) -> Verdict;
-
-/// Most seconds between two attempts of who is refused (`server::turn`), and some for what is under way.
-const LONGEST_PAUSE: i64 = 70;
-
-/// Seconds for which these may be broken: a pod that was lost and is back in the same turn is told of in the next second.
-const MOMENT: i64 = 2;
-
-/// Every invariant that is asked of a turn that has come to rest, whatever it changed: time alone changes what is so.
-const AS_TIME_GOES_BY: &[(&str, RestCheck)] = &[
     ("I12 at rest", deployments::statuses_are_true),
     ("I12 ReplicationController at rest", replication_controllers::statuses_are_true),
     ("I24 daemon pods", daemon_sets::every_node_has_one),
     ("CronJob: on time", jobs::are_on_time),
+    ("Quota: status", |world, rest| quotas::are_true(world, rest.now)),
 ];
 
 /// Asked when a turn that changed a quota has come to rest, and nothing else is in the way of new pods.
