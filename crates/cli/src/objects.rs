@@ -382,15 +382,10 @@ fn unexpected_version(api_version: &str) -> Option<String> {
 
 /// Refuses a name that is a number, labels that are a list. Any type serves to look: all have the same metadata.
 fn wrong_metadata(object: &Value) -> std::result::Result<(), String> {
-    use api::schema::{Mode, check, type_of};
+    use api::schema::{check, type_of};
     let mut metadata = serde_json::json!({ "metadata": object["metadata"] });
-    match check(type_of(api::Kind::ConfigMap), &mut metadata, Mode::Ignore) {
-        Ok(_) => Ok(()),
-        Err(problems) => {
-            let words: Vec<String> = problems.iter().map(ToString::to_string).collect();
-            Err(words.join(", ").replace("ConfigMap.metadata", "metadataOnlyObject.metadata"))
-        }
-    }
+    let checked = check(type_of(api::Kind::ConfigMap), &mut metadata);
+    checked.map(drop).map_err(|problem| problem.replace("ConfigMap.metadata", "metadataOnlyObject.metadata"))
 }
 
 /// Finds the type and the namespace of an object from a file.
