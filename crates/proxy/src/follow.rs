@@ -303,13 +303,16 @@ async fn apply(
     }
 }
 
+/// What was put in force, and what balancers are told by ports for health checks.
+type InForce = (Applied, BTreeMap<u16, Health>);
+
 /// `None`: nothing changed, and everything is in place.
 fn apply_known(
     proxy: &mut Proxy,
     services: &Known<Service>,
     slices: &Known<EndpointSlice>,
     changed: bool,
-) -> Result<Option<(Applied, BTreeMap<u16, Health>)>, ProxyError> {
+) -> Result<Option<InForce>, ProxyError> {
     if !changed {
         if proxy.verify()? {
             return Ok(None);
