@@ -120,11 +120,11 @@ mod tests {
         let short = pod("b", Some(9), Some("1"));
         let silent = (pod("c", None, None), pod("c", Some(9), None));
         let mut table = String::new();
-        table += &answer(&world(quotas("1"), &[before.clone()]), Some(&before), &after);
+        table += &answer(&world(quotas("1"), std::slice::from_ref(&before)), Some(&before), &after);
         table += &answer(&world(quotas("1"), &[before.clone(), short.clone()]), Some(&before), &after);
         table += &answer(&world(quotas("2"), &[before.clone(), short.clone()]), Some(&before), &after);
         table += &answer(&world(quotas("1"), &[after.clone(), short]), Some(&after), &after);
-        table += &answer(&world(quotas("1"), &[silent.0.clone()]), Some(&silent.0), &silent.1);
+        table += &answer(&world(quotas("1"), std::slice::from_ref(&silent.0)), Some(&silent.0), &silent.1);
         expect![[r#"
             fine
             pods "a" is forbidden: exceeded quota: short, requested: cpu=1,pods=1, used: cpu=1,pods=1, limited: cpu=1,pods=1
