@@ -60,7 +60,7 @@ bugs! {
     RolloutChurns "rollout-churns" "pods of the new set are ended and made again, as if somebody scaled";
     ControllerTellsWanted "controller-tells-wanted" "a ReplicationController tells of as many ready pods as are wanted";
     LostWakeController "lost-wake-controller" "pods that get ready do not wake their ReplicationController";
-    NotesForEver "notes-for-ever" "a Deployment notes its last look every few seconds while it rolls";
+    NotesForEver "notes-for-ever" "a Deployment notes every second that it is not done";
     StaleCache "stale-cache" "sets decide on the last world but one, without expectations (k8s #129795)";
     CreatedTwice "created-twice" "a create that timed out is sent again (k8s #67662)";
     AdoptsAll "adopts-all" "adoption minds only a part of the selector (k8s #24946)";
@@ -556,15 +556,16 @@ fn shrink_new(key: &Key, world: &Snapshot, now: Timestamp, stealthily: bool, pla
     plan.wake_by(now + SignedDuration::from_secs(5));
 }
 
-/// Every few seconds a rollout that is not done is noted down.
+/// Every second a rollout that is not done is noted down.
 fn note_look(key: &Key, world: &Snapshot, now: Timestamp, plan: &mut Plan) {
     let Some(deployment) = world.get::<Deployment>(&key.namespace, &key.name) else { return };
     let status = deployment.status.clone().unwrap_or_default();
-    let (there, wanted) = (status.available_replicas.unwrap_or(0), facts::replicas(deployment));
-    if there == wanted || !plan.writes.is_empty() {
+    let wanted = facts::replicas(deployment);
+    let is_done = [status.available_replicas, status.updated_replicas].iter().all(|it| it.unwrap_or(0) == wanted);
+    if is_done || !plan.writes.is_empty() {
         return;
     }
-    plan.wake_by(now + SignedDuration::from_secs(2));
+    plan.wake_by(now + SignedDuration::from_secs(1));
     let mut body = deployment.clone();
     body.metadata.annotations.get_or_insert_default().insert("looked".into(), now.to_string());
     plan.writes.push(Write::Update(body.into_body()));
