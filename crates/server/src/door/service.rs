@@ -458,7 +458,7 @@ mod tests {
             10.96.0.12 SingleStack IPv4 ports 80/TCP>30002,81/TCP>30004 health 30003
             10.96.0.12 SingleStack IPv4 ports 80/TCP>0,81/TCP>0 health 0
             10.96.0.12 SingleStack IPv4 ports 80/TCP>30002,81/TCP>30004 health 30003
-            10.96.0.12 SingleStack IPv4 ports 80/TCP>30002,81/TCP>30004 health 0
+            10.96.0.12 SingleStack IPv4 ports 80/TCP>30002,81/TCP>30003 health 0
             422 Service "s" is invalid: spec.ipFamilyPolicy: Invalid value: "RequireDualStack": this cluster is not configured for dual-stack services
         "#]].assert_eq(&table);
     }
