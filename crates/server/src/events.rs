@@ -143,8 +143,9 @@ fn is_of(event: &Event, note: &EventNote) -> bool {
 }
 
 fn last_seen(event: &Event) -> Option<Timestamp> {
+    let repeated = event.series.as_ref().and_then(|series| series.last_observed_time.as_ref()).map(|time| time.0);
     let time = event.last_timestamp.as_ref().or(event.metadata.creation_timestamp.as_ref());
-    time.map(|time| time.0)
+    repeated.or(time.map(|time| time.0))
 }
 
 fn new_event(note: &EventNote, serial: u64, now: Timestamp) -> Event {
