@@ -561,8 +561,8 @@ fn note_look(key: &Key, world: &Snapshot, now: Timestamp, plan: &mut Plan) {
     let Some(deployment) = world.get::<Deployment>(&key.namespace, &key.name) else { return };
     let status = deployment.status.clone().unwrap_or_default();
     let wanted = facts::replicas(deployment);
-    let is_done = [status.available_replicas, status.updated_replicas].iter().all(|it| it.unwrap_or(0) == wanted);
-    if is_done || !plan.writes.is_empty() {
+    let counts = [status.replicas, status.updated_replicas, status.available_replicas];
+    if counts.iter().all(|count| count.unwrap_or(0) == wanted) || !plan.writes.is_empty() {
         return;
     }
     plan.wake_by(now + SignedDuration::from_secs(1));
