@@ -562,10 +562,13 @@ fn note_look(key: &Key, world: &Snapshot, now: Timestamp, plan: &mut Plan) {
     let status = deployment.status.clone().unwrap_or_default();
     let wanted = facts::replicas(deployment);
     let counts = [status.replicas, status.updated_replicas, status.available_replicas];
-    if counts.iter().all(|count| count.unwrap_or(0) == wanted) || !plan.writes.is_empty() {
+    if counts.iter().all(|count| count.unwrap_or(0) == wanted) {
         return;
     }
     plan.wake_by(now + SignedDuration::from_secs(1));
+    if !plan.writes.is_empty() {
+        return;
+    }
     let mut body = deployment.clone();
     body.metadata.annotations.get_or_insert_default().insert("looked".into(), now.to_string());
     plan.writes.push(Write::Update(body.into_body()));

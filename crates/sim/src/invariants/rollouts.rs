@@ -116,9 +116,13 @@ fn deployment_of(moment: &Moment) -> Option<String> {
 /// What a change adds to the effort for a Deployment, named by its uid.
 pub fn effort(moment: &Moment) -> Option<(String, Effort)> {
     let made = !moment.asked && moment.change.before.is_none() && moment.change.kind() == Kind::Pod;
-    let generation = |deployment: Option<&Deployment>| deployment.and_then(|it| it.metadata.generation);
-    let (before, after) = moment.deployment();
-    let edited = after.is_some() && generation(before) != generation(after);
+    // Autoscalers change no more than the number of replicas.
+    let edited = match moment.deployment() {
+        (Some(before), Some(after)) if moment.asked => before.metadata.generation != after.metadata.generation,
+        (Some(before), Some(after)) => facts::replicas(before) != facts::replicas(after),
+        (None, made) => made.is_some(),
+        (Some(_), None) => false,
+    };
     let [made, asked, edits] = [made, moment.asked, edited].map(i64::from);
     Some((deployment_of(moment)?, Effort { writes: 1 - asked, made, asked, edits }))
 }
