@@ -257,6 +257,8 @@ impl Shim {
 
     fn answer(&mut self, agent: u64, request: Request, files: Vec<OwnedFd>) {
         let answer = match request.ask {
+            // Who comes anew finds no sandbox that is on its way out: it makes another, which waits until this one is gone.
+            Ask::State if self.stopping.is_some() => Err(Failure::NotFound(format!("pod {}", self.config.pod_uid))),
             Ask::State => Ok(self.state()),
             Ask::Start(plan) => self.start(*plan),
             Ask::Signal { container, signal } => self.signal(&container, signal),
