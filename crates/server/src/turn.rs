@@ -599,7 +599,10 @@ impl Writer {
             self.wake(decision);
         } else {
             let pause = SignedDuration::try_from(pause).unwrap_or_default();
-            self.set_alarm(&decision, now.checked_add(pause).unwrap_or(now));
+            let again = now.checked_add(pause).unwrap_or(now);
+            // What time alone changes is told in time, also by who is refused.
+            let planned = self.alarm_of.get(&decision).copied().filter(|planned| *planned > now);
+            self.set_alarm(&decision, planned.map_or(again, |planned| planned.min(again)));
         }
     }
 

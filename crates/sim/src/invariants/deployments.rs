@@ -378,10 +378,10 @@ fn told_by(set: &ReplicaSet) -> (i32, i32, i32) {
 
 /// I12, when nothing is left to decide: sets tell how many pods they have, and Deployments are told to be available if
 /// and only if enough pods are. What was available once may be told to be so though the server's clock steps back: it
-/// has been `latest`. A set whose pods are refused looks again when its pause is over, and its Deployment hears of it then.
+/// has been `latest`.
 pub fn statuses_are_true(world: &Snapshot, rest: &Rest) -> Verdict {
     let (now, latest) = (rest.now, rest.latest);
-    for set in world.list::<ReplicaSet>(None).filter(|it| stays(&it.metadata, world) && !is_refused(it)) {
+    for set in world.list::<ReplicaSet>(None).filter(|it| stays(&it.metadata, world)) {
         let (told, least, most) = (told_by(set), counts(set, world, now), counts(set, world, latest));
         if (told.0, told.1) != (least.0, least.1) || !(least.2..=most.2).contains(&told.2) {
             let name = facts::name(&set.metadata);
@@ -391,9 +391,6 @@ pub fn statuses_are_true(world: &Snapshot, rest: &Rest) -> Verdict {
     for deployment in world.list::<Deployment>(None).filter(|it| stays(&it.metadata, world)) {
         let name = facts::name(&deployment.metadata);
         let sets = facts::sets(deployment, world);
-        if sets.iter().any(|set| is_refused(set)) {
-            continue;
-        }
         let there = |now: Timestamp| sets.iter().map(|set| facts::available(set, world, now)).sum::<i32>();
         // Under Recreate none may be missing once a rollout is over (upstream: MaxUnavailable).
         let fewest = if facts::recreates(deployment) { facts::replicas(deployment) } else { facts::fewest(deployment) };
@@ -410,11 +407,6 @@ pub fn statuses_are_true(world: &Snapshot, rest: &Rest) -> Verdict {
         }
     }
     Ok(())
-}
-
-fn is_refused(set: &ReplicaSet) -> bool {
-    let conditions = set.status.iter().flat_map(|status| status.conditions.iter().flatten());
-    conditions.into_iter().any(|condition| condition.type_ == "ReplicaFailure")
 }
 
 fn stays(meta: &ObjectMeta, world: &Snapshot) -> bool {

@@ -76,14 +76,10 @@ pub fn status_is_true(moment: &Moment) -> Verdict {
 }
 
 /// I12, when nothing is left to decide: what it tells is still so; available by the server's clock now, or at its
-/// `latest`. One whose pods are refused looks again when its pause is over.
+/// `latest`.
 pub fn statuses_are_true(world: &Snapshot, rest: &Rest) -> Verdict {
     let (now, latest) = (rest.now, rest.latest);
-    let is_refused = |controller: &ReplicationController| {
-        let conditions = controller.status.iter().flat_map(|status| status.conditions.iter().flatten());
-        conditions.into_iter().any(|condition| condition.type_ == "ReplicaFailure")
-    };
-    let judged = |it: &&ReplicationController| !facts::is_deleted(&it.metadata) && !is_refused(it);
+    let judged = |it: &&ReplicationController| !facts::is_deleted(&it.metadata);
     for controller in world.list::<ReplicationController>(None).filter(judged) {
         let ([least, told], [most, _]) = (counts(controller, world, now), counts(controller, world, latest));
         if (told.0, told.1) != (least.0, least.1) || !(least.2..=most.2).contains(&told.2) {
